@@ -1,0 +1,1 @@
+"""The domain and its ledger: what decides, and what is remembered."""

@@ -1,0 +1,1 @@
+"""Pure decisions and values: standard library, numpy and scipy only."""

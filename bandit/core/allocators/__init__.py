@@ -1,0 +1,1 @@
+"""Allocators: one file a strategy."""

@@ -1,0 +1,103 @@
+"""One tree of errors; names say what happened, messages say what was expected and found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class BanditError(Exception):
+    """Root of every error the product raises on purpose.
+
+    `code` is stable: HTTP problem documents, exit codes and logs carry it.
+
+    >>> BanditError("no").code
+    'bandit_error'
+    """
+
+    code = "bandit_error"
+
+
+class InvalidInput(BanditError):
+    """A value from outside breaks a rule of its field; nothing was stored.
+
+    >>> str(InvalidInput(field="pnl", rule="must be finite", found="NaN"))
+    'pnl: must be finite, found NaN'
+    """
+
+    code = "invalid_input"
+
+    def __init__(self, *, field: str, rule: str, found: object) -> None:
+        shown = str(found)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        super().__init__(f"{field}: {rule}, found {shown}")
+        self.field = field
+        self.rule = rule
+        self.found = shown
+
+
+class UnknownName(BanditError):
+    """Nothing is registered under this name."""
+
+    code = "unknown_name"
+
+    def __init__(self, *, kind: str, name: str, known: Sequence[str] = ()) -> None:
+        hint = f"; known: {', '.join(known)}" if known else ""
+        super().__init__(f"no {kind} is registered as {name!r}{hint}")
+        self.kind = kind
+        self.name = name
+        self.known = tuple(known)
+
+
+class AmbiguousName(BanditError):
+    """A prefix fits more than one policy."""
+
+    code = "ambiguous_name"
+
+    def __init__(self, *, name: str, candidates: Sequence[str]) -> None:
+        super().__init__(f"{name!r} fits {len(candidates)} policies: {', '.join(candidates)}")
+        self.name = name
+        self.candidates = tuple(candidates)
+
+
+class Conflict(BanditError):
+    """The same key was used before with another body; the first one stands."""
+
+    code = "conflict"
+
+
+class InvalidTransition(BanditError):
+    """The arm or experiment cannot go from its state to the one asked for."""
+
+    code = "invalid_transition"
+
+
+class InvalidAllocation(BanditError):
+    """An allocation breaks a limit; `limit` names it.
+
+    >>> InvalidAllocation("weights must sum to 1, were 0.9", limit="sum").limit
+    'sum'
+    """
+
+    code = "invalid_allocation"
+
+    def __init__(self, message: str, *, limit: str) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+class StaleEpoch(BanditError):
+    """The experiment changed between reading it and writing; read again."""
+
+    code = "stale_epoch"
+
+
+class LockHeldElsewhere(BanditError):
+    """Another process runs this use case for this experiment now."""
+
+    code = "lock_held_elsewhere"
+
+
+class LedgerUnavailable(BanditError):
+    """The database cannot be reached or is not ready; nothing was stored."""
+
+    code = "ledger_unavailable"

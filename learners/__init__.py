@@ -1,0 +1,1 @@
+"""Makes challengers, and reads the market data they are made from."""

@@ -1,0 +1,1 @@
+"""Candles: loading and validation."""

@@ -1,0 +1,1 @@
+"""Operation: the only place that knows time, schedules, HTTP and terminals."""

@@ -1,0 +1,1 @@
+"""How orders, candles and trade logs reach the outside world."""
