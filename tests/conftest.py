@@ -1,0 +1,67 @@
+"""A real PostgreSQL for every test that asks: a fresh copy of a migrated database."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from embedded_owner import copy_of
+from postgres_server import PostgresServer, session_server
+from sqlalchemy import Engine
+
+from bandit.storage.engine import connect
+from liveops.embedded_postgres import EmbeddedPostgres
+
+
+@pytest.fixture(scope="session")
+def postgres_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PostgresServer]:
+    """The server of the session; the workers of pytest-xdist share one."""
+    folder = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        folder = folder.parent
+    with session_server(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a migrated, empty ledger of this test's own."""
+    with postgres_server.database() as url:
+        yield url
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on the ledger at `database_url`."""
+    engine = connect(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder with a short path that every user may enter, as `tmp_path` is not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def stopped_postgres() -> Iterator[Path]:
+    """The data directory of an embedded server that was started and stopped once."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        data_dir = Path(folder, "postgres")
+        with EmbeddedPostgres(data_dir=data_dir, durable=False):
+            pass
+        yield data_dir
+
+
+@pytest.fixture
+def postgres_dir(stopped_postgres: Path, open_folder: Path) -> Path:
+    """A copy of it of this test's own, to be spoilt."""
+    return copy_of(stopped_postgres, open_folder / "postgres")
