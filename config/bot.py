@@ -1,0 +1,258 @@
+"""The trading bot's own sections, under the names the source documents print.
+
+A `config.yaml` written for the bot loads here unchanged. Keys marked `in_force=False` are checked
+for type and range, and `liveops config show` says that nothing reads them yet.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, SecretStr, StringConstraints
+
+from config.section import Count, Number, Section, setting
+
+planned = partial(setting, in_force=False)
+
+DRAWDOWN_HARD_LIMIT = 0.15
+"""No setting and no optimiser may allow a deeper drawdown (SPEC F6)."""
+
+Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:-]{0,31}$")]
+Timeframe = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}[smhdwM]$")]
+
+
+def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("must name each one once")
+    return values
+
+
+class Exchange(Section):
+    """The exchange account the bot trades on."""
+
+    name: str = planned("bybit", meaning="Exchange the bot trades on.", unit="name")
+    testnet: bool = planned(
+        False, meaning="Trade on the exchange's test network.", unit="true or false"
+    )
+    api_key: SecretStr | None = planned(
+        None, meaning="API key of the exchange account.", unit="secret text"
+    )
+    api_secret: SecretStr | None = planned(
+        None, meaning="API secret of the exchange account.", unit="secret text"
+    )
+
+
+class Trading(Section):
+    """What is traded, on which candles."""
+
+    symbols: Annotated[tuple[Symbol, ...], AfterValidator(_unique)] = planned(
+        ("BTCUSDT", "ETHUSDT"),
+        meaning="Instruments to trade, each one once.",
+        unit="list of names",
+        min_length=1,
+    )
+    timeframe: Timeframe = planned(
+        "1h", meaning="Length of a candle.", unit="number and one of s m h d w M"
+    )
+
+
+class Model(Section):
+    """The model the bot runs."""
+
+    version: str = planned("2.1", meaning="Version of the model to run.", unit="text")
+    confidence_threshold: Number = planned(
+        0.65, meaning="Act only at this confidence or above.", unit="fraction", ge=0, le=1
+    )
+    use_ensemble: bool = planned(
+        True, meaning="Mix the gradient-boosting model in.", unit="true or false"
+    )
+    ensemble_xgb_weight: Number = planned(
+        0.7,
+        meaning="Weight of the gradient-boosting model in the ensemble.",
+        unit="fraction",
+        ge=0,
+        le=1,
+    )
+
+
+class Risk(Section):
+    """Sizing and loss limits."""
+
+    rising = (("base_position_size", "max_position_size"),)
+
+    max_leverage: Number = planned(
+        2.0, meaning="Highest leverage of a position.", unit="times equity", gt=0, le=100
+    )
+    max_position_size: Number = planned(
+        0.05, meaning="Largest position.", unit="fraction of equity", gt=0, le=1
+    )
+    base_position_size: Number = setting(
+        0.01,
+        meaning="Nominal size of a trade; a new experiment takes it as its equity fraction.",
+        unit="fraction of equity",
+        gt=0,
+        le=1,
+    )
+    max_daily_loss: Number = planned(
+        0.03, meaning="A larger loss in one UTC day kills trading.", unit="fraction", gt=0, le=1
+    )
+    max_drawdown: Number = planned(
+        0.10,
+        meaning="A deeper drawdown from the account's peak kills trading.",
+        unit="fraction",
+        gt=0,
+        le=DRAWDOWN_HARD_LIMIT,
+    )
+    max_open_positions: Count = planned(
+        2, meaning="Most positions open at once.", unit="positions", ge=1
+    )
+    stop_loss_pct: Number = planned(
+        0.02, meaning="Stop loss, below or above entry.", unit="fraction of price", gt=0, lt=1
+    )
+    take_profit_pct: Number = planned(
+        0.03, meaning="Take profit, above or below entry.", unit="fraction of price", gt=0, le=10
+    )
+
+
+class RegimeFilter(Section):
+    """Which markets may be entered; closing a position is never blocked."""
+
+    enabled: bool = planned(True, meaning="Filter entries by regime.", unit="true or false")
+    adx_threshold: Number = planned(
+        25.0, meaning="A market under this ADX is ranging.", unit="ADX points", ge=0, le=100
+    )
+    volatility_threshold: Number = planned(
+        2.0, meaning="Volatility above this halves the size.", unit="times the usual", gt=0
+    )
+    allow_ranging: bool = planned(
+        False, meaning="Let new positions open in ranging markets.", unit="true or false"
+    )
+
+
+class PerformanceGuard(Section):
+    """When the account trades smaller, pauses, and recovers."""
+
+    rising = (
+        ("win_rate_threshold_paused", "win_rate_threshold_reduced", "recovery_win_rate"),
+        ("recovery_drawdown", "drawdown_threshold_reduced", "drawdown_threshold_paused"),
+    )
+
+    enabled: bool = planned(True, meaning="Guard the account.", unit="true or false")
+    rolling_window_trades: Count = planned(
+        10, meaning="Trades the guard looks back on.", unit="trades", ge=1
+    )
+    win_rate_threshold_reduced: Number = planned(
+        0.40, meaning="Under this win rate sizes are halved.", unit="fraction", ge=0, le=1
+    )
+    win_rate_threshold_paused: Number = planned(
+        0.30, meaning="Under this win rate nothing new opens.", unit="fraction", ge=0, le=1
+    )
+    drawdown_threshold_reduced: Number = planned(
+        0.05, meaning="Above this drawdown sizes are halved.", unit="fraction", ge=0, le=1
+    )
+    drawdown_threshold_paused: Number = planned(
+        0.10, meaning="Above this drawdown nothing new opens.", unit="fraction", ge=0, le=1
+    )
+    recovery_win_rate: Number = planned(
+        0.45, meaning="Win rate that ends REDUCED or PAUSED.", unit="fraction", ge=0, le=1
+    )
+    recovery_drawdown: Number = planned(
+        0.05, meaning="Drawdown under which they may end.", unit="fraction", ge=0, le=1
+    )
+
+
+class CrossSectional(Section):
+    """Picks the strongest symbols of the list; off by default."""
+
+    enabled: bool = planned(False, meaning="Select symbols.", unit="true or false")
+    top_k: Count = planned(3, meaning="How many symbols are held.", unit="symbols", ge=1)
+    rebalance_interval_minutes: Count = planned(
+        1440, meaning="Time between two selections.", unit="minutes", ge=1
+    )
+    max_symbol_risk_pct: Number = planned(
+        0.10, meaning="Most of the equity in one symbol.", unit="fraction of equity", gt=0, le=1
+    )
+
+
+class Portfolio(Section):
+    """Choice among symbols."""
+
+    cross_sectional: CrossSectional = CrossSectional()
+
+
+class ModelRotation(Section):
+    """When a model is retrained, and what the new one must show."""
+
+    enabled: bool = planned(False, meaning="Retrain and rotate.", unit="true or false")
+    retrain_frequency_days: Count = planned(
+        30, meaning="A model older than this is retrained.", unit="days", ge=1
+    )
+    min_sharpe_ratio: Number = planned(
+        1.0, meaning="Sharpe ratio the new model must reach.", unit="annualised ratio"
+    )
+    min_profit_factor: Number = planned(
+        1.2, meaning="Profit factor the new model must reach.", unit="ratio", ge=0
+    )
+    max_drawdown_threshold: Number = planned(
+        0.20, meaning="Drawdown it must not exceed in evaluation.", unit="fraction", gt=0, le=1
+    )
+    min_trades: Count = planned(
+        50, meaning="Trades it must have been evaluated on.", unit="trades", ge=1
+    )
+    require_outperformance: bool = planned(
+        True, meaning="It must beat the model it replaces.", unit="true or false"
+    )
+
+
+class Alerts(Section):
+    """Messages to people; off by default."""
+
+    enabled: bool = planned(False, meaning="Send alerts.", unit="true or false")
+    discord_webhook_url: SecretStr | None = planned(
+        None, meaning="Discord webhook; whoever knows it can post.", unit="secret URL"
+    )
+    email_smtp_server: str | None = planned(
+        None, meaning="Mail server for alerts.", unit="host or host:port"
+    )
+    email_recipients: Annotated[tuple[str, ...], AfterValidator(_unique)] = planned(
+        (), meaning="Who gets mail, each one once.", unit="list of addresses"
+    )
+    alert_on_pause: bool = planned(
+        True, meaning="Alert when the performance guard changes.", unit="true or false"
+    )
+    alert_on_kill_switch: bool = planned(
+        True, meaning="Alert when the kill switch acts.", unit="true or false"
+    )
+    alert_on_model_rotation: bool = planned(
+        True, meaning="Alert when a model is rotated.", unit="true or false"
+    )
+    alert_on_health_issues: bool = planned(
+        True, meaning="Alert when health falls.", unit="true or false"
+    )
+
+
+class Operations(Section):
+    """Health checks, rotation and alerts."""
+
+    health_check_interval_seconds: Count = planned(
+        300, meaning="Time between two health checks.", unit="seconds", ge=1
+    )
+    status_file_path: Path = planned(
+        Path("logs/bot_status.json"), meaning="File the health status is written to.", unit="path"
+    )
+    max_candle_gap_minutes: Number = planned(
+        15.0, meaning="No candle for longer than this: the feed stalls.", unit="minutes", gt=0
+    )
+    max_api_errors: Count = planned(
+        5, meaning="More errors in the window than this are too many.", unit="errors", ge=0
+    )
+    api_error_window_minutes: Number = planned(
+        10.0, meaning="Window the API errors are counted in.", unit="minutes", gt=0
+    )
+    max_no_trade_hours: Number = planned(
+        168.0, meaning="No trade for longer than this is an issue.", unit="hours", gt=0
+    )
+    model_rotation: ModelRotation = ModelRotation()
+    alerts: Alerts = Alerts()

@@ -1,0 +1,186 @@
+"""The service's own sections; every key here is in force."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, StringConstraints, ValidationInfo, field_validator
+
+from bandit.core.model import Profile, Strategy
+from config.section import Count, Number, Section, setting
+
+
+def _rising_band(band: tuple[float, float]) -> tuple[float, float]:
+    if band[0] > band[1]:
+        raise ValueError("must give the lower end first")
+    return band
+
+
+Band = Annotated[tuple[Number, Number], AfterValidator(_rising_band)]
+PostgresUrl = Annotated[str, StringConstraints(pattern=r"^postgresql(\+psycopg)?://")]
+
+
+class Database(Section):
+    """The Postgres server that holds the ledger."""
+
+    url: PostgresUrl | None = setting(
+        None,
+        meaning="Server to use; empty starts the embedded one under `home`.",
+        unit="postgresql:// URL",
+        environment="LIVEOPS_DATABASE_URL",
+        repr=False,  # it may carry a password
+    )
+
+
+class Server(Section):
+    """Where the HTTP API listens."""
+
+    host: str = setting("127.0.0.1", meaning="Address to listen on.", unit="host name or address")
+    port: Count = setting(
+        8800,
+        meaning="Port to listen on.",
+        unit="TCP port",
+        environment="LIVEOPS_PORT",
+        ge=1,
+        le=65535,
+    )
+
+
+class ExperimentDefaults(Section):
+    """What a new experiment gets; the size of its trades is `risk.base_position_size`."""
+
+    profile: Profile = setting(
+        Profile.GUARDED,
+        meaning="guarded caps unproven arms, seed_exact keeps to the letter, observe only logs.",
+        unit="name",
+    )
+    strategy: Strategy = setting(
+        Strategy.RAMP, meaning="Allocator that proposes the nightly weights.", unit="name"
+    )
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{2,10}$")] = setting(
+        "USD", meaning="Currency of capital and P&L.", unit="currency code"
+    )
+    decision_seconds_valid: Number = setting(
+        2.0, meaning="A decision expires after this time.", unit="seconds", gt=0, le=3600
+    )
+
+
+class Ramp(Section):
+    """The nightly rule that moves traffic."""
+
+    min_trades: Count = setting(
+        30, meaning="An arm with fewer trades is left alone.", unit="trades", ge=1
+    )
+    step_up: Number = setting(
+        1.5, meaning="Largest growth of an arm's part in one night.", unit="factor", ge=1, le=10
+    )
+    step_down: Number = setting(
+        1.5, meaning="A part is divided by this when it steps down.", unit="factor", ge=1, le=10
+    )
+    drawdown_limit_percent: Number = setting(
+        3.0, meaning="An arm with a deeper `dd_150` does not step up.", unit="percent", gt=0, le=100
+    )
+
+
+class Limits(Section):
+    """Parts of the order flow that hold after every change.
+
+    Challengers together get what the champion's floor leaves.
+    """
+
+    rising = (
+        ("champion_floor_proven", "champion_floor"),
+        ("arm_minimum", "start", "unproven_cap"),
+    )
+
+    champion_floor: Number = setting(
+        0.40,
+        meaning="The champion's part never falls under this.",
+        unit="fraction of traffic",
+        ge=0,
+        lt=1,
+    )
+    champion_floor_proven: Number = setting(
+        0.10,
+        meaning="Its floor once a challenger has `proven_trades`.",
+        unit="fraction of traffic",
+        ge=0,
+        lt=1,
+    )
+    proven_trades: Count = setting(
+        500, meaning="Trades that lower the champion's floor.", unit="trades", ge=1
+    )
+    unproven_cap: Number = setting(
+        0.25,
+        meaning="Most for a challenger not yet proven better (profile guarded).",
+        unit="fraction of traffic",
+        gt=0,
+        le=1,
+    )
+    arm_minimum: Number = setting(
+        0.02,
+        meaning="Least for a live challenger neither throttled nor halted.",
+        unit="fraction of traffic",
+        ge=0,
+        le=1,
+    )
+    start: Number = setting(
+        0.10, meaning="What a new challenger starts with.", unit="fraction of traffic", gt=0, le=1
+    )
+
+
+class Checklist(Section):
+    """Expected bands of the live-ops checklist, and where it acts."""
+
+    rising = (("pf_window", "long_window"),)
+
+    pf_window: Count = setting(
+        30, meaning="Window of the checklist's profit factor.", unit="trades", ge=1
+    )
+    pf_throttle: Number = setting(
+        1.6, meaning="A lower profit factor throttles the arm to 0.", unit="ratio", ge=0
+    )
+    pf_band: Band = setting(
+        (2.1, 2.8),
+        meaning="Expected profit factor, lowest and highest; not under `pf_throttle`.",
+        unit="ratio",
+    )
+    drawdown_halt_percent: Number = setting(
+        4.0, meaning="A deeper drawdown halts the arm.", unit="percent", gt=0, le=100
+    )
+    drawdown_band_percent: Band = setting(
+        (0.0, 3.0),
+        meaning="Expected drawdown, lowest and highest; not above `drawdown_halt_percent`.",
+        unit="percent",
+    )
+    long_window: Count = setting(
+        150, meaning="Window of `pf_150` and `dd_150`.", unit="trades", ge=1
+    )
+
+    @field_validator("pf_band")
+    @classmethod
+    def _healthy_is_not_throttled(
+        cls, band: tuple[float, float], info: ValidationInfo
+    ) -> tuple[float, float]:
+        throttle = info.data.get("pf_throttle")
+        if throttle is not None and band[0] < throttle:
+            raise ValueError(f"must not start under pf_throttle = {throttle:g}")
+        return band
+
+    @field_validator("drawdown_band_percent")
+    @classmethod
+    def _healthy_is_not_halted(
+        cls, band: tuple[float, float], info: ValidationInfo
+    ) -> tuple[float, float]:
+        halt = info.data.get("drawdown_halt_percent")
+        if halt is not None and band[1] > halt:
+            raise ValueError(f"must not end above drawdown_halt_percent = {halt:g}")
+        return band
+
+
+class Logging(Section):
+    """What is written to stderr."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
+        "INFO", meaning="Least severe event that is logged.", unit="name"
+    )

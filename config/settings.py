@@ -1,0 +1,284 @@
+"""The settings of the service: loaded once, frozen, complete; the only reader of the environment.
+
+Whatever runs the product calls `load_settings` at its start and hands on the values needed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import reduce
+from pathlib import Path
+
+from dotenv.parser import parse_stream
+from pydantic import SecretStr, ValidationError
+
+from bandit.core.errors import BanditError, InvalidInput
+from config.bot import (
+    Exchange,
+    Model,
+    Operations,
+    PerformanceGuard,
+    Portfolio,
+    RegimeFilter,
+    Risk,
+    Trading,
+)
+from config.problems import MASK, Origin, problems_of
+from config.section import Leaf, Section, leaves, setting
+from config.service import (
+    Checklist,
+    Database,
+    ExperimentDefaults,
+    Limits,
+    Logging,
+    Ramp,
+    Server,
+)
+from config.strict_yaml import Document, parse_yaml, read_text
+
+CONFIG_VARIABLE = "LIVEOPS_CONFIG"
+CONFIG_FILE = Path("config/config.yaml")
+
+
+class Settings(Section):
+    """Everything that can be set.
+
+    >>> Settings().server.port
+    8800
+    """
+
+    home: Path = setting(
+        Path("var"),
+        meaning="Directory of all state.",
+        unit="path",
+        environment="LIVEOPS_HOME",
+    )
+    api_key: SecretStr | None = setting(
+        None,
+        meaning="Key that callers of the HTTP API present; empty means none is asked for.",
+        unit="secret text",
+        environment="LIVEOPS_API_KEY",
+    )
+    database: Database = Database()
+    server: Server = Server()
+    experiment_defaults: ExperimentDefaults = ExperimentDefaults()
+    ramp: Ramp = Ramp()
+    limits: Limits = Limits()
+    checklist: Checklist = Checklist()
+    logging: Logging = Logging()
+    exchange: Exchange = Exchange()
+    trading: Trading = Trading()
+    model: Model = Model()
+    risk: Risk = Risk()
+    regime_filter: RegimeFilter = RegimeFilter()
+    performance_guard: PerformanceGuard = PerformanceGuard()
+    portfolio: Portfolio = Portfolio()
+    operations: Operations = Operations()
+
+
+class InvalidSettings(BanditError):
+    """The settings cannot be used; every problem found is in `problems`, one a line of the message.
+
+    >>> port = InvalidInput(field="server.port", rule="must be at most 65535", found=70000)
+    >>> print(InvalidSettings([port]))
+    1 problem in the settings
+      server.port: must be at most 65535, found 70000
+    """
+
+    code = "invalid_settings"
+
+    def __init__(self, problems: Sequence[InvalidInput]) -> None:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__("\n  ".join([f"{count} in the settings", *map(str, problems)]))
+        self.problems = tuple(problems)
+
+
+class Source(StrEnum):
+    """Where a value comes from."""
+
+    DEFAULT = "default"
+    FILE = "file"
+    ENVIRONMENT = "environment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedSettings:
+    """Settings with what an operator wants to know about them.
+
+    `sources` has an entry for every key; `not_in_force` names the keys that nothing reads yet.
+    """
+
+    settings: Settings
+    warnings: tuple[str, ...]
+    sources: Mapping[str, Source]
+    not_in_force: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingRow:
+    """One key as `liveops config show` prints it; `value` is plain JSON, secrets masked."""
+
+    key: str
+    value: object
+    unit: str
+    source: Source
+    in_force: bool
+    meaning: str
+
+
+def read_environment() -> dict[str, str]:
+    """Return a copy of the process environment, for `load_settings`."""
+    return dict(os.environ)  # noqa: TID251 - the one place that reads it
+
+
+def load_settings(
+    *, path: Path | None, environ: Mapping[str, str], dotenv: Path | None
+) -> LoadedSettings:
+    """Return the settings from defaults, the settings file and the environment; later ones win.
+
+    The file is `path`, else what LIVEOPS_CONFIG names, else config/config.yaml if there is one.
+    `dotenv` is a file of variables that `environ` overrides; None takes `.env` beside the settings
+    file or in the working directory, if there is one.
+
+    Raises `InvalidSettings` with every problem found.
+    """
+    file = _settings_file(path, environ)
+    try:
+        from_dotenv = _read_dotenv(_dotenv_file(dotenv, file))
+        variables = from_dotenv | dict(environ)
+        document = Document()
+        if file is not None:
+            document = parse_yaml(read_text(file), name=file.name, variables=variables)
+    except InvalidInput as problem:
+        raise InvalidSettings([problem]) from problem
+    overrides = {
+        leaf.key: leaf.environment
+        for leaf in leaves(Settings)
+        if leaf.environment is not None and variables.get(leaf.environment)
+    }
+    for key, variable in overrides.items():
+        _put(document.data, key, variables[variable])
+    warnings = _unset_warnings(document, overrides)
+    if CONFIG_VARIABLE in from_dotenv and CONFIG_VARIABLE not in environ:
+        warnings.append(f"{CONFIG_VARIABLE} is not read from .env; set it in the environment")
+    return LoadedSettings(
+        settings=_validated(file, document, overrides),
+        warnings=tuple(warnings),
+        sources={leaf.key: _source(leaf, document, overrides) for leaf in leaves(Settings)},
+        not_in_force=tuple(leaf.key for leaf in leaves(Settings) if not leaf.in_force),
+    )
+
+
+def _validated(file: Path | None, document: Document, overrides: Mapping[str, str]) -> Settings:
+    try:
+        return Settings.model_validate(document.data)
+    except ValidationError as error:
+        origin = Origin(
+            model=Settings,
+            file_name=file.name if file is not None else "",
+            document=document,
+            overrides=overrides,
+        )
+        # `from None`: the original knows the values, secrets among them.
+        raise InvalidSettings(problems_of(error, origin)) from None
+
+
+def describe(loaded: LoadedSettings) -> list[SettingRow]:
+    """Return every key with its value, secrets masked, in the order of the documentation."""
+    return [
+        SettingRow(
+            key=leaf.key,
+            value=_plain(leaf, reduce(getattr, leaf.key.split("."), loaded.settings)),
+            unit=leaf.unit,
+            source=loaded.sources[leaf.key],
+            in_force=leaf.in_force,
+            meaning=leaf.field.description or "",
+        )
+        for leaf in leaves(Settings)
+    ]
+
+
+def without_password(url: str) -> str:
+    """Return a database URL that can be shown.
+
+    >>> without_password("postgresql://bot:s3cret@db.example:5432/ledger?sslmode=require")
+    'postgresql://bot:***@db.example:5432/ledger?***'
+    """
+    scheme, _, rest = url.partition("://")
+    # The last `@`, and nothing after the first sign before it: passwords hold unescaped signs.
+    head, at, tail = rest.rpartition("@")
+    user, *password = re.split("[:/?]", head, maxsplit=1)
+    place, *query = tail.split("?", maxsplit=1)  # libpq also takes `?password=`
+    hidden = f":{MASK}" if password else ""
+    return f"{scheme}://{user}{hidden}{at}{place}{f'?{MASK}' if query else ''}"
+
+
+def _settings_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    if path is not None:
+        return path
+    if environ.get(CONFIG_VARIABLE):
+        return Path(environ[CONFIG_VARIABLE])
+    return CONFIG_FILE if CONFIG_FILE.is_file() else None
+
+
+def _dotenv_file(dotenv: Path | None, file: Path | None) -> Path | None:
+    if dotenv is not None:
+        return dotenv
+    beside = [file.parent / ".env"] if file is not None else []
+    return next((path for path in [*beside, Path(".env")] if path.is_file()), None)
+
+
+def _read_dotenv(path: Path | None) -> dict[str, str]:
+    variables: dict[str, str] = {}
+    if path is None:
+        return variables
+    for binding in parse_stream(io.StringIO(read_text(path))):
+        if binding.key is not None and binding.value is not None:
+            variables[binding.key] = binding.value
+        elif binding.error or binding.key is not None:
+            # The text is not shown: it may hold a secret.
+            where = f"{path.name} line {binding.original.line}"
+            raise InvalidInput(field=where, rule="must be KEY=VALUE", found="something else")
+    return variables
+
+
+def _unset_warnings(document: Document, overrides: Mapping[str, str]) -> list[str]:
+    return [
+        f"{key}: {variable} is not set and taken as empty"
+        for key, unset in document.unset.items()
+        for variable in unset
+        if key not in overrides
+    ]
+
+
+def _put(data: dict[str, object], key: str, value: str) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        inner = data.get(section)
+        if inner is None:
+            inner = data[section] = {}
+        if not isinstance(inner, dict):
+            return  # validation will say that a section is expected here
+        data = inner
+    data[name] = value
+
+
+def _source(leaf: Leaf, document: Document, overrides: Mapping[str, str]) -> Source:
+    if leaf.key in overrides:
+        return Source.ENVIRONMENT
+    return Source.FILE if leaf.key in document.lines else Source.DEFAULT
+
+
+def _plain(leaf: Leaf, value: object) -> object:
+    if isinstance(value, SecretStr):
+        return MASK
+    if isinstance(value, str):
+        return without_password(value) if leaf.secret else str(value)
+    if isinstance(value, Path):
+        return value.as_posix()
+    return list(value) if isinstance(value, tuple) else value
