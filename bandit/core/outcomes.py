@@ -1,0 +1,152 @@
+"""What a decision earned: validated, normalised, and hashed so that the same body is one body."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from bandit.core.errors import InvalidInput
+from bandit.core.model import checked_amount, checked_instant, checked_return
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""How far a reporter's clock may run ahead of ours before its times are refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The result of one assignment.
+
+    `pnl` is net money in the experiment's currency, fees and funding included. `return_ratio` is
+    the net result over the position's notional at entry, so -0.0012 lost 0.12 % of it.
+    `worst_excursion` is how far the position stood against its entry at worst, as a positive ratio
+    of the notional; `r_multiple` the result in units of the risk planned before entry. A policy
+    that declined earned nothing and has no times: build it with `declined`.
+    """
+
+    assignment_id: UUID
+    no_trade: bool
+    pnl: Decimal
+    return_ratio: Decimal
+    opened_at: datetime | None = None
+    closed_at: datetime | None = None
+    fees: Decimal | None = None
+    slippage: Decimal | None = None
+    size: Decimal | None = None
+    r_multiple: Decimal | None = None
+    worst_excursion: Decimal | None = None
+
+    def body_hash(self) -> bytes:
+        """Return the hash of the normalised body: 12.340 and 12.34 are one body.
+
+        >>> made = dict(opened_at=datetime.fromisoformat("2026-01-01T00:00:00Z"),
+        ...             closed_at=datetime.fromisoformat("2026-01-01T01:00:00Z"),
+        ...             return_ratio=Decimal("0.001"))
+        >>> a = trade(UUID(int=1), pnl=Decimal("12.340"), **made)
+        >>> b = trade(UUID(int=1), pnl=Decimal("12.34"), **made)
+        >>> a.body_hash() == b.body_hash()
+        True
+        """
+        body = {name: _canonical(getattr(self, name)) for name in sorted(self.__slots__)}
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
+
+
+def declined(assignment_id: UUID) -> Outcome:
+    """Return the outcome of a policy that answered `no_trade`: evidence, but no trade.
+
+    >>> declined(UUID(int=1)).pnl
+    Decimal('0E-8')
+    """
+    nothing = checked_amount(Decimal(0), field="pnl")
+    flat = checked_return(Decimal(0), field="return")
+    return Outcome(assignment_id=assignment_id, no_trade=True, pnl=nothing, return_ratio=flat)
+
+
+def trade(
+    assignment_id: UUID,
+    *,
+    pnl: Decimal,
+    return_ratio: Decimal,
+    opened_at: datetime,
+    closed_at: datetime,
+    fees: Decimal | None = None,
+    slippage: Decimal | None = None,
+    size: Decimal | None = None,
+    r_multiple: Decimal | None = None,
+    worst_excursion: Decimal | None = None,
+) -> Outcome:
+    """Return the outcome of a closed trade, every field checked and normalised.
+
+    Raises `InvalidInput` naming the field and the rule.
+    """
+    outcome = Outcome(
+        assignment_id=assignment_id,
+        no_trade=False,
+        pnl=checked_amount(pnl, field="pnl"),
+        return_ratio=checked_return(return_ratio, field="return"),
+        opened_at=checked_instant(opened_at, field="opened_at"),
+        closed_at=checked_instant(closed_at, field="closed_at"),
+        fees=None if fees is None else checked_amount(fees, field="fees"),
+        slippage=None if slippage is None else checked_amount(slippage, field="slippage"),
+        size=None if size is None else checked_amount(size, field="size"),
+        r_multiple=None if r_multiple is None else checked_return(r_multiple, field="r_multiple"),
+        worst_excursion=None
+        if worst_excursion is None
+        else checked_return(worst_excursion, field="worst_excursion"),
+    )
+    _check_together(outcome)
+    return outcome
+
+
+def _check_together(outcome: Outcome) -> None:
+    opened, closed = outcome.opened_at, outcome.closed_at
+    assert opened is not None
+    assert closed is not None
+    if closed < opened:
+        rule = f"must not be before opened_at {opened.isoformat()}"
+        raise InvalidInput(field="closed_at", rule=rule, found=closed.isoformat())
+    if outcome.pnl * outcome.return_ratio < 0:
+        rule = f"must have the sign of pnl {outcome.pnl:f}"
+        raise InvalidInput(field="return", rule=rule, found=outcome.return_ratio)
+    if outcome.size is not None and outcome.size <= 0:
+        raise InvalidInput(field="size", rule="must be positive", found=outcome.size)
+    if outcome.worst_excursion is not None and outcome.worst_excursion < 0:
+        found = outcome.worst_excursion
+        raise InvalidInput(field="worst_excursion", rule="must not be negative", found=found)
+
+
+def check_times(outcome: Outcome, *, decided_at: datetime, now: datetime) -> None:
+    """Raise `InvalidInput` when a trade opened before its decision or closes in the future.
+
+    Both allow `CLOCK_TOLERANCE`, the most two honest clocks differ.
+    """
+    if outcome.opened_at is None or outcome.closed_at is None:
+        return
+    if outcome.closed_at > now + CLOCK_TOLERANCE:
+        rule = f"must not lie more than 5 minutes after now {now.isoformat()}"
+        raise InvalidInput(field="closed_at", rule=rule, found=outcome.closed_at.isoformat())
+    if outcome.opened_at < decided_at - CLOCK_TOLERANCE:
+        rule = f"must not be before the decision at {decided_at.isoformat()}"
+        raise InvalidInput(field="opened_at", rule=rule, found=outcome.opened_at.isoformat())
+
+
+def is_expired(outcome: Outcome, *, expires_at: datetime) -> bool:
+    """Say whether the position was opened after its decision had expired: money, but flagged."""
+    return outcome.opened_at is not None and outcome.opened_at > expires_at
+
+
+def _canonical(value: object) -> object:
+    match value:
+        case None | bool():
+            return value
+        case Decimal():
+            return f"{value:f}"
+        case datetime():
+            return value.isoformat()
+        case UUID():
+            return str(value)
+        case _:
+            raise TypeError(f"no canonical form for {type(value).__name__}")

@@ -1,0 +1,88 @@
+"""What a night reads of an arm before it decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bandit.core.errors import InvalidInput
+from bandit.core.limits import ArmPlace
+from bandit.core.profit_factor import ProfitFactor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmReading:
+    """An arm's place and its numbers at nominal size.
+
+    `pf_short` and `pf_long` are the profit factors of the last 30 and 150 trades, `dd_long_percent`
+    the drawdown of the last 150; `pf_prod` is the champion's profit factor over this arm's own
+    calendar window and instruments.
+    """
+
+    place: ArmPlace
+    pf_short: ProfitFactor
+    pf_long: ProfitFactor
+    dd_long_percent: float
+    pf_prod: ProfitFactor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RampRule:
+    """The nightly rule of the source documents: what lets an arm grow or shrink.
+
+    >>> RampRule().min_trades
+    30
+    """
+
+    min_trades: int = 30
+    drawdown_limit_percent: float = 3.0
+    ceiling_ppm: int = 600_000
+    step_down: float = 1.5
+
+    def __post_init__(self) -> None:
+        """Refuse a rule that grows or shrinks the wrong way."""
+        if self.min_trades < 1:
+            raise InvalidInput(field="min_trades", rule="must be >= 1", found=self.min_trades)
+        if not 1 < self.step_down <= 10:
+            rule = "must be above 1 and at most 10"
+            raise InvalidInput(field="step_down", rule=rule, found=self.step_down)
+        if not 0 < self.drawdown_limit_percent <= 100:
+            found = self.drawdown_limit_percent
+            rule = "must be above 0 and at most 100 percent"
+            raise InvalidInput(field="drawdown_limit_percent", rule=rule, found=found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChecklistRule:
+    """Thresholds of the live-ops checklist (SPEC F2).
+
+    >>> ChecklistRule().pf_throttle
+    1.6
+    """
+
+    window: int = 30
+    pf_throttle: float = 1.6
+    pf_band: tuple[float, float] = (2.1, 2.8)
+    drawdown_halt_percent: float = 4.0
+    drawdown_band_percent: tuple[float, float] = (0.0, 3.0)
+    long_window: int = 150
+
+    def __post_init__(self) -> None:
+        """Refuse windows and thresholds that can never be measured."""
+        if not 1 <= self.window <= self.long_window <= 1000:
+            rule = "must satisfy 1 <= window <= long_window <= 1000"
+            raise InvalidInput(field="window", rule=rule, found=(self.window, self.long_window))
+        if not 0 < self.drawdown_halt_percent <= 100:
+            found = self.drawdown_halt_percent
+            rule = "must be above 0 and at most 100 percent"
+            raise InvalidInput(field="drawdown_halt_percent", rule=rule, found=found)
+        if not 0 <= self.pf_throttle <= 100:
+            rule = "must lie in 0..100"
+            raise InvalidInput(field="pf_throttle", rule=rule, found=self.pf_throttle)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The rules an experiment was opened with; stored, so that every process reads the same."""
+
+    ramp: RampRule = field(default_factory=RampRule)
+    checklist: ChecklistRule = field(default_factory=ChecklistRule)

@@ -1,0 +1,160 @@
+"""Which arm decides a unit: a keyed hash on the allocation in force.
+
+A unit's hash places it in one of 2^64 buckets. Versions of an allocation partition the buckets;
+a reweight moves no more of them than the weights themselves moved (half the sum of the absolute
+differences, the least any router can move), because arms that shrink give up whole stretches and
+arms that grow take exactly those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from uuid import UUID
+
+from bandit.core.model import WHOLE_PPM, PolicyName, Ppm, UnitId, whole
+
+BUCKET_BITS = 64
+
+
+def _keyed_hash(salt: bytes, *, use: bytes, experiment: str, unit: str, size: int) -> bytes:
+    # The length prefix keeps ("ab", "c") and ("a", "bc") apart.
+    name = experiment.encode()
+    message = len(name).to_bytes(2, "big") + name + unit.encode()
+    return hashlib.blake2b(message, digest_size=size, key=salt, person=use).digest()
+
+
+def bucket_of(salt: bytes, *, experiment: str, unit: UnitId) -> int:
+    """Return the unit's bucket in 0 .. 2^64 - 1.
+
+    `salt` is a secret of the experiment: clients choose unit ids, and must not choose arms.
+
+    >>> bucket_of(b"s" * 32, experiment="btc", unit=UnitId("bar-1"))
+    3675469600061580247
+    """
+    digest = _keyed_hash(salt, use=b"route", experiment=experiment, unit=unit, size=8)
+    return int.from_bytes(digest, "big")
+
+
+def assignment_id(salt: bytes, *, experiment: str, unit: UnitId) -> UUID:
+    """Return the one id this unit's assignment can have, so that a retry meets itself.
+
+    >>> assignment_id(b"s" * 32, experiment="btc", unit=UnitId("bar-1")).version
+    8
+    """
+    digest = bytearray(
+        _keyed_hash(salt, use=b"assignment", experiment=experiment, unit=unit, size=16)
+    )
+    digest[6] = 0x80 | (digest[6] & 0x0F)  # RFC 9562 version 8: a custom, hash-made UUID
+    digest[8] = 0x80 | (digest[8] & 0x3F)
+    return UUID(bytes=bytes(digest))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Parts `start` to `stop` (exclusive, in ppm) that route to `policy`."""
+
+    start: int
+    stop: int
+    policy: PolicyName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """Every part of a million, each belonging to exactly one policy, in ascending stretches."""
+
+    stretches: tuple[Stretch, ...]
+
+    def policy_of(self, bucket: int) -> PolicyName:
+        """Return the policy that decides units in `bucket`."""
+        part = (bucket * WHOLE_PPM) >> BUCKET_BITS
+        index = bisect_right(self.stretches, part, key=lambda stretch: stretch.start) - 1
+        return self.stretches[index].policy
+
+
+def partition(ppm: Mapping[PolicyName, Ppm]) -> Partition:
+    """Lay the policies out side by side, in the order of `ppm`.
+
+    >>> p = partition({PolicyName("new"): Ppm(100_000), PolicyName("old"): Ppm(900_000)})
+    >>> [(s.start, s.stop, s.policy) for s in p.stretches]
+    [(0, 100000, 'new'), (100000, 1000000, 'old')]
+    """
+    whole(ppm)
+    stretches, start = [], 0
+    for policy, part in ppm.items():
+        stretches.append(Stretch(start=start, stop=start + part, policy=policy))
+        start += part
+    return _merged(stretches)
+
+
+def repartition(current: Partition, ppm: Mapping[PolicyName, Ppm]) -> Partition:
+    """Move `current` to the weights `ppm`, moving no more parts than the weights moved.
+
+    Arms that shrink give up their highest parts; arms that grow take the freed parts in ascending
+    order, the growing arms taken in the order of `ppm`.
+
+    >>> a, b = PolicyName("a"), PolicyName("b")
+    >>> p = repartition(partition({a: Ppm(500_000), b: Ppm(500_000)}),
+    ...                 {a: Ppm(600_000), b: Ppm(400_000)})
+    >>> [(s.start, s.stop, s.policy) for s in p.stretches]
+    [(0, 500000, 'a'), (500000, 900000, 'b'), (900000, 1000000, 'a')]
+    """
+    whole(ppm)
+    surplus = _held(current)
+    for policy, part in ppm.items():
+        surplus[policy] = surplus.get(policy, 0) - part
+    kept: list[Stretch] = []
+    freed: list[Stretch] = []
+    for stretch in reversed(current.stretches):
+        give = min(stretch.stop - stretch.start, max(0, surplus[stretch.policy]))
+        surplus[stretch.policy] -= give
+        border = stretch.stop - give
+        if give:
+            freed.append(Stretch(start=border, stop=stretch.stop, policy=stretch.policy))
+        if border > stretch.start:
+            kept.append(Stretch(start=stretch.start, stop=border, policy=stretch.policy))
+    growing = [(policy, -surplus[policy]) for policy in ppm if surplus[policy] < 0]
+    return _merged(kept + _dealt(freed[::-1], growing))
+
+
+def partition_of_history(versions: Iterable[Mapping[PolicyName, Ppm]]) -> Partition:
+    """Return the partition in force after `versions`, oldest first: a pure fold."""
+    first, *rest = versions
+    return reduce(repartition, rest, partition(first))
+
+
+def _held(current: Partition) -> dict[PolicyName, int]:
+    held: dict[PolicyName, int] = {}
+    for stretch in current.stretches:
+        held[stretch.policy] = held.get(stretch.policy, 0) + stretch.stop - stretch.start
+    return held
+
+
+def _dealt(freed: list[Stretch], growing: list[tuple[PolicyName, int]]) -> list[Stretch]:
+    dealt = []
+    wanted = iter(growing)
+    policy, want = next(wanted, (PolicyName(""), 0))
+    for stretch in freed:
+        start = stretch.start
+        while start < stretch.stop:
+            while want == 0:
+                policy, want = next(wanted)
+            take = min(want, stretch.stop - start)
+            dealt.append(Stretch(start=start, stop=start + take, policy=policy))
+            start, want = start + take, want - take
+    return dealt
+
+
+def _merged(stretches: Iterable[Stretch]) -> Partition:
+    merged: list[Stretch] = []
+    for stretch in sorted(stretches, key=lambda s: s.start):
+        if stretch.start == stretch.stop:
+            continue
+        if merged and merged[-1].policy == stretch.policy and merged[-1].stop == stretch.start:
+            last = merged.pop()
+            stretch = Stretch(start=last.start, stop=stretch.stop, policy=stretch.policy)
+        merged.append(stretch)
+    return Partition(stretches=tuple(merged))

@@ -1,0 +1,208 @@
+"""What an operator reads: arms, numbers, checklist and the nights' decisions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import localcontext
+from typing import Any
+
+from sqlalchemy import Engine
+
+from bandit.core import checklist
+from bandit.core.checklist import ChecklistRow
+from bandit.core.model import WHOLE_PPM, Allocation, ArmRole
+from bandit.core.performance import NumberState, WindowNumbers, stated, window_numbers
+from bandit.core.reading import ArmReading
+from bandit.service.scaling import read_arms
+from bandit.storage import decisions, experiments, outcomes, statistics
+from bandit.storage.decisions import DecisionRecord
+from bandit.storage.engine import snapshot
+from bandit.storage.experiments import ArmRecord, ExperimentRecord
+from bandit.storage.statistics import ArmStatistics
+
+_EXACT_DIGITS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmReport:
+    """One arm: its place, its numbers over everything and over both windows, its checklist."""
+
+    arm: ArmRecord
+    statistics: ArmStatistics
+    reading: ArmReading
+    short: WindowNumbers
+    long: WindowNumbers
+    checklist: tuple[ChecklistRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the arm under the glossary's names; no NaN, no Infinity."""
+        place, sums, fold = self.arm.place, self.statistics.sums, self.statistics.fold
+        return {
+            "policy": place.policy,
+            "policy_sha": self.arm.policy_sha,
+            "kind": self.arm.policy_kind.value,
+            "role": place.role.value,
+            "status": place.status.value,
+            "status_reason": self.arm.status_reason,
+            "mode": place.mode.value,
+            "traffic_allocation": place.ppm / WHOLE_PPM,
+            "joined_at": self.arm.joined_at.isoformat(),
+            "outcomes": sums.n_outcomes,
+            "trades": sums.n_trades,
+            "wins": sums.n_wins,
+            "losses": sums.n_losses,
+            "expired": sums.n_expired,
+            "pnl": f"{sums.pnl:f}",
+            "fees": f"{sums.fees:f}",
+            "profit_factor": sums.profit_factor.to_json(),
+            "win_rate": _ratio(sums.n_wins, sums.n_trades),
+            "trade_sharpe": stated(self.trade_sharpe, NumberState.TOO_FEW),
+            "sqn": stated(self.sqn, NumberState.TOO_FEW),
+            "losing_streak": fold.streaks.current_losing,
+            "losing_streak_max": fold.streaks.longest_losing,
+            "drawdown_percent": fold.equity.drawdown_percent,
+            "drawdown_max_percent": fold.equity.drawdown_max_percent,
+            "pf_30": self.short.profit_factor.to_json(),
+            "dd_30": self.short.drawdown_percent,
+            "pf_150": self.long.profit_factor.to_json(),
+            "dd_150": self.long.drawdown_percent,
+            "pf_prod": None if place.role is ArmRole.CHAMPION else self.reading.pf_prod.to_json(),
+            "checklist": [row.to_json() for row in self.checklist],
+        }
+
+    @property
+    def trade_sharpe(self) -> float | None:
+        """Mean return of a trade over its standard deviation (ddof 1), not annualised."""
+        sums = self.statistics.sums
+        n = sums.n_trades
+        if n < 2:
+            return None
+        # Exact decimals, so the difference of large sums loses nothing.
+        with localcontext(prec=_EXACT_DIGITS):
+            total = sums.return_gain - sums.return_loss
+            variance = (n * sums.return_squares - total * total) / n / (n - 1)
+            return None if variance <= 0 else float(total / n) / math.sqrt(variance)
+
+    @property
+    def sqn(self) -> float | None:
+        """System quality number: the square root of n times `trade_sharpe`."""
+        sharpe = self.trade_sharpe
+        return None if sharpe is None else math.sqrt(self.statistics.sums.n_trades) * sharpe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentReport:
+    """An experiment at one moment, read in one snapshot."""
+
+    record: ExperimentRecord
+    version: int
+    arms: tuple[ArmReport, ...]
+    newest_decisions: tuple[DecisionRecord, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as `GET /v1/experiments/{e}/report` answers it."""
+        experiment = self.record.experiment
+        return {
+            "experiment": experiment.name,
+            "champion": experiment.champion,
+            "capital": f"{experiment.capital:f}",
+            "currency": experiment.currency,
+            "equity_fraction": experiment.equity_fraction,
+            "profile": experiment.profile.value,
+            "strategy": experiment.strategy.value,
+            "allocation_version": self.version,
+            "epoch": self.record.epoch,
+            "arms": [arm.to_json() for arm in self.arms],
+            "decisions": [decision_json(decision) for decision in self.newest_decisions],
+        }
+
+
+def report(engine: Engine, name: str, *, newest_decisions: int = 10) -> ExperimentReport:
+    """Read everything an operator looks at, in time that does not grow with the history."""
+    with snapshot(engine) as connection:
+        record = experiments.load(connection, name)
+        readings = {r.place.policy: r for r in read_arms(connection, record)}
+        kept = [arm for arm in record.arms if arm.place.policy in readings]
+        held = statistics.of_arms(connection, [arm.id for arm in kept])
+        rule, fraction = record.rules.checklist, record.experiment.equity_fraction
+        arms = []
+        for arm in kept:
+            newest = outcomes.newest_trades(connection, arm.id, rule.long_window)
+            reading = readings[arm.place.policy]
+            is_champion = arm.place.role is ArmRole.CHAMPION
+            arms.append(
+                ArmReport(
+                    arm=arm,
+                    statistics=held[arm.id],
+                    reading=reading,
+                    short=window_numbers(newest, window=rule.window, nominal_fraction=fraction),
+                    long=window_numbers(newest, window=rule.long_window, nominal_fraction=fraction),
+                    checklist=() if is_champion else checklist.rows(reading, rule),
+                )
+            )
+        history = decisions.allocations(connection, name)
+        newest_made = decisions.of_experiment(connection, name, newest=newest_decisions)
+    return ExperimentReport(
+        record=record,
+        version=history[-1][0].version,
+        arms=tuple(arms),
+        newest_decisions=tuple(newest_made),
+    )
+
+
+def decision_history(
+    engine: Engine, name: str, *, newest: int | None = None
+) -> list[DecisionRecord]:
+    """Return an experiment's decisions, newest first."""
+    with snapshot(engine) as connection:
+        experiments.load(connection, name)
+        return decisions.of_experiment(connection, name, newest=newest)
+
+
+def allocation_history(engine: Engine, name: str) -> list[tuple[Allocation, datetime]]:
+    """Return an experiment's allocation versions, oldest first."""
+    with snapshot(engine) as connection:
+        experiments.load(connection, name)
+        return decisions.allocations(connection, name)
+
+
+def decision_json(decision: DecisionRecord) -> dict[str, Any]:
+    """Return a decision with its reasons as the API and the CLI print it."""
+    return {
+        "id": decision.id,
+        "experiment": decision.experiment,
+        "kind": decision.kind.value,
+        "trading_day": None if decision.trading_day is None else decision.trading_day.isoformat(),
+        "decided_at": decision.decided_at.isoformat(),
+        "actor": decision.actor,
+        "reason": decision.reason,
+        "profile": decision.profile,
+        "strategy": decision.strategy,
+        "seed": decision.seed,
+        "code_version": decision.code_version,
+        "inputs": dict(decision.inputs),
+        "inputs_digest": decision.inputs_digest,
+        "reasons": dict(decision.reasons),
+        "allocation_version": decision.version,
+    }
+
+
+def allocation_json(versions: Sequence[tuple[Allocation, datetime]]) -> list[dict[str, Any]]:
+    """Return allocation versions as the API prints them."""
+    return [
+        {
+            "version": made.version,
+            "created_at": at.isoformat(),
+            "champion": made.champion,
+            "traffic_allocation": {p: part / WHOLE_PPM for p, part in made.ppm.items()},
+        }
+        for made, at in versions
+    ]
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return None if whole == 0 else part / whole
+

@@ -1,0 +1,242 @@
+"""One night: read, decide, make lawful, write; at most once per experiment and trading day."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+
+from sqlalchemy import Connection, Engine
+
+from bandit import __version__
+from bandit.core import checklist
+from bandit.core.allocators import ramp
+from bandit.core.checklist import ChecklistRow
+from bandit.core.errors import StaleEpoch
+from bandit.core.limits import check
+from bandit.core.model import (
+    ArmRole,
+    DecisionKind,
+    PolicyName,
+    Ppm,
+    Profile,
+    checked_instant,
+    checked_text,
+)
+from bandit.core.performance import window_numbers
+from bandit.core.reading import ArmReading
+from bandit.service.experiments import apply_verb
+from bandit.storage import decisions, experiments, locks, outcomes
+from bandit.storage.decisions import DecisionRecord
+from bandit.storage.engine import snapshot, transaction
+from bandit.storage.experiments import ArmRecord, ExperimentRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Night:
+    """What a night did: its scaling decision, the checklist's actions, or that it was done."""
+
+    decision: DecisionRecord
+    actions: tuple[DecisionRecord, ...]
+    already_done: bool
+
+
+def scale(engine: Engine, name: str, *, now: datetime, actor: str) -> Night:
+    """Decide tonight's traffic of an experiment, once per UTC day.
+
+    First the checklist throttles and halts, then the strategy proposes, then the limits make it
+    lawful. A second run of the same night changes nothing and returns the night's decision.
+    Raises `LockHeldElsewhere` when another process scales the experiment now, `StaleEpoch` when
+    the experiment changed while the night was computed; nothing is written then.
+    """
+    checked_instant(now, field="now")
+    actor = checked_text(actor, field="actor", length_max=200)
+    night = now.astimezone(UTC).date()
+    with snapshot(engine) as connection:
+        experiment_id = experiments.load(connection, name).id
+    with locks.use_case(engine, experiment_id, doing=f"scaling {name}"):
+        with snapshot(engine) as connection:
+            done = decisions.of_night(connection, name, night)
+            record = experiments.load(connection, name)
+            readings = read_arms(connection, record)
+        if done is not None:
+            return Night(decision=done, actions=(), already_done=True)
+        with transaction(engine) as connection:
+            locks.gate_exclusive(connection, record.id)
+            if experiments.epoch_of(connection, record.id) != record.epoch:
+                raise StaleEpoch(f"experiment {name} changed while the night was computed")
+            return _write(connection, record, readings, night=night, now=now, actor=actor)
+
+
+def read_arms(connection: Connection, record: ExperimentRecord) -> list[ArmReading]:
+    """Return the numbers every decision about the experiment reads, arm by arm."""
+    return [_read(connection, arm, record) for arm in record.kept_arms]
+
+
+def _read(connection: Connection, arm: ArmRecord, record: ExperimentRecord) -> ArmReading:
+    rule, fraction = record.rules.checklist, record.experiment.equity_fraction
+    newest = outcomes.newest_trades(connection, arm.id, rule.long_window)
+    long = window_numbers(newest, window=rule.long_window, nominal_fraction=fraction)
+    short = window_numbers(newest, window=rule.window, nominal_fraction=fraction)
+    assert long.drawdown_percent is not None
+    return ArmReading(
+        place=arm.place,
+        pf_short=short.profit_factor,
+        pf_long=long.profit_factor,
+        dd_long_percent=long.drawdown_percent,
+        pf_prod=outcomes.champion_over_window(connection, arm.id),
+    )
+
+
+def _write(
+    connection: Connection,
+    record: ExperimentRecord,
+    readings: Sequence[ArmReading],
+    *,
+    night: date,
+    now: datetime,
+    actor: str,
+) -> Night:
+    name, observes = record.experiment.name, record.experiment.profile is Profile.OBSERVE
+    flagged = checklist.actions(readings, record.rules.checklist)
+    inputs = {"readings": [_inputs(reading) for reading in readings]}
+    if not observes:
+        for reading, row in flagged:
+            _act(connection, name, reading, row, inputs=inputs, now=now, actor=actor)
+    record = experiments.load(connection, name)
+    places = {place.policy: place for place in record.places}
+    # Trades as they were read: outcomes go on arriving, and the stored inputs must give the night
+    # again.
+    after_checklist = [
+        replace(r, place=replace(places[r.place.policy], trades=r.place.trades)) for r in readings
+    ]
+    decision_id = _scale(
+        connection,
+        record,
+        after_checklist,
+        flagged,
+        inputs=inputs,
+        night=night,
+        now=now,
+        actor=actor,
+    )
+    made = decisions.of_experiment(connection, name, newest=len(flagged) + 1)
+    decision = next(d for d in made if d.id == decision_id)
+    actions = tuple(d for d in reversed(made) if d.id != decision_id and not observes and flagged)
+    return Night(decision=decision, actions=actions, already_done=False)
+
+
+def _act(
+    connection: Connection,
+    name: str,
+    reading: ArmReading,
+    row: ChecklistRow,
+    *,
+    inputs: Mapping[str, object],
+    now: datetime,
+    actor: str,
+) -> None:
+    reason = row.reason
+    assert reason.value is not None
+    text = f"{row.metric} {reason.value:.4g} breaks its limit {reason.limit:g}"
+    apply_verb(
+        connection,
+        experiments.load(connection, name),
+        reading.place.policy,
+        row.action,
+        reason=text,
+        inputs=inputs,
+        reasons={reading.place.policy: [reason.to_json()]},
+        now=now,
+        actor=actor,
+    )
+
+
+def _scale(
+    connection: Connection,
+    record: ExperimentRecord,
+    readings: Sequence[ArmReading],
+    flagged: Sequence[tuple[ArmReading, ChecklistRow]],
+    *,
+    inputs: Mapping[str, object],
+    night: date,
+    now: datetime,
+    actor: str,
+) -> int:
+    profile, limits, rule = record.experiment.profile, record.limits, record.rules.ramp
+    proposal = ramp.propose(readings, rule=rule, limits=limits, profile=profile)
+    before = {place.policy: place.ppm for place in record.places}
+    moves = profile is not Profile.OBSERVE and dict(proposal.ppm) != before
+    reasons: dict[str, object] = {
+        policy: [reason.to_json() for reason in found] for policy, found in proposal.reasons.items()
+    }
+    written: dict[str, object] = {**inputs, "before": before, "proposed": dict(proposal.ppm)}
+    if profile is Profile.OBSERVE:
+        written["would"] = {r.place.policy: row.action.value for r, row in flagged}
+    if profile is Profile.SEED_EXACT:
+        guarded = ramp.propose(readings, rule=rule, limits=limits, profile=Profile.GUARDED)
+        written["guarded_would_propose"] = dict(guarded.ppm)
+    decision_id = decisions.append(
+        connection,
+        record,
+        kind=DecisionKind.RESCALE if moves else DecisionKind.HOLD,
+        trading_day=night,
+        now=now,
+        actor=actor,
+        reason=_summary(before, proposal.ppm, moves=moves, profile=profile),
+        code_version=__version__,
+        inputs=written,
+        reasons=reasons,
+    )
+    assert decision_id is not None
+    version = None
+    if moves:
+        kind = DecisionKind.RESCALE
+        check(proposal.ppm, arms=record.places, limits=limits, profile=profile, kind=kind)
+        version = decisions.append_allocation(
+            connection, record, proposal.ppm, decision_id=decision_id, now=now
+        )
+    decisions.audit(
+        connection,
+        now=now,
+        actor=actor,
+        action="scale",
+        subject=record.experiment.name,
+        details={"decision": decision_id, "version": version, "night": night.isoformat()},
+    )
+    return decision_id
+
+
+def _summary(
+    before: Mapping[PolicyName, Ppm],
+    after: Mapping[PolicyName, Ppm],
+    *,
+    moves: bool,
+    profile: Profile,
+) -> str:
+    changed = [
+        f"{policy} {before[policy] / 10_000:g}% to {after[policy] / 10_000:g}%"
+        for policy in after
+        if after[policy] != before[policy]
+    ]
+    if moves:
+        return ", ".join(changed)[:1000]
+    if changed:
+        return f"{profile}: would move {', '.join(changed)}"[:1000]
+    return "no arm's conditions ask for a change"
+
+
+def _inputs(reading: ArmReading) -> dict[str, object]:
+    place = reading.place
+    return {
+        "policy": place.policy,
+        "role": place.role.value,
+        "status": place.status.value,
+        "mode": place.mode.value,
+        "ppm": place.ppm,
+        "trades": place.trades,
+        "pf_30": reading.pf_short.to_json(),
+        "pf_150": reading.pf_long.to_json(),
+        "dd_150_percent": reading.dd_long_percent,
+        "pf_prod": None if place.role is ArmRole.CHAMPION else reading.pf_prod.to_json(),
+    }

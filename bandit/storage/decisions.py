@@ -1,0 +1,243 @@
+"""Decisions and the allocation versions they made: append-only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from bandit.core.model import Allocation, DecisionKind, PolicyName, Ppm
+from bandit.storage.engine import one, rows, run
+from bandit.storage.experiments import ExperimentRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRecord:
+    """One decision with everything needed to derive it again.
+
+    `inputs` is what it read; `reasons` holds the checks per policy; `trading_day` is set on a
+    night's scaling decision only, `version` when it made a new allocation.
+    """
+
+    id: int
+    experiment: str
+    kind: DecisionKind
+    trading_day: date | None
+    decided_at: datetime
+    actor: str
+    reason: str
+    profile: str
+    strategy: str
+    seed: int | None
+    code_version: str
+    inputs: Mapping[str, Any]
+    inputs_digest: str
+    reasons: Mapping[str, Any]
+    version: int | None
+
+
+def append(
+    connection: Connection,
+    record: ExperimentRecord,
+    *,
+    kind: DecisionKind,
+    now: datetime,
+    actor: str,
+    reason: str,
+    code_version: str,
+    inputs: Mapping[str, Any],
+    reasons: Mapping[str, Any],
+    trading_day: date | None = None,
+) -> int | None:
+    """Store a decision and return its id; None when the night was decided before."""
+    text = json.dumps(inputs, sort_keys=True, allow_nan=False)
+    inserted = one(
+        connection,
+        """
+        INSERT INTO decisions (experiment_id, kind, trading_day, decided_at, actor, reason, profile,
+                               strategy, code_version, inputs, inputs_digest, reasons)
+        VALUES (:experiment_id, :kind, :trading_day, :now, :actor, :reason, :profile, :strategy,
+                :code_version, CAST(:inputs AS jsonb), :digest, CAST(:reasons AS jsonb))
+        ON CONFLICT (experiment_id, trading_day) WHERE trading_day IS NOT NULL DO NOTHING
+        RETURNING id
+        """,
+        experiment_id=record.id,
+        kind=kind.value,
+        trading_day=trading_day,
+        now=now,
+        actor=actor,
+        reason=reason,
+        profile=record.experiment.profile.value,
+        strategy=record.experiment.strategy.value,
+        code_version=code_version,
+        inputs=text,
+        digest=hashlib.sha256(text.encode()).digest(),
+        reasons=json.dumps(reasons, sort_keys=True, allow_nan=False),
+    )
+    return None if inserted is None else int(inserted["id"])
+
+
+def append_allocation(
+    connection: Connection,
+    record: ExperimentRecord,
+    ppm: Mapping[PolicyName, Ppm],
+    *,
+    decision_id: int,
+    now: datetime,
+) -> int:
+    """Store the next version of the experiment's allocation and return it.
+
+    The database applies it to the arms, begins a new epoch, and refuses what breaks a limit.
+    """
+    arms = record.kept_arms
+    inserted = one(
+        connection,
+        """
+        INSERT INTO allocations (experiment_id, version, epoch, decision_id, policy_ids, ppm,
+                                 champion_index, floor_ppm, created_at)
+        SELECT e.id, 1 + coalesce((SELECT max(version) FROM allocations
+                                   WHERE experiment_id = e.id), 0),
+               e.epoch + 1, :decision_id, :policy_ids, :ppm, 1, 0, :now
+        FROM experiments e WHERE e.id = :experiment_id
+        RETURNING version
+        """,
+        experiment_id=record.id,
+        decision_id=decision_id,
+        policy_ids=[arm.policy_id for arm in arms],
+        ppm=[int(ppm[arm.place.policy]) for arm in arms],
+        now=now,
+    )
+    assert inserted is not None
+    return int(inserted["version"])
+
+
+def allocations(connection: Connection, name: str) -> list[tuple[Allocation, datetime]]:
+    """Return every version of an experiment's allocation with its time, oldest first."""
+    found = rows(
+        connection,
+        """
+        SELECT v.version, v.ppm, v.champion_index, v.created_at,
+               (SELECT array_agg(p.name::text ORDER BY p.id) FROM policies p
+                WHERE p.id = ANY(v.policy_ids)) AS policies
+        FROM allocations v JOIN experiments e ON e.id = v.experiment_id
+        WHERE e.name = :name ORDER BY v.version
+        """,
+        name=name,
+    )
+    return [(_allocation(row), row["created_at"]) for row in found]
+
+
+def of_experiment(
+    connection: Connection, name: str, *, newest: int | None = None
+) -> list[DecisionRecord]:
+    """Return an experiment's decisions, newest first, at most `newest` of them."""
+    return [_decision(row) for row in rows(connection, _DECISIONS, name=name, newest=newest)]
+
+
+def of_night(connection: Connection, name: str, trading_day: date) -> DecisionRecord | None:
+    """Return the scaling decision of a night, or None while it is open."""
+    statement = f"SELECT * FROM ({_DECISIONS}) d WHERE d.trading_day = :day"  # noqa: S608 - constant
+    found = one(connection, statement, name=name, newest=None, day=trading_day)
+    return None if found is None else _decision(found)
+
+
+def record_parameters(
+    connection: Connection,
+    experiment_id: int,
+    parameters: Mapping[str, Any],
+    *,
+    now: datetime,
+    actor: str,
+    reason: str,
+) -> None:
+    """Append each parameter that differs from its newest entry in the history."""
+    run(
+        connection,
+        """
+        INSERT INTO parameter_history (timestamp, experiment_id, parameter, old_value, new_value,
+                                       actor, reason)
+        SELECT :now, :experiment_id, p.key, h.new_value, p.value, :actor, :reason
+        FROM jsonb_each(CAST(:parameters AS jsonb)) p
+        LEFT JOIN LATERAL (
+          SELECT new_value FROM parameter_history
+          WHERE experiment_id = :experiment_id AND parameter = p.key ORDER BY id DESC LIMIT 1) h
+          ON true
+        WHERE h.new_value IS DISTINCT FROM p.value
+        """,
+        now=now,
+        experiment_id=experiment_id,
+        parameters=json.dumps(parameters, sort_keys=True, allow_nan=False),
+        actor=actor,
+        reason=reason,
+    )
+
+
+def audit(
+    connection: Connection,
+    *,
+    now: datetime,
+    actor: str,
+    action: str,
+    subject: str,
+    details: Mapping[str, Any],
+) -> None:
+    """Append one row to the audit log."""
+    run(
+        connection,
+        "INSERT INTO audit_log (at, actor, action, subject, details) "
+        "VALUES (:now, :actor, :action, :subject, CAST(:details AS jsonb))",
+        now=now,
+        actor=actor,
+        action=action,
+        subject=subject,
+        details=json.dumps(details, sort_keys=True, allow_nan=False),
+    )
+
+
+def was_audited(connection: Connection, *, action: str, subject: str) -> bool:
+    """Say whether the audit log has a row of this action on this subject."""
+    statement = "SELECT id FROM audit_log WHERE action = :action AND subject = :subject LIMIT 1"
+    return one(connection, statement, action=action, subject=subject) is not None
+
+
+_DECISIONS = """
+  SELECT d.*, e.name AS experiment, v.version
+  FROM decisions d
+  JOIN experiments e ON e.id = d.experiment_id
+  LEFT JOIN allocations v ON v.decision_id = d.id
+  WHERE e.name = :name ORDER BY d.id DESC LIMIT CAST(:newest AS bigint)
+"""
+
+
+def _allocation(row: Mapping[str, Any]) -> Allocation:
+    policies: Sequence[PolicyName] = [PolicyName(name) for name in row["policies"]]
+    return Allocation(
+        version=row["version"],
+        champion=policies[row["champion_index"] - 1],
+        ppm={name: Ppm(part) for name, part in zip(policies, row["ppm"], strict=True)},
+    )
+
+
+def _decision(row: Mapping[str, Any]) -> DecisionRecord:
+    return DecisionRecord(
+        id=row["id"],
+        experiment=row["experiment"],
+        kind=DecisionKind(row["kind"]),
+        trading_day=row["trading_day"],
+        decided_at=row["decided_at"],
+        actor=row["actor"],
+        reason=row["reason"],
+        profile=row["profile"],
+        strategy=row["strategy"],
+        seed=row["seed"],
+        code_version=row["code_version"],
+        inputs=row["inputs"],
+        inputs_digest=bytes(row["inputs_digest"]).hex(),
+        reasons=row["reasons"],
+        version=row["version"],
+    )

@@ -1,0 +1,104 @@
+"""Connections to the ledger, and what its errors mean."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from bandit.core.errors import InvalidAllocation, InvalidInput, LedgerUnavailable
+
+_LIMIT = re.compile(r"limit (\w+): ([^\n]*)")
+
+
+def connect(url: str, *, pool_size: int = 10) -> Engine:
+    """Return an engine on the ledger at `url`; sessions speak UTC and give up after 30 s."""
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={"options": "-c timezone=UTC -c statement_timeout=30s"},
+        json_serializer=lambda value: json.dumps(value, sort_keys=True, allow_nan=False),
+    )
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """Open one READ COMMITTED transaction; the database's refusals become the product's errors.
+
+    Raises `InvalidAllocation` for a broken limit and `LedgerUnavailable` for a lost server.
+    """
+    with translated(), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """Open one REPEATABLE READ transaction, in which every read sees the same moment."""
+    with translated(), engine.connect() as raw:
+        connection = raw.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the database's errors into the product's."""
+    try:
+        yield
+    except IntegrityError as error:
+        limit = _LIMIT.search(str(error.orig))
+        if limit is None:
+            raise
+        message = f"limit {limit[1]}: {limit[2]}"
+        raise InvalidAllocation(message, limit=limit[1]) from error
+    except DataError as error:
+        rule = "must be something the ledger can hold"
+        raise InvalidInput(field="value", rule=rule, found=_first_line(error)) from error
+    except (OperationalError, InterfaceError) as error:
+        raise LedgerUnavailable(f"the ledger did not answer: {_first_line(error)}") from error
+    except PoolTimeout as error:
+        raise LedgerUnavailable("every connection to the ledger is in use") from error
+
+
+def _first_line(error: DBAPIError) -> str:
+    return next(iter(str(error.orig).strip().splitlines()), "connection lost")
+
+
+def rows(connection: Connection, statement: str, **values: Any) -> list[dict[str, Any]]:
+    """Run one statement and return its rows by column name."""
+    result = connection.execute(text(statement), values)
+    return [dict(row) for row in result.mappings()]
+
+
+def one(connection: Connection, statement: str, **values: Any) -> dict[str, Any] | None:
+    """Run one statement and return its only row, or None."""
+    found = connection.execute(text(statement), values).mappings().one_or_none()
+    return None if found is None else dict(found)
+
+
+def run(connection: Connection, statement: str, **values: Any) -> None:
+    """Run one statement for its effect."""
+    connection.execute(text(statement), values)
+
+
+def database_now(connection: Connection) -> datetime:
+    """Return the database's clock, to compare ours with."""
+    found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return found

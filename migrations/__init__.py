@@ -1,0 +1,1 @@
+"""Schema of the ledger, one small additive step a file."""
