@@ -1,0 +1,249 @@
+"""The one catalogue of metrics: whatever `/metrics` exposes, and nothing else.
+
+Run `python -m alerts.catalogue` after changing it; a test compares docs/metrics.md with a fresh
+render.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+_PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
+
+
+class MetricKind(StrEnum):
+    """How a metric moves."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A name of the source documents for one reading of a metric; `unit` may be another."""
+
+    name: str
+    unit: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric: what it says, in which unit, under which labels, and when it is absent.
+
+    Aliases carry the labels `experiment`, `policy` and `role`.
+    """
+
+    name: str
+    kind: MetricKind
+    unit: str
+    help: str
+    labels: tuple[str, ...] = ()
+    absent: str = "while the ledger does not answer"
+    aliases: tuple[Alias, ...] = ()
+
+
+ARM: Final = ("experiment", "policy", "role")
+"""Labels of an arm's gauges and of every alias."""
+
+# Without the role: a counter must not begin anew when a promotion changes it.
+_COUNTED: Final = ("experiment", "policy")
+
+_NO_VALUE: Final = "while the window has no trade or no loss: no value is ever made up"
+
+CATALOGUE: Final = (
+    Metric(
+        name="liveops_up",
+        kind=MetricKind.GAUGE,
+        unit="0 or 1",
+        help="Whether the ledger answered this scrape.",
+        absent="never",
+    ),
+    Metric(
+        name="liveops_allocation_version",
+        kind=MetricKind.GAUGE,
+        unit="version",
+        help="Version of the allocation in force.",
+        labels=("experiment",),
+    ),
+    Metric(
+        name="liveops_experiment_epoch",
+        kind=MetricKind.GAUGE,
+        unit="epoch",
+        help="Rises with every change of which arms may get traffic.",
+        labels=("experiment",),
+    ),
+    Metric(
+        name="liveops_arm_traffic_ratio",
+        kind=MetricKind.GAUGE,
+        unit="ratio",
+        help="Part of the order flow that is routed to the arm.",
+        labels=ARM,
+        aliases=(
+            Alias(
+                name="traffic_allocation",
+                unit="ratio",
+                help="Part of the order flow that is routed to the arm.",
+            ),
+        ),
+    ),
+    Metric(
+        name="liveops_arm_status",
+        kind=MetricKind.GAUGE,
+        unit="0 or 1",
+        help="1 for the status the arm has, 0 for the others.",
+        labels=(*ARM, "status"),
+    ),
+    Metric(
+        name="liveops_arm_profit_factor",
+        kind=MetricKind.GAUGE,
+        unit="ratio",
+        help="Gross profit over gross loss of the last `window` trades at nominal size.",
+        labels=(*ARM, "window"),
+        absent=_NO_VALUE,
+        aliases=(
+            Alias(
+                name="pf_challenger_30",
+                unit="ratio",
+                help="Profit factor of the checklist's window, 30 trades by default; challengers.",
+            ),
+            Alias(
+                name="pf_150",
+                unit="ratio",
+                help="Profit factor of the long window, 150 trades by default.",
+            ),
+        ),
+    ),
+    Metric(
+        name="liveops_arm_champion_profit_factor",
+        kind=MetricKind.GAUGE,
+        unit="ratio",
+        help="The champion's profit factor over a challenger's own window and instruments.",
+        labels=ARM,
+        absent=_NO_VALUE,
+        aliases=(
+            Alias(
+                name="pf_prod",
+                unit="ratio",
+                help="The champion's profit factor over a challenger's own window and instruments.",
+            ),
+        ),
+    ),
+    Metric(
+        name="liveops_arm_drawdown_ratio",
+        kind=MetricKind.GAUGE,
+        unit="ratio",
+        help="Deepest fall of closed equity at nominal size within the last `window` trades.",
+        labels=(*ARM, "window"),
+        aliases=(
+            Alias(
+                name="dd_challenger_pct",
+                unit="percent",
+                help="Drawdown the checklist halts at, of the long window; challengers.",
+            ),
+            Alias(
+                name="dd_150",
+                unit="percent",
+                help="Drawdown of the long window, 150 trades by default.",
+            ),
+        ),
+    ),
+    Metric(
+        name="liveops_arm_win_ratio",
+        kind=MetricKind.GAUGE,
+        unit="ratio",
+        help="Part of all trades that won.",
+        labels=ARM,
+        absent="while the arm has no trade",
+    ),
+    Metric(
+        name="liveops_arm_losing_streak",
+        kind=MetricKind.GAUGE,
+        unit="trades",
+        help="Losing trades in a row up to the newest.",
+        labels=ARM,
+    ),
+    Metric(
+        name="liveops_arm_pnl",
+        kind=MetricKind.GAUGE,
+        unit="the experiment's currency",
+        help="Net money the arm has earned.",
+        labels=ARM,
+    ),
+    Metric(
+        name="liveops_arm_outcomes_total",
+        kind=MetricKind.COUNTER,
+        unit="outcomes",
+        help="Outcomes recorded, declined opportunities included.",
+        labels=_COUNTED,
+    ),
+    Metric(
+        name="liveops_arm_trades_total",
+        kind=MetricKind.COUNTER,
+        unit="trades",
+        help="Closed trades recorded.",
+        labels=_COUNTED,
+    ),
+    Metric(
+        name="liveops_arm_losses_total",
+        kind=MetricKind.COUNTER,
+        unit="trades",
+        help="Closed trades that lost.",
+        labels=_COUNTED,
+    ),
+    Metric(
+        name="liveops_arm_expired_outcomes_total",
+        kind=MetricKind.COUNTER,
+        unit="outcomes",
+        help="Outcomes of positions that were opened after their decision had expired.",
+        labels=_COUNTED,
+    ),
+)
+
+
+def render_page() -> str:
+    """Return docs/metrics.md."""
+    head = """\
+# Metrics
+
+<!-- Generated by `python -m alerts.catalogue`; do not edit. -->
+
+`GET /metrics` exposes exactly these, for every arm that is not retired. A value that does not exist
+is a series that does not exist, never NaN, 0 or Infinity. `window` is a number of trades or `all`;
+the two windows are settings (`checklist.pf_window`, `checklist.long_window`). What is shown is at
+most two seconds old.
+
+| metric | kind | unit | labels | meaning | absent |
+|---|---|---|---|---|---|
+"""
+    rows = [
+        f"| `{m.name}` | {m.kind} | {m.unit} | {_listed(m.labels)} | {m.help} | {m.absent} |"
+        for m in CATALOGUE
+    ]
+    names = """\
+
+## Names of the source documents
+
+The same readings under the names that the documents' alerts, dashboards and queries use, with the
+labels `experiment`, `policy` and `role`.
+
+| name | unit | meaning | the same as |
+|---|---|---|---|
+"""
+    aliases = [
+        f"| `{alias.name}` | {alias.unit} | {alias.help} | `{m.name}` |"
+        for m in CATALOGUE
+        for alias in m.aliases
+    ]
+    return head + "\n".join(rows) + "\n" + names + "\n".join(aliases) + "\n"
+
+
+def _listed(labels: tuple[str, ...]) -> str:
+    return ", ".join(f"`{label}`" for label in labels) or "none"
+
+
+if __name__ == "__main__":
+    _PAGE.write_text(render_page(), encoding="utf-8")

@@ -1,0 +1,324 @@
+"""What callers get: the shape of every answer, as OpenAPI documents it and tests check it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from bandit.core.model import (
+    WHOLE_PPM,
+    ArmMode,
+    ArmRole,
+    ArmStatus,
+    Assignment,
+    DecisionKind,
+    PolicyKind,
+    Profile,
+    Strategy,
+    Verdict,
+)
+from bandit.core.performance import NumberState
+from bandit.core.profit_factor import ProfitFactorState
+from bandit.service.recording import Recorded
+from bandit.storage.experiments import ArmRecord, ExperimentRecord
+from bandit.storage.policies import PolicyRecord
+from liveops.api.problems import Problem
+
+Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+Day = Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
+Id = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
+Amount = Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$"})]
+
+
+class Answer(BaseModel):
+    """A closed set of fields, so that an answer cannot say more than it documents."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class PolicyAnswer(Answer):
+    """A registered policy."""
+
+    name: str
+    kind: PolicyKind
+    sha: str
+    data_cutoff: Time | None
+    parent: str | None
+    metadata: dict[str, Any]
+    registered_at: Time
+
+    @classmethod
+    def of(cls, record: PolicyRecord) -> Self:
+        """Return the policy as callers read it."""
+        policy = record.policy
+        return cls(
+            name=policy.name,
+            kind=policy.kind,
+            sha=policy.sha,
+            data_cutoff=None if policy.data_cutoff is None else _time(policy.data_cutoff),
+            parent=policy.parent,
+            metadata=dict(policy.metadata),
+            registered_at=_time(record.registered_at),
+        )
+
+
+class ArmAnswer(Answer):
+    """A policy's place in an experiment."""
+
+    policy: str
+    policy_sha: str
+    kind: PolicyKind
+    role: ArmRole
+    status: ArmStatus
+    status_reason: str
+    mode: ArmMode
+    traffic_allocation: float = Field(description="Fraction of the order flow.", ge=0, le=1)
+    trades: int
+    joined_at: Time
+
+    @classmethod
+    def of(cls, record: ArmRecord) -> Self:
+        """Return the arm as callers read it."""
+        place = record.place
+        return cls(
+            policy=place.policy,
+            policy_sha=record.policy_sha,
+            kind=record.policy_kind,
+            role=place.role,
+            status=place.status,
+            status_reason=record.status_reason,
+            mode=place.mode,
+            traffic_allocation=place.ppm / WHOLE_PPM,
+            trades=place.trades,
+            joined_at=_time(record.joined_at),
+        )
+
+
+class ExperimentAnswer(Answer):
+    """An experiment with all its arms, retired ones too."""
+
+    name: str
+    champion: str
+    capital: Amount
+    currency: str
+    equity_fraction: float
+    profile: Profile
+    strategy: Strategy
+    decision_seconds_valid: float
+    epoch: int = Field(description="Rises with every change of who may be routed to.")
+    opened_at: Time
+    arms: list[ArmAnswer]
+
+    @classmethod
+    def of(cls, record: ExperimentRecord) -> Self:
+        """Return the experiment as callers read it; its salt stays ours."""
+        experiment = record.experiment
+        return cls(
+            name=experiment.name,
+            champion=experiment.champion,
+            capital=f"{experiment.capital:f}",
+            currency=experiment.currency,
+            equity_fraction=experiment.equity_fraction,
+            profile=experiment.profile,
+            strategy=experiment.strategy,
+            decision_seconds_valid=experiment.decision_seconds_valid,
+            epoch=record.epoch,
+            opened_at=_time(record.opened_at),
+            arms=[ArmAnswer.of(arm) for arm in record.arms],
+        )
+
+
+class AssignmentAnswer(Answer):
+    """Which arm decides a unit, for ever."""
+
+    assignment_id: Id
+    experiment: str
+    unit_id: str
+    policy: str
+    policy_sha: str
+    role: ArmRole
+    propensity: float = Field(description="Probability with which the arm was chosen.", gt=0, le=1)
+    allocation_version: int
+    epoch: int
+    mode: ArmMode
+    size_multiplier: float
+    confidence_bump: float
+    decided_at: Time
+    expires_at: Time
+
+    @classmethod
+    def of(cls, made: Assignment) -> Self:
+        """Return the assignment as callers read it."""
+        return cls(
+            assignment_id=str(made.id),
+            experiment=made.experiment,
+            unit_id=made.unit_id,
+            policy=made.policy,
+            policy_sha=made.policy_sha,
+            role=made.role,
+            propensity=made.propensity,
+            allocation_version=made.allocation_version,
+            epoch=made.epoch,
+            mode=made.mode,
+            size_multiplier=made.size_multiplier,
+            confidence_bump=made.confidence_bump,
+            decided_at=_time(made.decided_at),
+            expires_at=_time(made.expires_at),
+        )
+
+
+class OutcomeAnswer(Answer):
+    """An outcome in the ledger; the same for every time its body comes."""
+
+    assignment_id: Id
+    recorded_at: Time
+    expired: bool = Field(description="The position was opened after the decision had expired.")
+
+    @classmethod
+    def of(cls, recorded: Recorded) -> Self:
+        """Return the outcome as callers read it."""
+        return cls(
+            assignment_id=str(recorded.assignment_id),
+            recorded_at=_time(recorded.recorded_at),
+            expired=recorded.expired,
+        )
+
+
+class LineAnswer(Answer):
+    """What became of one line of a batch: `outcome` for 201 and 200, else `problem`."""
+
+    line: int = Field(description="Counted from 1.", ge=1)
+    status: int
+    outcome: OutcomeAnswer | None = None
+    problem: Problem | None = None
+
+
+class AllocationAnswer(Answer):
+    """One version of an experiment's weights."""
+
+    version: int
+    created_at: Time
+    champion: str
+    traffic_allocation: dict[str, float]
+
+
+class DecisionAnswer(Answer):
+    """A decision with what it read and its reasons."""
+
+    id: int
+    experiment: str
+    kind: DecisionKind
+    trading_day: Day | None
+    decided_at: Time
+    actor: str
+    reason: str
+    profile: Profile
+    strategy: Strategy
+    seed: int | None
+    code_version: str
+    inputs: dict[str, Any]
+    inputs_digest: str
+    reasons: dict[str, Any]
+    allocation_version: int | None = Field(description="The version it made, if it made one.")
+
+
+class NightAnswer(Answer):
+    """What a night's scaling did."""
+
+    decision: DecisionAnswer
+    actions: list[DecisionAnswer] = Field(description="What the checklist throttled and halted.")
+    already_done: bool
+
+
+class ProfitFactorAnswer(Answer):
+    """A profit factor with its state: `value` is null without a loss and without a trade."""
+
+    value: float | None
+    state: ProfitFactorState
+    gross_profit: float
+    gross_loss: float
+    n: int
+    n_losses: int
+
+
+class StatedAnswer(Answer):
+    """A number, or why there is none."""
+
+    value: float | None
+    state: NumberState
+
+
+class ChecklistAnswer(Answer):
+    """One row of the live-ops checklist."""
+
+    metric: str
+    band: list[float]
+    check: str
+    value: float | None
+    limit: float | None
+    verdict: Verdict
+    note: str
+    flagged: bool
+    action: str
+
+
+class ArmReportAnswer(ArmAnswer):
+    """An arm with its numbers at nominal size; `pnl` and `fees` in the experiment's currency."""
+
+    outcomes: int
+    wins: int
+    losses: int
+    expired: int
+    pnl: Amount
+    fees: Amount
+    profit_factor: ProfitFactorAnswer
+    win_rate: float | None
+    trade_sharpe: StatedAnswer
+    sqn: StatedAnswer
+    losing_streak: int
+    losing_streak_max: int
+    drawdown_percent: float
+    drawdown_max_percent: float
+    pf_30: ProfitFactorAnswer
+    dd_30: float | None
+    pf_150: ProfitFactorAnswer
+    dd_150: float | None
+    pf_prod: ProfitFactorAnswer | None
+    checklist: list[ChecklistAnswer]
+
+
+class ReportAnswer(Answer):
+    """An experiment at one moment."""
+
+    experiment: str
+    champion: str
+    capital: Amount
+    currency: str
+    equity_fraction: float
+    profile: Profile
+    strategy: Strategy
+    allocation_version: int
+    epoch: int
+    arms: list[ArmReportAnswer]
+    decisions: list[DecisionAnswer]
+
+
+class PingAnswer(Answer):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class HealthAnswer(Answer):
+    """The process and its ledger."""
+
+    health_status: Literal["HEALTHY", "UNHEALTHY"]
+    issues: list[str]
+    version: str
+    schema_revision: str = Field(description="The schema this release needs.")
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat()

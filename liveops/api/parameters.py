@@ -1,0 +1,30 @@
+"""What stands in a route's address, and the application behind it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Path, Query, Request
+
+from liveops.wiring import App
+
+ACTOR = "api"
+"""Who decisions and audit rows made over HTTP name, until keys carry names."""
+
+
+async def _app(request: Request) -> App:
+    app = request.app.state.app
+    assert isinstance(app, App)
+    return app
+
+
+Application = Annotated[App, Depends(_app)]
+ExperimentName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+PolicyReference = Annotated[
+    str,
+    Path(
+        pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$",
+        description="Full name, full sha or unique prefix of a sha.",
+    ),
+]
+Newest = Annotated[int, Query(ge=1, le=1000, description="Only this many of the newest.")]

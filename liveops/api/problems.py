@@ -1,0 +1,223 @@
+"""What went wrong, as `application/problem+json` (RFC 9457) with a code that stays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import TimeoutError as PoolExhausted
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from bandit.core.errors import (
+    AmbiguousName,
+    BanditError,
+    Conflict,
+    InvalidAllocation,
+    InvalidInput,
+    InvalidTransition,
+    LedgerUnavailable,
+    LockHeldElsewhere,
+    StaleEpoch,
+    UnknownName,
+)
+from liveops.api.strict_json import MalformedJson
+
+PROBLEM_JSON = "application/problem+json"
+RETRY_SECONDS = 1
+
+_log = logging.getLogger(__name__)
+
+
+class Problem(BaseModel):
+    """Why a request was refused; nothing of it was stored."""
+
+    type: str = Field(examples=["urn:liveops:problem:invalid_input"])
+    title: str
+    status: int
+    code: str = Field(description="Stable: programs may branch on it.")
+    detail: str = Field(description="For people: what was expected and what was found.")
+    field: str | None = Field(default=None, description="The field that breaks `rule`.")
+    rule: str | None = None
+    candidates: list[str] | None = Field(default=None, description="Names that would have fit.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A code with the status and title it always has."""
+
+    code: str
+    status: int
+    title: str
+
+
+_OF_ERROR: Final[Mapping[type[BanditError], Kind]] = {
+    error: Kind(code=error.code, status=status, title=title)
+    for error, status, title in (
+        (MalformedJson, 400, "The body is not lawful JSON"),
+        (InvalidInput, 422, "A value breaks a rule of its field"),
+        (UnknownName, 404, "Nothing is registered under this name"),
+        (AmbiguousName, 409, "The prefix fits more than one policy"),
+        (Conflict, 409, "The key was used before with another body"),
+        (InvalidTransition, 409, "The arm cannot go there from its status"),
+        (InvalidAllocation, 422, "The allocation would break a limit"),
+        (LockHeldElsewhere, 409, "Another process does this now"),
+        (StaleEpoch, 503, "The experiment changed meanwhile; try again"),
+        (LedgerUnavailable, 503, "The ledger does not answer; try again"),
+    )
+}
+
+INTERNAL: Final = Kind(code="internal_error", status=500, title="The service failed")
+
+_OF_STATUS: Final[Mapping[int, Kind]] = {
+    kind.status: kind
+    for kind in (
+        Kind(code="unauthorized", status=401, title="The API key is missing or wrong"),
+        Kind(code="foreign_host", status=403, title="Without a key only loopback names are served"),
+        Kind(code="no_such_route", status=404, title="There is no such route"),
+        Kind(code="method_not_allowed", status=405, title="The route has other methods"),
+        Kind(code="body_too_large", status=413, title="The body is too large"),
+        Kind(code="unsupported_media_type", status=415, title="The body has another type"),
+        INTERNAL,
+    )
+}
+
+KINDS: Final = (*_OF_ERROR.values(), *_OF_STATUS.values())
+"""Every kind of problem there is; docs/http.md lists them."""
+
+
+def kind_of(error: BanditError) -> Kind:
+    """Return the kind of problem an error of the product is.
+
+    >>> kind_of(Conflict("taken")).status
+    409
+    """
+    for ancestor in type(error).__mro__:
+        kind = _OF_ERROR.get(ancestor)
+        if kind is not None:
+            return kind
+    return INTERNAL
+
+
+def problem_of(error: BanditError) -> Problem:
+    """Return an error of the product as callers read it.
+
+    >>> problem_of(InvalidInput(field="pnl", rule="must be finite", found="NaN")).field
+    'pnl'
+    """
+    kind = kind_of(error)
+    match error:
+        case InvalidInput():
+            return _problem(kind, str(error), field=error.field, rule=error.rule)
+        case InvalidAllocation():
+            return _problem(kind, str(error), rule=error.limit)
+        case UnknownName():
+            return _problem(kind, str(error), candidates=error.known)
+        case AmbiguousName():
+            return _problem(kind, str(error), candidates=error.candidates)
+        case _:
+            return _problem(kind, str(error))
+
+
+def refusal(status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the answer to a request that reached no use case."""
+    return _answer(_problem(_OF_STATUS.get(status, INTERNAL), detail), headers=headers)
+
+
+def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI says of the problems a route may answer with."""
+    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    titles: dict[int, list[str]] = {}
+    for kind in KINDS:
+        titles.setdefault(kind.status, []).append(f"`{kind.code}`: {kind.title}")
+    return {
+        status: {"description": "; ".join(titles[status]), "content": content}
+        for status in statuses
+    }
+
+
+def install(api: FastAPI) -> None:
+    """Let every failure leave the API as a problem document."""
+    api.add_exception_handler(BanditError, _on_error)
+    api.add_exception_handler(RequestValidationError, _on_parameter)
+    api.add_exception_handler(HTTPException, _on_refusal)
+    api.add_exception_handler(PoolExhausted, _on_crowd)
+    api.add_exception_handler(Exception, _on_fault)
+
+
+def _problem(
+    kind: Kind,
+    detail: str,
+    *,
+    field: str | None = None,
+    rule: str | None = None,
+    candidates: tuple[str, ...] = (),
+) -> Problem:
+    return Problem(
+        type=f"urn:liveops:problem:{kind.code}",
+        title=kind.title,
+        status=kind.status,
+        code=kind.code,
+        # A caller chooses the names of its fields, and so their length.
+        detail=detail[:1000],
+        field=None if field is None else field[:200],
+        rule=rule,
+        candidates=list(candidates) or None,
+    )
+
+
+def _answer(problem: Problem, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    retry = {"Retry-After": str(RETRY_SECONDS)} if problem.status == 503 else {}
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status_code=problem.status,
+        media_type=PROBLEM_JSON,
+        headers={**retry, **(headers or {})},
+    )
+
+
+async def _on_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, BanditError)
+    problem = problem_of(error)
+    if problem.status >= 500:
+        _log.warning("request not served", extra={"code": problem.code, "detail": problem.detail})
+    return _answer(problem)
+
+
+async def _on_parameter(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    rule = str(first["msg"]).replace("Input should", "must").replace("String should", "must")
+    field = str(first["loc"][-1])
+    return _answer(problem_of(InvalidInput(field=field, rule=rule, found=repr(first["input"]))))
+
+
+async def _on_refusal(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    headers = {"Allow": _methods(request)} if error.status_code == 405 else error.headers
+    return refusal(error.status_code, error.detail, headers=headers)
+
+
+def _methods(request: Request) -> str:
+    # Starlette names the methods of the first route of an address; each of ours has one.
+    def is_served(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return ", ".join(method for method in ("GET", "POST") if is_served(method))
+
+
+async def _on_crowd(request: Request, _: Exception) -> JSONResponse:
+    return await _on_error(request, LedgerUnavailable("every connection to the ledger is busy"))
+
+
+async def _on_fault(_: Request, __: Exception) -> JSONResponse:
+    # The server logs the fault and hangs up; a caller learns nothing of our inside.
+    detail = "the request failed inside the service; its log says why"
+    return refusal(500, detail, headers={"Connection": "close"})

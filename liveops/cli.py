@@ -1,0 +1,87 @@
+"""One Typer app; every console script is an entry of it.
+
+A command parses, calls one function, prints, exits: 0 done, 1 failed, 2 usage, 3 lock held
+elsewhere. Results go to stdout, everything else to stderr. Heavy modules are imported by the
+command that needs them, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import typer
+
+from bandit.core.errors import (
+    AmbiguousName,
+    BanditError,
+    InvalidInput,
+    LockHeldElsewhere,
+    UnknownName,
+)
+from liveops.commands import ledger, market, monitor, operate, policies, service
+
+EXIT_FAILED, EXIT_USAGE, EXIT_LOCKED = 1, 2, 3
+
+app = typer.Typer(
+    name="liveops",
+    help="Champion/challenger bandit service for machine-learned trading policies, on Postgres.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("run")(market.run)
+app.command("evaluate")(market.evaluate)
+app.command("serve")(service.serve)
+app.command("doctor")(service.doctor)
+app.command("reset")(service.reset)
+app.command("report")(monitor.report)
+app.command("decisions")(monitor.decisions)
+for verb in (operate.halt, operate.throttle, operate.resume, operate.retire):
+    app.command(verb.__name__)(verb)
+app.add_typer(policies.policy_commands, name="policy")
+app.add_typer(policies.experiment_commands, name="experiment")
+app.add_typer(ledger.commands, name="ledger")
+app.add_typer(service.database_commands, name="db")
+app.add_typer(service.configuration_commands, name="config")
+
+monitor_app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+monitor_app.command()(monitor.live_ops_monitor)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `liveops`."""
+    sys.exit(exit_code(app, arguments))
+
+
+def live_ops_monitor(arguments: Sequence[str] | None = None) -> None:
+    """Run `live_ops_monitor`."""
+    sys.exit(exit_code(monitor_app, arguments))
+
+
+def exit_code(entry: Callable[..., object], arguments: Sequence[str] | None) -> int:
+    """Run an entry and return its exit code; errors made on purpose are one line on stderr.
+
+    >>> exit_code(monitor_app, ["--mode", "report"])
+    2
+    """
+    try:
+        entry(args=arguments)
+    except SystemExit as end:  # how Typer says usage error (2), Ctrl-C (130) and done (0)
+        return end.code if isinstance(end.code, int) else EXIT_FAILED
+    except BanditError as error:
+        sys.stderr.write(f"{error.code}: {error}\n")
+        return code_of(error)
+    return 0
+
+
+def code_of(error: BanditError) -> int:
+    """Return the exit code that tells a script what kind of error this was."""
+    if isinstance(error, LockHeldElsewhere):
+        return EXIT_LOCKED
+    if isinstance(error, InvalidInput | UnknownName | AmbiguousName):
+        return EXIT_USAGE
+    return EXIT_USAGE if error.code == "invalid_settings" else EXIT_FAILED

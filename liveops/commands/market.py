@@ -1,0 +1,184 @@
+"""`liveops run`, the main job, and `liveops evaluate`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bandit.core.errors import InvalidInput
+from bandit.core.model import Profile
+from liveops.commands.options import AsJson, ConfigFile, print_json, settings_from
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from config.settings import Settings
+    from liveops.replay import Plan
+    from liveops.wiring import App
+
+DEMO_NIGHTS = 120
+DEMO_SEED = 7
+BARS_MIN = 300  # the slowest rule of the paper market looks back 200 bars
+
+
+def run(
+    candles: Annotated[
+        Path | None, typer.Option("--candles", help="Candle file; hourly BTCUSD when left out.")
+    ] = None,
+    instrument: Annotated[
+        str | None, typer.Option("--instrument", help="Instrument of the candle file.")
+    ] = None,
+    allow_gaps: Annotated[
+        bool, typer.Option("--allow-gaps", help="Go on over missing bars instead of refusing.")
+    ] = False,
+    nights: Annotated[int, typer.Option("--nights", min=1, help="Last nights.")] = DEMO_NIGHTS,
+    everything: Annotated[bool, typer.Option("--all", help="Every night of the file.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the replay.")] = DEMO_SEED,
+    profile: Annotated[Profile, typer.Option("--profile")] = Profile.GUARDED,
+    exit_after: Annotated[
+        bool, typer.Option("--exit", help="End after the report instead of serving on.")
+    ] = False,
+    host: Annotated[str | None, typer.Option("--host", help="Address to serve on.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port to serve on.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Replay real prices through the whole service as a paper market, then keep serving.
+
+    Everything lives in the demo's own database; a replay that was driven to its end before is shown
+    again at once, one that was cut off goes on.
+    """
+    from rich.console import Console
+
+    from bandit.service import reporting
+    from liveops.api.server import serving, wait_for_stop
+    from liveops.report import render_report
+    from liveops.wiring import running_app
+
+    _stop_on_terminate()
+    out, progress = Console(soft_wrap=True), Console(stderr=True)
+    settings = settings_from(config)
+    plan = _plan(
+        settings,
+        candles=candles,
+        instrument=instrument,
+        allow_gaps=allow_gaps,
+        nights=None if everything else nights,
+        seed=seed,
+        profile=profile,
+    )
+    progress.print(f"starting the ledger in {settings.home}")
+    with (
+        running_app(settings, demo=True, upgrade=True) as app,
+        serving(app, host=host or settings.server.host, port=port or settings.server.port) as url,
+    ):
+        _drive(app, plan, out=out, progress=progress)
+        out.print(render_report(reporting.report(app.engine, plan.experiment)))
+        _print_ways_on(out, url, plan.experiment)
+        if not exit_after:
+            progress.print("serving; Ctrl-C stops everything")
+            wait_for_stop()
+
+
+def evaluate(
+    trades: Annotated[Path, typer.Argument(help="CSV, Parquet, or a freqtrade backtest result.")],
+    starting_capital: Annotated[
+        str | None, typer.Option("--starting-capital", help="Account before the first trade.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the performance numbers of any trade log."""
+    from rich.console import Console
+
+    from liveops.evaluation import evaluate_file, render_evaluation
+
+    report = evaluate_file(trades, _amount(starting_capital))
+    if as_json:
+        print_json(report.to_json())
+    else:
+        Console().print(render_evaluation(report))
+
+
+def _plan(
+    settings: Settings,
+    *,
+    candles: Path | None,
+    instrument: str | None,
+    allow_gaps: bool,
+    nights: int | None,
+    seed: int,
+    profile: Profile,
+) -> Plan:
+    from learners.market.candles import load_candles, shipped_candles
+    from liveops.replay import Plan, demo_rules, experiment_name
+    from liveops.wiring import limits_of, rules_of
+
+    if candles is None:
+        bars = shipped_candles()
+    else:
+        bars = load_candles(
+            candles, instrument=instrument, allow_gaps=allow_gaps, bars_min=BARS_MIN
+        )
+    chosen = range(len(bars)) if nights is None else bars.last_nights(nights)
+    return Plan(
+        candles=bars,
+        bars=chosen,
+        seed=seed,
+        experiment=experiment_name(bars, chosen, seed=seed, profile=profile),
+        profile=profile,
+        limits=limits_of(settings),
+        rules=demo_rules(rules_of(settings)),
+    )
+
+
+def _drive(app: App, plan: Plan, *, out: Console, progress: Console) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from liveops.replay import is_complete, replay
+    from liveops.report import night_lines
+
+    if is_complete(app.engine, plan):
+        progress.print(f"{plan.experiment} was replayed before; `liveops reset --demo` forgets it")
+        return
+    columns = (
+        TextColumn("replaying {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("bars"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=out if out.is_terminal else progress) as shown:
+        task = shown.add_task(plan.candles.instrument, total=len(plan.bars))
+        for step in replay(app.engine, plan):
+            shown.update(task, completed=step.done, description=f"{step.at:%Y-%m-%d}")
+            for line in night_lines(step.night) if step.night is not None else ():
+                out.print(line)
+
+
+def _print_ways_on(out: Console, url: str, experiment: str) -> None:
+    out.print(f"API         {url}/docs")
+    out.print(f"decisions   {url}/v1/experiments/{experiment}/decisions")
+    out.print(f"report      {url}/v1/experiments/{experiment}/report")
+    out.print(f"metrics     {url}/metrics")
+
+
+def _stop_on_terminate() -> None:
+    """Let a SIGTERM end the same way as Ctrl-C, so that what was started is stopped."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if sys.platform != "win32":
+        signal.signal(signal.SIGTERM, interrupt)
+
+
+def _amount(text: str | None) -> Decimal | None:
+    try:
+        return None if text is None else Decimal(text)
+    except InvalidOperation:
+        rule = "must be an amount of money"
+        raise InvalidInput(field="--starting-capital", rule=rule, found=repr(text)) from None

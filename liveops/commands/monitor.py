@@ -1,0 +1,124 @@
+"""`live_ops_monitor`, `liveops report` and `liveops decisions`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from liveops.commands.options import AsJson, ConfigFile, Demo, ledger_app, print_json
+
+if TYPE_CHECKING:
+    from bandit.service.reporting import ExperimentReport
+    from bandit.service.scaling import Night
+
+
+class Mode(StrEnum):
+    """What the monitor is asked for."""
+
+    REPORT = "report"
+    SCALE = "scale"
+
+
+def live_ops_monitor(
+    policy_sha: Annotated[
+        str, typer.Option("--policy-sha", help="Policy: full name, sha or unique sha prefix.")
+    ],
+    mode: Annotated[Mode, typer.Option("--mode", help="Print a report, or scale for tonight.")],
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Report on a policy's experiments, or move their traffic for tonight (once a night)."""
+    from liveops import monitor
+
+    with ledger_app(config=config, demo=demo) as app:
+        if mode is Mode.SCALE:
+            _print_nights(list(monitor.scale(app, policy_sha)), as_json=as_json)
+        else:
+            _print_reports(list(monitor.reports(app, policy_sha)), as_json=as_json)
+
+
+def report(
+    experiment: Annotated[
+        str | None, typer.Argument(help="Experiment; all of them when left out.")
+    ] = None,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Print arms, numbers and checklist of an experiment."""
+    from bandit.service import experiments, reporting
+
+    with ledger_app(config=config, demo=demo) as app:
+        names = experiments.listed(app.engine) if experiment is None else [experiment]
+        _print_reports([reporting.report(app.engine, name) for name in names], as_json=as_json)
+
+
+def decisions(
+    experiment: Annotated[str, typer.Argument(help="Experiment.")],
+    newest: Annotated[int, typer.Option("--newest", min=1, help="How many, newest first.")] = 20,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Print the newest decisions of an experiment with their reasons."""
+    from rich.console import Console
+
+    from bandit.service import reporting
+    from liveops.report import decision_lines
+
+    with ledger_app(config=config, demo=demo) as app:
+        found = reporting.decision_history(app.engine, experiment, newest=newest)
+        if as_json:
+            print_json([reporting.decision_json(decision) for decision in found])
+            return
+        console = Console(soft_wrap=True)
+        for decision in found:
+            for line in decision_lines(decision):
+                console.print(line)
+
+
+def _print_nights(nights: list[tuple[str, Night]], *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from bandit.service.reporting import decision_json
+    from liveops.report import decision_lines
+
+    if as_json:
+        print_json(
+            [
+                {
+                    "experiment": name,
+                    "already_done": night.already_done,
+                    "decision": decision_json(night.decision),
+                    "actions": [decision_json(action) for action in night.actions],
+                }
+                for name, night in nights
+            ]
+        )
+        return
+    console = Console(soft_wrap=True)
+    for name, night in nights:
+        if night.already_done:
+            day = night.decision.trading_day
+            console.print(f"{name}: the night of {day} was decided before; nothing changed")
+        for decision in (*night.actions, night.decision):
+            for line in decision_lines(decision):
+                console.print(line)
+
+
+def _print_reports(found: list[ExperimentReport], *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from liveops.report import render_report
+
+    if as_json:
+        print_json([report.to_json() for report in found])
+        return
+    console = Console()
+    for report in found:
+        console.print(render_report(report))
+    if not found:
+        console.print("no experiment is open yet")

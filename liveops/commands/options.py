@@ -1,0 +1,57 @@
+"""Options that several commands share, and how they reach the ledger."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from liveops.wiring import App
+
+Demo = Annotated[bool, typer.Option("--demo", help="Use the demo's ledger, never the real one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Configuration file.", show_default=False)
+]
+
+
+def settings_from(config: Path | None) -> Settings:
+    """Load the settings of a command; warnings go to stderr, and logging starts."""
+    from liveops.wiring import loaded_settings
+
+    loaded = loaded_settings(config)
+    for warning in loaded.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
+    return loaded.settings
+
+
+@contextmanager
+def ledger_app(*, config: Path | None, demo: bool) -> Iterator[App]:
+    """Yield the App a reading or operating command works on.
+
+    Our own embedded ledger is brought to this release's schema; a configured server is not touched,
+    its schema is `liveops db upgrade`'s or `liveops serve`'s business.
+    """
+    from liveops.wiring import running_app
+
+    settings = settings_from(config)
+    with running_app(settings, demo=demo, upgrade=settings.database.url is None) as app:
+        yield app
+
+
+def actor() -> str:
+    """Return who acts, for the audit log: the operating system's user."""
+    return f"cli:{getpass.getuser()}"
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,114 @@
+"""`liveops policy register|list` and `liveops experiment open|list`."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from decimal import Decimal, InvalidOperation
+from typing import Annotated
+
+import typer
+
+from bandit.core.model import PolicyKind, Profile
+from liveops.commands.options import AsJson, ConfigFile, Demo, actor, ledger_app, print_json
+
+policy_commands = typer.Typer(help="Register and list policies.", no_args_is_help=True)
+experiment_commands = typer.Typer(help="Open and list experiments.", no_args_is_help=True)
+
+
+@policy_commands.command("register")
+def register(
+    name: Annotated[str, typer.Argument(help="Name, such as tabnet_20260301.")],
+    sha: Annotated[str, typer.Option("--sha", help="Content hash, 8 to 64 hexadecimal digits.")],
+    kind: Annotated[PolicyKind, typer.Option("--kind")] = PolicyKind.EXTERNAL,
+    demo: Demo = False,
+    config: ConfigFile = None,
+) -> None:
+    """Register a policy; a policy never changes afterwards."""
+    from bandit.core.model import Policy, PolicyName
+    from bandit.core.model import PolicySha as Sha
+    from bandit.service import policies
+
+    policy = Policy(name=PolicyName(name), kind=kind, sha=Sha(sha))
+    with ledger_app(config=config, demo=demo) as app:
+        _, created = policies.register(app.engine, policy, now=app.clock.now(), actor=actor())
+    said = "registered" if created else "was registered before; nothing changed"
+    sys.stdout.write(f"{name} {said}\n")
+
+
+@policy_commands.command("list")
+def list_policies(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """List every policy, oldest first."""
+    from bandit.service import policies
+
+    with ledger_app(config=config, demo=demo) as app:
+        found = [record.policy for record in policies.listed(app.engine)]
+    if as_json:
+        print_json([{"name": p.name, "kind": p.kind.value, "sha": p.sha} for p in found])
+        return
+    for policy in found:
+        sys.stdout.write(f"{policy.name}  {policy.kind}  {policy.sha}\n")
+
+
+@experiment_commands.command("open")
+def open_experiment(
+    name: Annotated[str, typer.Argument(help="Name, such as btc.")],
+    champion: Annotated[str, typer.Option("--champion", help="Policy in production.")],
+    capital: Annotated[str, typer.Option("--capital", help="Money behind the order flow.")],
+    challenger: Annotated[
+        list[str] | None, typer.Option("--challenger", help="Repeatable.")
+    ] = None,
+    equity_fraction: Annotated[
+        float | None, typer.Option("--equity-fraction", help="Nominal share of one trade.")
+    ] = None,
+    profile: Annotated[Profile | None, typer.Option("--profile")] = None,
+    demo: Demo = False,
+    config: ConfigFile = None,
+) -> None:
+    """Open an experiment under the limits and rules of the configuration."""
+    from bandit.service import experiments, policies
+    from liveops.wiring import experiment_of, limits_of, rules_of
+
+    with ledger_app(config=config, demo=demo) as app:
+        experiment = experiment_of(
+            app.settings,
+            name=name,
+            champion=policies.find(app.engine, champion).policy.name,
+            capital=_amount(capital),
+            equity_fraction=equity_fraction,
+            profile=profile,
+        )
+        _, created = experiments.open_experiment(
+            app.engine,
+            experiment,
+            challengers=[policies.find(app.engine, c).policy.name for c in challenger or []],
+            salt=secrets.token_bytes(32),
+            limits=limits_of(app.settings),
+            rules=rules_of(app.settings),
+            now=app.clock.now(),
+            actor=actor(),
+        )
+    said = "is open" if created else "was open before; nothing changed"
+    sys.stdout.write(f"{name} {said}\n")
+
+
+@experiment_commands.command("list")
+def list_experiments(
+    demo: Demo = False, as_json: AsJson = False, config: ConfigFile = None
+) -> None:
+    """List every experiment, oldest first."""
+    from bandit.service import experiments
+
+    with ledger_app(config=config, demo=demo) as app:
+        names = experiments.listed(app.engine)
+    if as_json:
+        print_json(names)
+        return
+    sys.stdout.write("".join(f"{name}\n" for name in names))
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise typer.BadParameter(f"{text!r} is not an amount of money") from None

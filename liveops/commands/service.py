@@ -1,0 +1,115 @@
+"""`liveops serve`, `doctor`, `reset`, `db` and `config`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from liveops.commands.options import AsJson, ConfigFile, Demo, print_json, settings_from
+
+database_commands = typer.Typer(help="The ledger's schema.", no_args_is_help=True)
+configuration_commands = typer.Typer(help="The configuration.", no_args_is_help=True)
+
+
+def serve(
+    demo: Demo = False,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port to listen on.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Serve the HTTP API until stopped."""
+    from liveops.api.server import serving, wait_for_stop
+    from liveops.wiring import running_app
+
+    settings = settings_from(config)
+    with (
+        running_app(settings, demo=demo, upgrade=True) as app,
+        serving(app, host=host or settings.server.host, port=port or settings.server.port) as url,
+    ):
+        sys.stderr.write(f"serving {url}; Ctrl-C stops everything\n")
+        wait_for_stop()
+
+
+def doctor(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """Check what usually goes wrong on a first day, and say what to do about it."""
+    from liveops.doctor import Level, checkup
+
+    findings = checkup(settings_from(config), demo=demo)
+    if as_json:
+        print_json([finding.to_json() for finding in findings])
+    else:
+        for finding in findings:
+            sys.stdout.write(f"{finding.level.value:<5} {finding.check}: {finding.message}\n")
+    if any(finding.level is Level.FAIL for finding in findings):
+        raise typer.Exit(1)
+
+
+def reset(
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Required: only the demo can be reset.")
+    ] = False,
+    config: ConfigFile = None,
+) -> None:
+    """Forget the demo's ledger; the real one is never touched."""
+    from liveops.wiring import drop_demo
+
+    if not demo:
+        raise typer.BadParameter("only the demo's ledger can be reset: say --demo")
+    drop_demo(settings_from(config))
+    sys.stdout.write("the demo's ledger is gone; `make run` makes a new one\n")
+
+
+@database_commands.command("upgrade")
+def upgrade(demo: Demo = False, config: ConfigFile = None) -> None:
+    """Bring the ledger to the schema of this release; again changes nothing."""
+    from bandit.storage import migrate
+    from liveops.wiring import ledger_url
+
+    with ledger_url(settings_from(config), demo=demo) as url:
+        before = migrate.current(url)
+        migrate.upgrade(url)
+        after = migrate.current(url)
+    said = f"from {before or 'nothing'} to {after}" if before != after else f"stays at {after}"
+    sys.stdout.write(f"schema {said}\n")
+
+
+@database_commands.command("status")
+def status(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """Print the ledger's schema and the one this release needs; exit 1 when they differ."""
+    from bandit.storage import migrate
+    from liveops.wiring import ledger_url
+
+    with ledger_url(settings_from(config), demo=demo) as url:
+        found, wanted = migrate.current(url), migrate.head()
+    if as_json:
+        print_json({"schema": found, "needed": wanted, "ready": found == wanted})
+    else:
+        sys.stdout.write(f"schema {found or 'none'}, this release needs {wanted}\n")
+    if found != wanted:
+        raise typer.Exit(1)
+
+
+@configuration_commands.command("show")
+def show(as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """Print every setting, where it came from, and which are not in force yet."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from config.settings import describe
+    from liveops.wiring import loaded_settings
+
+    loaded = loaded_settings(config)
+    rows = describe(loaded)
+    if as_json:
+        keys = ("key", "value", "unit", "source", "in_force", "meaning")
+        print_json([{key: getattr(row, key) for key in keys} for row in rows])
+        return
+    table = Table("key", "value", "unit", "source", "in force")
+    for row in rows:
+        in_force = "yes" if row.in_force else "not yet"
+        table.add_row(row.key, str(row.value), row.unit, str(row.source), in_force)
+    Console().print(table)
+    for warning in loaded.warnings:
+        sys.stderr.write(f"warning: {warning}\n")

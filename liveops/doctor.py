@@ -1,0 +1,135 @@
+"""`liveops doctor`: what usually goes wrong, found before it costs anything."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from importlib.metadata import packages_distributions
+from typing import TYPE_CHECKING
+
+from bandit.core.errors import BanditError
+from bandit.service.ledger import newest_outcome
+from bandit.storage import migrate
+from bandit.storage.engine import connect
+from liveops.clock import SystemClock
+from liveops.wiring import ledger_url, require_common_clock, state_home
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from config.settings import Settings
+
+OUR_PACKAGES = ("alerts", "bandit", "config", "learners", "liveops", "migrations", "snapshots")
+OUR_DISTRIBUTION = "liveops-bandit"
+FREE_BYTES_MIN = 1_000_000_000
+OUTCOME_AGE_MAX = timedelta(hours=168)
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One check: how it went, and what to do when it did not go well."""
+
+    check: str
+    level: Level
+    message: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return the finding for `--json`."""
+        return {"check": self.check, "level": self.level.value, "message": self.message}
+
+
+def checkup(settings: Settings, *, demo: bool) -> list[Finding]:
+    """Run every check; a check that cannot run is a finding, not an error."""
+    return [
+        _packages(),
+        _disk(settings),
+        _keys(settings),
+        _port(settings),
+        *_ledger(settings, demo=demo),
+    ]
+
+
+def _packages() -> Finding:
+    owners = packages_distributions()
+    for package in OUR_PACKAGES:
+        foreign = set(owners.get(package, [])) - {OUR_DISTRIBUTION}
+        if foreign:
+            message = (
+                f"{', '.join(sorted(foreign))} also installs a package named {package!r}: "
+                "remove it from this environment"
+            )
+            return Finding(check="packages", level=Level.FAIL, message=message)
+    return Finding(check="packages", level=Level.OK, message="no other owner of our packages")
+
+
+def _disk(settings: Settings) -> Finding:
+    home = state_home(settings)
+    existing = next(p for p in (home, *home.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    enough = free >= FREE_BYTES_MIN
+    message = f"{free / 1e9:.1f} GB free for {home}" + ("" if enough else ": make room")
+    return Finding(check="disk", level=Level.OK if enough else Level.FAIL, message=message)
+
+
+def _keys(settings: Settings) -> Finding:
+    host = settings.server.host
+    if settings.api_key is not None:
+        return Finding(check="keys", level=Level.OK, message="an API key is set")
+    if host in ("127.0.0.1", "::1", "localhost"):
+        message = "no API key: anyone on this machine may call the API on loopback"
+        return Finding(check="keys", level=Level.WARN, message=message)
+    message = f"no API key, so the service will not listen on {host}: set LIVEOPS_API_KEY"
+    return Finding(check="keys", level=Level.FAIL, message=message)
+
+
+def _port(settings: Settings) -> Finding:
+    server = settings.server
+    with socket.socket() as probe:
+        taken = probe.connect_ex((server.host, server.port)) == 0
+    message = f"{server.host}:{server.port} " + (
+        "answers: the service runs, or another program holds it" if taken else "is free"
+    )
+    return Finding(check="port", level=Level.WARN if taken else Level.OK, message=message)
+
+
+def _ledger(settings: Settings, *, demo: bool) -> list[Finding]:
+    try:
+        with ledger_url(settings, demo=demo) as url:
+            migrate.require_head(url)
+            engine = connect(url)
+            try:
+                require_common_clock(engine)
+                newest = _newest_outcome(engine)
+            finally:
+                engine.dispose()
+    except BanditError as error:
+        return [Finding(check="ledger", level=Level.FAIL, message=str(error))]
+    return [
+        Finding(check="ledger", level=Level.OK, message="answers, with the schema of this release"),
+        Finding(check="clocks", level=Level.OK, message="ours and the database's agree"),
+        newest,
+    ]
+
+
+def _newest_outcome(engine: Engine) -> Finding:
+    newest = newest_outcome(engine)
+    if newest is None:
+        message = "none yet: has a bot reported to this ledger?"
+        return Finding(check="last outcome", level=Level.WARN, message=message)
+    age = SystemClock().now() - newest
+    old = age > OUTCOME_AGE_MAX
+    message = f"recorded {newest:%Y-%m-%d %H:%M} UTC" + (
+        f", more than {OUTCOME_AGE_MAX.total_seconds() / 3600:.0f} h ago" if old else ""
+    )
+    return Finding(check="last outcome", level=Level.WARN if old else Level.OK, message=message)

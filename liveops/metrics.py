@@ -1,0 +1,144 @@
+"""What `/metrics` shows: the catalogue's metrics, read from the ledger when they are asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from alerts.catalogue import ARM, CATALOGUE, Metric, MetricKind
+from bandit.core.errors import LedgerUnavailable
+from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus
+from bandit.service import experiments, reporting
+from bandit.service.reporting import ArmReport, ExperimentReport
+from liveops.wiring import App
+
+FRESH = timedelta(seconds=2)
+"""For how long one reading of the ledger serves every scrape."""
+
+Family = GaugeMetricFamily | CounterMetricFamily
+Sample = tuple[str, tuple[str, ...], float]
+"""Name in the catalogue, label values in its order, value."""
+
+
+def registry_of(app: App) -> CollectorRegistry:
+    """Return a registry of its own that holds the catalogue's metrics of `app`'s ledger."""
+    registry = CollectorRegistry()
+    registry.register(LedgerCollector(app))
+    return registry
+
+
+class LedgerCollector(Collector):
+    """Reads every experiment's report; scrapes within `FRESH` share one reading.
+
+    When the ledger does not answer, `liveops_up` is 0 and every other series is absent: an old
+    number would look like a new one.
+    """
+
+    def __init__(self, app: App) -> None:
+        """Read the ledger of `app`, by its clock; nothing is read before the first scrape."""
+        self._app = app
+        self._lock = threading.Lock()
+        self._read_at: datetime | None = None
+        self._samples: list[Sample] = []
+
+    def collect(self) -> Iterable[Family]:
+        """Return every family of the catalogue, with what is known now."""
+        with self._lock:
+            now = self._app.clock.now()
+            if self._read_at is None or not timedelta(0) <= now - self._read_at < FRESH:
+                self._samples, self._read_at = self._read(), now
+            samples = self._samples
+        families = {name: family for metric in CATALOGUE for name, family in _families(metric)}
+        for name, labels, value in samples:
+            families[name].add_metric(labels, value)
+        return list(families.values())
+
+    def _read(self) -> list[Sample]:
+        engine = self._app.engine
+        try:
+            reports = [reporting.report(engine, name) for name in experiments.listed(engine)]
+        except LedgerUnavailable:
+            return [("liveops_up", (), 0.0)]
+        samples: list[Sample] = [("liveops_up", (), 1.0)]
+        for report in reports:
+            samples += _of_experiment(report)
+        return samples
+
+
+def _families(metric: Metric) -> Iterator[tuple[str, Family]]:
+    match metric.kind:
+        case MetricKind.COUNTER:
+            yield metric.name, CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+        case MetricKind.GAUGE:
+            yield metric.name, GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for alias in metric.aliases:
+        yield alias.name, GaugeMetricFamily(alias.name, alias.help, labels=ARM)
+
+
+def _of_experiment(report: ExperimentReport) -> Iterator[Sample]:
+    name = report.record.experiment.name
+    yield "liveops_allocation_version", (name,), report.version
+    yield "liveops_experiment_epoch", (name,), report.record.epoch
+    for arm in report.arms:
+        place = arm.arm.place
+        labels = (name, place.policy, place.role.value)
+        for metric, value in _numbers(arm).items():
+            # No value, no series: alerts must not mistake "unknown" for a number.
+            if value is not None:
+                yield metric, labels, value
+        for status in ArmStatus:
+            yield "liveops_arm_status", (*labels, status.value), float(place.status is status)
+        for window, (factor, drawdown) in _windows(arm).items():
+            if factor is not None:
+                yield "liveops_arm_profit_factor", (*labels, window), factor
+            yield "liveops_arm_drawdown_ratio", (*labels, window), drawdown / 100
+        for metric, count in _counts(arm).items():
+            yield metric, labels[:2], count
+
+
+def _numbers(arm: ArmReport) -> Mapping[str, float | None]:
+    place, sums = arm.arm.place, arm.statistics.sums
+    traffic = place.ppm / WHOLE_PPM
+    numbers = {
+        "liveops_arm_traffic_ratio": traffic,
+        "traffic_allocation": traffic,
+        "liveops_arm_win_ratio": sums.n_wins / sums.n_trades if sums.n_trades else None,
+        "liveops_arm_losing_streak": arm.statistics.fold.streaks.current_losing,
+        "liveops_arm_pnl": float(sums.pnl),
+        "pf_150": arm.long.profit_factor.value,
+        "dd_150": arm.long.drawdown_percent,
+    }
+    if place.role is ArmRole.CHAMPION:
+        return numbers
+    champion = arm.reading.pf_prod.value
+    return numbers | {
+        "liveops_arm_champion_profit_factor": champion,
+        "pf_prod": champion,
+        "pf_challenger_30": arm.short.profit_factor.value,
+        "dd_challenger_pct": arm.reading.dd_long_percent,
+    }
+
+
+def _windows(arm: ArmReport) -> Mapping[str, tuple[float | None, float]]:
+    """Return profit factor and drawdown percent by window; equal windows are one."""
+    windows: dict[str, tuple[float | None, float]] = {}
+    for numbers in (arm.short, arm.long):
+        assert numbers.drawdown_percent is not None
+        windows[str(numbers.window)] = numbers.profit_factor.value, numbers.drawdown_percent
+    held = arm.statistics
+    windows["all"] = held.sums.profit_factor.value, held.fold.equity.drawdown_max_percent
+    return windows
+
+
+def _counts(arm: ArmReport) -> Mapping[str, int]:
+    sums = arm.statistics.sums
+    return {
+        "liveops_arm_outcomes_total": sums.n_outcomes,
+        "liveops_arm_trades_total": sums.n_trades,
+        "liveops_arm_losses_total": sums.n_losses,
+        "liveops_arm_expired_outcomes_total": sums.n_expired,
+    }

@@ -1,0 +1,39 @@
+"""What `live_ops_monitor` does: report on a policy's experiments, or scale them for tonight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bandit.core.errors import UnknownName
+from bandit.service import experiments, reporting, scaling
+from bandit.service.reporting import ExperimentReport
+from bandit.service.scaling import Night
+from liveops.wiring import App
+
+ACTOR = "live_ops_monitor"
+
+
+def experiments_of(app: App, policy_sha: str) -> list[str]:
+    """Return the experiments in which a policy, given by name, sha or sha prefix, has an arm.
+
+    Raises `UnknownName` or `AmbiguousName` with the candidates.
+    """
+    policy, found = experiments.of_policy(app.engine, policy_sha)
+    if not found:
+        raise UnknownName(kind="experiment with an arm", name=policy)
+    return found
+
+
+def reports(app: App, policy_sha: str) -> Iterator[ExperimentReport]:
+    """Yield a report on each of the policy's experiments."""
+    for name in experiments_of(app, policy_sha):
+        yield reporting.report(app.engine, name)
+
+
+def scale(app: App, policy_sha: str) -> Iterator[tuple[str, Night]]:
+    """Scale each of the policy's experiments for tonight and yield what was done.
+
+    Raises `LockHeldElsewhere` when another process scales one of them now.
+    """
+    for name in experiments_of(app, policy_sha):
+        yield name, scaling.scale(app.engine, name, now=app.clock.now(), actor=ACTOR)

@@ -1,0 +1,265 @@
+"""The main job: recorded candles replayed through the service as a paper market.
+
+One opportunity a bar, at its close. The arm the service assigns proposes or declines; positions
+stay open for a while, and their outcomes are reported late and out of order. Every step goes
+through the use cases that live traffic goes through, with the replay's own time as `now`. Each step
+is idempotent, so a replay that was killed takes up its work by starting again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import numpy as np
+from sqlalchemy import Engine
+
+from bandit.core.errors import BanditError
+from bandit.core.limits import Limits
+from bandit.core.model import (
+    Assignment,
+    Experiment,
+    Policy,
+    PolicyKind,
+    PolicyName,
+    PolicySha,
+    Profile,
+    UnitId,
+)
+from bandit.core.outcomes import Outcome, declined, trade
+from bandit.core.reading import Rules
+from bandit.service import experiments, ledger, policies, recording, scaling
+from bandit.service.assigning import Opportunity, Router
+from learners.market.candles import Candles
+from liveops.connectors.paper_market import (
+    PERPETUAL_TAKER,
+    ClosedPosition,
+    Costs,
+    Proposal,
+    open_position,
+    reported_at,
+    settle,
+)
+from liveops.connectors.rules import CHALLENGERS, CHAMPION, Rule, proposals
+
+ACTOR = "replay"
+SCALING_HOUR = 2
+CAPITAL = Decimal(10_000)
+COMPLETE = "replay_complete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is replayed: which bars, under which seed and rules, into which experiment."""
+
+    candles: Candles
+    bars: range
+    seed: int
+    experiment: str
+    profile: Profile
+    limits: Limits
+    rules: Rules
+    equity_fraction: float = 0.15
+    costs: Costs = PERPETUAL_TAKER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """How far the replay is: the bar just decided, and the night's work when there was one."""
+
+    done: int
+    total: int
+    at: datetime
+    night: scaling.Night | None
+
+
+@dataclass(order=True, slots=True)
+class _Report:
+    """An outcome on its way to the service."""
+
+    due: datetime
+    unit: str
+    outcome: Outcome = field(compare=False)
+
+
+def demo_rules(rules: Rules) -> Rules:
+    """Return the rules of a paper market: the configured ones, its profit-factor throttle lower.
+
+    The documents expect profit factors of 2.1 to 2.8 and throttle under 1.6. Hourly rules after
+    costs live near 1, so that limit would stop every arm of the demo in its first weeks.
+    """
+    checklist = replace(rules.checklist, pf_throttle=0.4, pf_band=(0.8, 1.6))
+    return replace(rules, checklist=checklist)
+
+
+def experiment_name(candles: Candles, bars: range, *, seed: int, profile: Profile) -> str:
+    """Return the experiment that holds exactly this replay, so that two never mix.
+
+    >>> from learners.market.candles import shipped_candles
+    >>> experiment_name(shipped_candles(), range(10), seed=7, profile=Profile.GUARDED)
+    'paper-btcusd-38cd1e85'
+    """
+    what = f"{candles.digest}|{bars.start}|{bars.stop}|{seed}|{profile}"
+    digest = hashlib.sha256(what.encode()).hexdigest()[:8]
+    instrument = "".join(c for c in candles.instrument.lower() if c.isalnum())[:20]
+    return f"paper-{instrument}-{digest}"
+
+
+def is_complete(engine: Engine, plan: Plan) -> bool:
+    """Say whether this replay has been driven to its end in this ledger."""
+    return ledger.was_noted(engine, action=COMPLETE, subject=plan.experiment)
+
+
+def replay(engine: Engine, plan: Plan) -> Iterator[Step]:
+    """Drive the whole plan, one bar a step; every step ends with everything committed."""
+    _open(engine, plan)
+    drive = _Drive(engine, plan)
+    for done, bar in enumerate(plan.bars, start=1):
+        now = plan.candles.closing(bar)
+        night = drive.bar(bar, now=now)
+        yield Step(done=done, total=len(plan.bars), at=now, night=night)
+    end = drive.report_the_rest()
+    ledger.note(
+        engine,
+        now=end,
+        actor=ACTOR,
+        action=COMPLETE,
+        subject=plan.experiment,
+        details={"bars": len(plan.bars), "seed": plan.seed, "candles": plan.candles.digest},
+    )
+
+
+class _Drive:
+    """The paper bot: what it knows between two bars."""
+
+    def __init__(self, engine: Engine, plan: Plan) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._router = Router(engine)
+        self._books: Mapping[PolicyName, Sequence[Proposal | None]] = {
+            PolicyName(rule.name): proposals(rule, plan.candles) for rule in _rules()
+        }
+        self._reports: list[_Report] = []
+        self._now = plan.candles.opening(plan.bars.start)
+
+    def bar(self, bar: int, *, now: datetime) -> scaling.Night | None:
+        """Report what is due, scale when the night begins, and decide the bar."""
+        self._report_until(now)
+        night = self._scale(now) if _begins_night(self._now, now) else None
+        self._now = now
+        opportunity = Opportunity(
+            unit_id=UnitId(f"{now:%Y%m%dT%H%M%SZ}"), instrument=self._plan.candles.instrument
+        )
+        (made,) = self._router.assign(self._plan.experiment, [opportunity], now=now)
+        self._act(made, bar)
+        return night
+
+    def report_the_rest(self) -> datetime:
+        """Report every position the candles closed; those still open at their end stay open."""
+        while self._reports:
+            self._now = max(self._now, self._reports[0].due)
+            self._report_until(self._now)
+        return self._now
+
+    def _act(self, made: Assignment, bar: int) -> None:
+        proposal = self._books[made.policy][bar]
+        outcome: Outcome | None = declined(made.id)
+        due = made.decided_at
+        if proposal is not None:
+            outcome, due = self._trade(made, bar, proposal)
+        if outcome is not None:
+            heapq.heappush(self._reports, _Report(due=due, unit=made.unit_id, outcome=outcome))
+
+    def _trade(
+        self, made: Assignment, bar: int, proposal: Proposal
+    ) -> tuple[Outcome | None, datetime]:
+        plan = self._plan
+        size = Decimal(str(plan.equity_fraction)) * Decimal(str(made.size_multiplier))
+        position = open_position(
+            plan.candles, bar=bar, proposal=proposal, notional=CAPITAL * size, costs=plan.costs
+        )
+        closed = None if position is None else settle(plan.candles, position)
+        if closed is None:
+            return None, made.decided_at
+        # One generator a bar: a replay that starts again reports at the same times.
+        rng = np.random.default_rng([plan.seed, bar])
+        return _outcome(made, closed), reported_at(closed.closed_at, rng=rng)
+
+    def _report_until(self, now: datetime) -> None:
+        due: list[Outcome] = []
+        while self._reports and self._reports[0].due <= now:
+            due.append(heapq.heappop(self._reports).outcome)
+        for start in range(0, len(due), recording.BATCH_MAX):
+            batch = due[start : start + recording.BATCH_MAX]
+            for answer in recording.record(self._engine, batch, now=now):
+                if isinstance(answer, BanditError):
+                    raise answer
+
+    def _scale(self, now: datetime) -> scaling.Night:
+        return scaling.scale(self._engine, self._plan.experiment, now=now, actor=ACTOR)
+
+
+def _open(engine: Engine, plan: Plan) -> None:
+    opened = plan.candles.opening(plan.bars.start)
+    for rule in _rules():
+        policies.register(engine, _policy(rule), now=opened, actor=ACTOR)
+    experiment = Experiment(
+        name=plan.experiment,
+        champion=PolicyName(CHAMPION.name),
+        capital=CAPITAL,
+        currency="USD",
+        equity_fraction=plan.equity_fraction,
+        profile=plan.profile,
+        # A bar's decision is filled at the next bar's open.
+        decision_seconds_valid=plan.candles.interval.total_seconds(),
+    )
+    experiments.open_experiment(
+        engine,
+        experiment,
+        challengers=[PolicyName(rule.name) for rule in CHALLENGERS],
+        salt=np.random.default_rng(plan.seed).bytes(32),
+        limits=plan.limits,
+        rules=plan.rules,
+        now=opened,
+        actor=ACTOR,
+    )
+
+
+def _rules() -> tuple[Rule, ...]:
+    return (CHAMPION, *CHALLENGERS)
+
+
+def _policy(rule: Rule) -> Policy:
+    return Policy(
+        name=PolicyName(rule.name),
+        kind=PolicyKind.EXTERNAL,
+        sha=PolicySha(rule.sha),
+        metadata={"description": rule.description, "spec": rule.spec},
+    )
+
+
+def _outcome(made: Assignment, closed: ClosedPosition) -> Outcome:
+    return trade(
+        made.id,
+        pnl=closed.pnl,
+        return_ratio=closed.return_ratio,
+        opened_at=closed.opened_at,
+        closed_at=closed.closed_at,
+        fees=closed.fees,
+        slippage=closed.slippage,
+        size=closed.size,
+        r_multiple=closed.r_multiple,
+        worst_excursion=closed.worst_excursion,
+    )
+
+
+def _begins_night(before: datetime, now: datetime) -> bool:
+    """Say whether the hour of scaling lies after `before` and not after `now`."""
+    tonight = now.astimezone(UTC).replace(hour=SCALING_HOUR, minute=0, second=0, microsecond=0)
+    if tonight > now:
+        tonight -= timedelta(days=1)
+    return before < tonight

@@ -1,0 +1,149 @@
+"""Reports for the terminal: what an operator sees of arms, checklist and decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bandit.core.model import WHOLE_PPM, ArmStatus, DecisionKind, Verdict
+from bandit.core.profit_factor import ProfitFactor, ProfitFactorState
+from bandit.service.reporting import ArmReport, ExperimentReport
+from bandit.service.scaling import Night
+from bandit.storage.decisions import DecisionRecord
+
+_STATUS_STYLE = {
+    ArmStatus.ACTIVE: "green",
+    ArmStatus.THROTTLED: "yellow",
+    ArmStatus.HALTED: "red",
+    ArmStatus.RETIRED: "dim",
+}
+_VERDICT_STYLE = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow"}
+
+
+def render_report(report: ExperimentReport) -> RenderableType:
+    """Return the report as tables: arms, then the checklist of each challenger."""
+    experiment = report.record.experiment
+    title = (
+        f"{experiment.name}: champion {experiment.champion}, profile {experiment.profile}, "
+        f"allocation version {report.version}"
+    )
+    return Group(_arms_table(report, title), _checklist_table(report))
+
+
+def _arms_table(report: ExperimentReport, title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("policy")
+    table.add_column("status")
+    for name in ("traffic", "trades", "won", "P&L", "PF", "pf_30", "pf_150", "pf_prod", "dd_150 %"):
+        table.add_column(name, justify="right")
+    for arm in report.arms:
+        sums = arm.statistics.sums
+        status = arm.arm.place.status
+        table.add_row(
+            arm.arm.place.policy,
+            Text(_role_or_status(arm), style=_STATUS_STYLE[status]),
+            f"{100 * arm.arm.place.ppm / WHOLE_PPM:.1f} %",
+            str(sums.n_trades),
+            f"{100 * sums.n_wins / sums.n_trades:.0f} %" if sums.n_trades else "-",
+            f"{sums.pnl:.2f}",
+            shown_factor(sums.profit_factor),
+            shown_factor(arm.short.profit_factor),
+            shown_factor(arm.long.profit_factor),
+            "-" if not arm.checklist else shown_factor(arm.reading.pf_prod),
+            f"{arm.reading.dd_long_percent:.2f}",
+        )
+    return table
+
+
+def _role_or_status(arm: ArmReport) -> str:
+    place = arm.arm.place
+    return place.role.value if place.status is ArmStatus.ACTIVE else place.status.value
+
+
+def _checklist_table(report: ExperimentReport) -> Table:
+    table = Table(title="checklist", title_justify="left")
+    for name in ("policy", "metric"):
+        table.add_column(name)
+    for name in ("value", "expected", "limit"):
+        table.add_column(name, justify="right")
+    for name in ("verdict", "action on FAIL", "note"):
+        table.add_column(name)
+    for arm in report.arms:
+        for row in arm.checklist:
+            verdict = row.reason.verdict
+            table.add_row(
+                arm.arm.place.policy,
+                row.metric,
+                _shown(row.reason.value),
+                f"{row.band[0]:g} to {row.band[1]:g}",
+                _shown(row.reason.limit),
+                Text(verdict.value, style=_VERDICT_STYLE[verdict]),
+                row.action.value,
+                row.reason.note,
+            )
+    return table
+
+
+def shown_factor(factor: ProfitFactor) -> str:
+    """Return a profit factor as people read it; its state where there is no number.
+
+    >>> shown_factor(ProfitFactor(gross_profit=3.0, gross_loss=2.0, n=5, n_losses=2))
+    '1.50'
+    >>> shown_factor(ProfitFactor(gross_profit=3.0, gross_loss=0.0, n=5, n_losses=0))
+    'no losses'
+    """
+    if factor.state is ProfitFactorState.FINITE:
+        return f"{factor.value:.2f}"
+    return factor.state.value.replace("_", " ")
+
+
+def night_lines(night: Night) -> list[Text]:
+    """Return what a night did, a line a decision, with the reasons behind every moved arm."""
+    decisions = [*night.actions, night.decision]
+    return [
+        line
+        for decision in decisions
+        if decision.kind is not DecisionKind.HOLD
+        for line in decision_lines(decision)
+    ]
+
+
+def decision_lines(decision: DecisionRecord) -> list[Text]:
+    """Return one decision: when, what, and the checks of each arm it concerns."""
+    head = Text(f"{decision.decided_at:%Y-%m-%d %H:%M} ")
+    head.append(f"{decision.kind.value:<8} ", style="bold")
+    head.append(_subject(decision))
+    lines = [head]
+    for policy, reasons in _concerned(decision).items():
+        checks = "; ".join(_check(reason) for reason in reasons)
+        lines.append(Text(f"{'':25} {policy}: {checks}", style="dim"))
+    return lines
+
+
+def _subject(decision: DecisionRecord) -> str:
+    policy = decision.inputs.get("policy")
+    return decision.reason if policy is None else f"{policy}: {decision.reason}"
+
+
+def _concerned(decision: DecisionRecord) -> Mapping[str, list[dict[str, Any]]]:
+    before, proposed = decision.inputs.get("before"), decision.inputs.get("proposed")
+    if decision.kind is not DecisionKind.RESCALE or not before or not proposed:
+        return {}
+    return {
+        policy: reasons
+        for policy, reasons in decision.reasons.items()
+        if before.get(policy) != proposed.get(policy)
+    }
+
+
+def _check(reason: Mapping[str, Any]) -> str:
+    value, limit = _shown(reason["value"]), _shown(reason["limit"])
+    return f"{reason['check']} {value} (limit {limit}) {reason['verdict']}"
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

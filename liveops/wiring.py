@@ -1,0 +1,215 @@
+"""Composition root: settings become an App; nothing is built at import time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import URL, Engine, make_url
+
+from bandit.core.errors import InvalidInput, LedgerUnavailable
+from bandit.core.limits import Limits
+from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strategy
+from bandit.core.reading import ChecklistRule, RampRule, Rules
+from bandit.service.assigning import Router
+from bandit.storage import migrate
+from bandit.storage.engine import connect, database_now, snapshot
+from config.settings import LoadedSettings, Settings, load_settings, read_environment
+from liveops.clock import Clock, SystemClock, skew
+from liveops.embedded_postgres import EmbeddedPostgres, ServerInUse
+
+PRODUCTION_DATABASE = "liveops"
+DEMO_DATABASE = "liveops_demo"
+SKEW_SECONDS_MAX = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """Everything a command or a request needs."""
+
+    settings: Settings
+    engine: Engine
+    router: Router
+    clock: Clock
+    demo: bool
+
+
+def loaded_settings(path: Path | None = None) -> LoadedSettings:
+    """Read the configuration as every command does."""
+    return load_settings(path=path, environ=read_environment(), dotenv=None)
+
+
+def state_home(settings: Settings) -> Path:
+    """Return the directory that holds all state."""
+    return settings.home.expanduser().absolute()
+
+
+@contextmanager
+def ledger_url(settings: Settings, *, demo: bool) -> Iterator[str]:
+    """Yield the URL of the ledger: the configured server's, or an embedded one's while this lasts.
+
+    An embedded server that another process of ours runs is used, not started twice. The demo has a
+    database of its own beside the real one, so that its data never routes real money.
+    """
+    if settings.database.url is not None:
+        url = make_url(settings.database.url).set(drivername="postgresql+psycopg")
+        if url.database == DEMO_DATABASE and not demo:
+            rule = "must not be the demo's database without --demo"
+            raise InvalidInput(field="database.url", rule=rule, found=DEMO_DATABASE)
+        if demo:
+            _create_database(url, DEMO_DATABASE)
+            url = url.set(database=DEMO_DATABASE)
+        yield url.render_as_string(hide_password=False)
+        return
+    server = EmbeddedPostgres(data_dir=state_home(settings) / "postgres")
+    database = DEMO_DATABASE if demo else PRODUCTION_DATABASE
+    try:
+        server.start()
+    except ServerInUse:
+        server.create_database(database)
+        yield server.url(database)
+        return
+    try:
+        server.create_database(database)
+        yield server.url(database)
+    finally:
+        server.stop()
+
+
+@contextmanager
+def running_app(
+    settings: Settings, *, demo: bool, clock: Clock | None = None, upgrade: bool = False
+) -> Iterator[App]:
+    """Yield an App on a ledger with the schema of this code; `upgrade` brings it there first.
+
+    Raises `LedgerUnavailable` when the server does not answer, has another schema, or its clock
+    is more than five seconds from ours.
+    """
+    with ledger_url(settings, demo=demo) as url:
+        if upgrade:
+            migrate.upgrade(url)
+        else:
+            migrate.require_head(url)
+        engine = connect(url)
+        try:
+            require_common_clock(engine)
+            yield App(
+                settings=settings,
+                engine=engine,
+                router=Router(engine),
+                clock=clock or SystemClock(),
+                demo=demo,
+            )
+        finally:
+            engine.dispose()
+
+
+def require_common_clock(engine: Engine) -> None:
+    """Raise `LedgerUnavailable` when the machine's clock and the database's have drifted apart."""
+    with snapshot(engine) as connection:
+        apart = skew(SystemClock().now(), database_now(connection)).total_seconds()
+    if apart > SKEW_SECONDS_MAX:
+        raise LedgerUnavailable(
+            f"this machine's clock is {apart:.1f} s from the database's, "
+            f"at most {SKEW_SECONDS_MAX:g} s are allowed: synchronise both"
+        )
+
+
+def experiment_of(
+    settings: Settings,
+    *,
+    name: str,
+    champion: PolicyName,
+    capital: Decimal,
+    currency: str | None = None,
+    equity_fraction: float | None = None,
+    profile: Profile | None = None,
+    strategy: Strategy | None = None,
+) -> Experiment:
+    """Return the experiment that was asked for, what was left out taken from the settings."""
+    chosen = settings.experiment_defaults
+    fraction = settings.risk.base_position_size if equity_fraction is None else equity_fraction
+    return Experiment(
+        name=name,
+        champion=champion,
+        capital=capital,
+        currency=currency or chosen.currency,
+        equity_fraction=fraction,
+        profile=profile or chosen.profile,
+        strategy=strategy or chosen.strategy,
+        decision_seconds_valid=chosen.decision_seconds_valid,
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the limits a new experiment gets."""
+    chosen = settings.limits
+    return Limits(
+        champion_floor_ppm=_ppm(chosen.champion_floor),
+        champion_floor_proven_ppm=_ppm(chosen.champion_floor_proven),
+        proven_trades=chosen.proven_trades,
+        unproven_cap_ppm=_ppm(chosen.unproven_cap),
+        arm_minimum_ppm=_ppm(chosen.arm_minimum),
+        step_up=settings.ramp.step_up,
+        start_ppm=_ppm(chosen.start),
+    )
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return the rules a new experiment gets."""
+    ramp, checklist = settings.ramp, settings.checklist
+    return Rules(
+        ramp=RampRule(
+            min_trades=ramp.min_trades,
+            drawdown_limit_percent=ramp.drawdown_limit_percent,
+            step_down=ramp.step_down,
+        ),
+        checklist=ChecklistRule(
+            window=checklist.pf_window,
+            pf_throttle=checklist.pf_throttle,
+            pf_band=checklist.pf_band,
+            drawdown_halt_percent=checklist.drawdown_halt_percent,
+            drawdown_band_percent=checklist.drawdown_band_percent,
+            long_window=checklist.long_window,
+        ),
+    )
+
+
+def _ppm(fraction: float) -> int:
+    return round(fraction * WHOLE_PPM)
+
+
+def drop_demo(settings: Settings) -> None:
+    """Drop the demo's database, and nothing else.
+
+    Raises `LedgerUnavailable` while a process is connected to it.
+    """
+    with ledger_url(settings, demo=True) as url:
+        parts = make_url(url)
+        admin = parts.set(drivername="postgresql", database="postgres")
+        try:
+            with psycopg.connect(
+                admin.render_as_string(hide_password=False), autocommit=True
+            ) as connection:
+                connection.execute(
+                    sql.SQL("DROP DATABASE {}").format(sql.Identifier(DEMO_DATABASE))
+                )
+        except psycopg.errors.ObjectInUse as error:
+            message = "the demo is running: stop `make run` or `liveops serve --demo` first"
+            raise LedgerUnavailable(message) from error
+
+
+def _create_database(server: URL, name: str) -> None:
+    plain = server.set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        with psycopg.connect(plain, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    except psycopg.errors.DuplicateDatabase:
+        return
+    except psycopg.OperationalError as error:
+        raise LedgerUnavailable(f"the ledger did not answer: {error}") from error

@@ -1,0 +1,203 @@
+"""Console scripts: what they print, what they exit with, on a real ledger."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from commands import script
+from ledger import feed, open_btc
+from sqlalchemy import Engine, text
+
+from bandit.service import experiments
+from liveops.clock import SystemClock
+
+CHALLENGER = "reinforcement_20250707_154526_eee02a74"
+
+
+@pytest.fixture
+def busy(engine: Engine) -> Engine:
+    """An experiment whose challenger has earned more than its champion."""
+    open_btc(engine, now=SystemClock().now().replace(microsecond=0))
+    start = experiments.load(engine, "btc").opened_at
+    feed(engine, CHALLENGER, ["0.002", "0.002", "-0.001"] * 10, now=start, prefix="c")
+    feed(engine, "prod", ["0.001", "-0.001"] * 15, now=start, prefix="p")
+    return engine
+
+
+def monitor(url: str, *arguments: str) -> tuple[int, str, str]:
+    answer = script("live_ops_monitor", *arguments, LIVEOPS_DATABASE_URL=url)
+    return answer.returncode, answer.stdout, answer.stderr
+
+
+def test_scaling_twice_in_a_night_changes_nothing_and_says_so(
+    busy: Engine, database_url: str
+) -> None:
+    first = monitor(database_url, "--policy-sha", "eee02a74", "--mode", "scale", "--json")
+    assert first[0] == 0, first[2]
+    (night,) = json.loads(first[1])
+    assert not night["already_done"]
+    assert night["decision"]["kind"] == "RESCALE"
+    code, said, _ = monitor(database_url, "--policy-sha", "eee02a74", "--mode", "scale")
+    assert code == 0
+    assert "was decided before; nothing changed" in said
+    parts = {p.policy: p.ppm for p in experiments.load(busy, "btc").places}
+    assert parts == {"prod": 850_000, CHALLENGER: 150_000}
+
+
+def test_scaling_while_another_process_does_exits_3(busy: Engine, database_url: str) -> None:
+    with busy.connect() as other:
+        experiment = other.execute(text("SELECT id FROM experiments")).scalar_one()
+        other.execute(text("SELECT pg_advisory_lock(2, :id)"), {"id": experiment})
+        code, _, error = monitor(database_url, "--policy-sha", "eee02a74", "--mode", "scale")
+        other.execute(text("SELECT pg_advisory_unlock(2, :id)"), {"id": experiment})
+    assert code == 3
+    assert "another process" in error
+
+
+@pytest.mark.parametrize(
+    ("reference", "hint"), [("ffffffff", CHALLENGER), ("no-such-policy", CHALLENGER)]
+)
+def test_unknown_policy_exits_2_and_lists_the_known(
+    busy: Engine, database_url: str, reference: str, hint: str
+) -> None:
+    code, _, error = monitor(database_url, "--policy-sha", reference, "--mode", "report")
+    assert code == 2
+    assert hint in error
+
+
+def test_ambiguous_prefix_exits_2_and_lists_the_candidates(
+    engine: Engine, database_url: str
+) -> None:
+    open_btc(engine, challengers=[("one", "eee00001"), ("two", "eee00002")])
+    code, _, error = monitor(database_url, "--policy-sha", "eee", "--mode", "report")
+    assert code == 2
+    assert "one" in error
+    assert "two" in error
+
+
+def test_missing_option_exits_2(database_url: str) -> None:
+    assert monitor(database_url, "--mode", "report")[0] == 2
+
+
+def test_report_prints_checklist_and_valid_json(busy: Engine, database_url: str) -> None:
+    code, said, _ = monitor(database_url, "--policy-sha", CHALLENGER, "--mode", "report", "--json")
+    assert code == 0
+    (report,) = json.loads(said)
+    arm = next(arm for arm in report["arms"] if arm["policy"] == CHALLENGER)
+    assert arm["pf_30"]["value"] == 4.0
+    assert [row["metric"] for row in arm["checklist"]] == ["pf_challenger_30", "dd_challenger_pct"]
+    assert all(row["verdict"] == "PASS" for row in arm["checklist"])
+    code, table, _ = monitor(database_url, "--policy-sha", CHALLENGER, "--mode", "report")
+    assert code == 0
+    assert "pf_challenger_30" in table
+
+
+def test_halt_and_resume_by_hand(busy: Engine, database_url: str) -> None:
+    arguments = ("--policy-sha", "eee02a74", "--reason", "looks wrong")
+    halted = script("liveops", "halt", *arguments, LIVEOPS_DATABASE_URL=database_url)
+    assert halted.returncode == 0, halted.stderr
+    assert "is halted (0 % of traffic)" in halted.stdout
+    again = script("liveops", "halt", *arguments, LIVEOPS_DATABASE_URL=database_url)
+    assert "nothing changed" in again.stdout
+    resumed = script("liveops", "resume", *arguments, LIVEOPS_DATABASE_URL=database_url)
+    assert "is active (2 % of traffic)" in resumed.stdout
+    champion = script(
+        "liveops",
+        "halt",
+        "--policy-sha",
+        "prod",
+        "--reason",
+        "x",
+        LIVEOPS_DATABASE_URL=database_url,
+    )
+    assert champion.returncode == 1
+    assert "champion" in champion.stderr
+    shown = script("liveops", "decisions", "btc", LIVEOPS_DATABASE_URL=database_url)
+    assert "looks wrong" in shown.stdout
+
+
+def test_export_holds_every_outcome_exactly(
+    busy: Engine, database_url: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "export"
+    answer = script("liveops", "ledger", "export", str(target), LIVEOPS_DATABASE_URL=database_url)
+    assert answer.returncode == 0, answer.stderr
+    outcomes = pq.read_table(target / "outcomes.parquet").to_pylist()
+    assert len(outcomes) == 60
+    assert {row["pnl"] for row in outcomes} == {
+        "2.00000000",
+        "1.00000000",
+        "-1.00000000",
+    }
+    again = script("liveops", "ledger", "export", str(target), LIVEOPS_DATABASE_URL=database_url)
+    assert again.returncode == 2
+
+
+def test_evaluate_reads_a_trade_log(tmp_path: Path) -> None:
+    log = tmp_path / "trades.csv.gz"
+    with gzip.open(log, "wt", encoding="utf-8") as file:
+        file.write("closed_at,pnl\n2024-01-01T00:00:00Z,30\n2024-01-02T00:00:00Z,-20\n")
+    answer = script("liveops", "evaluate", str(log), "--starting-capital", "1000", "--json")
+    assert answer.returncode == 0, answer.stderr
+    numbers = json.loads(answer.stdout)
+    assert numbers["profit_factor"]["value"] == 1.5
+    bad = tmp_path / "bad.csv"
+    bad.write_text("closed_at,pnl\n2024-01-01T00:00:00Z,NaN\n", encoding="utf-8")
+    refused = script("liveops", "evaluate", str(bad))
+    assert refused.returncode == 2
+    assert "pnl" in refused.stderr
+
+
+def test_config_show_says_what_is_not_in_force(tmp_path: Path) -> None:
+    document = Path(__file__).resolve().parents[1] / "data" / "config_document.yaml"
+    answer = script("liveops", "config", "show", "--json", "--config", str(document))
+    assert answer.returncode == 0, answer.stderr
+    rows = {row["key"]: row for row in json.loads(answer.stdout)}
+    assert rows["risk.max_leverage"]["value"] == 2.0
+    assert not rows["risk.max_leverage"]["in_force"]
+    assert rows["risk.base_position_size"]["in_force"]
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("ramp:\n  min_tradez: 3\n", encoding="utf-8")
+    refused = script("liveops", "config", "show", "--config", str(wrong))
+    assert refused.returncode == 2
+    assert "min_trades" in refused.stderr
+
+
+def test_doctor_names_what_is_wrong(database_url: str) -> None:
+    fine = script("liveops", "doctor", "--json", LIVEOPS_DATABASE_URL=database_url)
+    levels = {row["check"]: row["level"] for row in json.loads(fine.stdout)}
+    assert levels["ledger"] == "ok"
+    assert levels["clocks"] == "ok"
+    assert fine.returncode == 0
+    away = script(
+        "liveops", "doctor", LIVEOPS_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nowhere"
+    )
+    assert away.returncode == 1
+    assert "did not answer" in away.stdout
+
+
+def test_reset_forgets_the_demo_only_when_told_so(tmp_path: Path) -> None:
+    assert script("liveops", "reset", home=tmp_path / "var").returncode == 2
+    answer = script("liveops", "reset", "--demo", home=tmp_path / "var")
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_help_loads_no_heavy_module() -> None:
+    assert script("liveops", "--help").returncode == 0
+    probe = (
+        "import sys\n"
+        "from liveops.cli import exit_code, app\n"
+        "exit_code(app, ['--help'])\n"
+        "heavy = {'sqlalchemy', 'pandas', 'fastapi', 'pydantic', 'numpy', 'psycopg'}\n"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr

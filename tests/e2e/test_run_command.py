@@ -1,0 +1,108 @@
+"""`liveops run`: the main job from the outside."""
+
+from __future__ import annotations
+
+import json
+import signal
+import urllib.request
+from pathlib import Path
+
+import pytest
+from commands import free_port, processes_of, running, script, wait_for
+
+NIGHTS = "3"
+
+
+def run(home: Path, *more: str) -> str:
+    answer = script(
+        "liveops", "run", "--nights", NIGHTS, "--port", str(free_port()), *more, home=home
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """State in a directory with a space in its name."""
+    return tmp_path / "some where"
+
+
+def test_run_replays_reports_and_ends(home: Path) -> None:
+    said = run(home, "--exit")
+    for expected in ("momentum-12-48", "breakout-55-200", "coin-flip", "contrarian-1", "checklist"):
+        assert expected in said
+    assert "/v1/experiments/paper-btcusd-" in said
+    assert not processes_of(home), "nothing that was started stays"
+
+
+def test_second_run_shows_what_was_replayed_before(home: Path) -> None:
+    run(home, "--exit")
+    before = script("liveops", "ledger", "digest", "--demo", home=home).stdout
+    again = script(
+        "liveops", "run", "--nights", NIGHTS, "--exit", "--port", str(free_port()), home=home
+    )
+    assert again.returncode == 0
+    assert "was replayed before" in again.stderr
+    assert "momentum-12-48" in again.stdout
+    assert script("liveops", "ledger", "digest", "--demo", home=home).stdout == before
+
+
+def test_killed_run_goes_on_where_it_was(home: Path, tmp_path: Path) -> None:
+    log, port = tmp_path / "log", str(free_port())
+    with running("run", "--nights", NIGHTS, "--port", port, home=home, log=log) as process:
+        wait_for("replaying", log, process)
+        process.kill()
+        process.wait()
+    run(home, "--exit")
+    broken = script("liveops", "ledger", "digest", "--demo", home=home).stdout
+    other = tmp_path / "unbroken"
+    run(other, "--exit")
+    assert broken == script("liveops", "ledger", "digest", "--demo", home=other).stdout
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_a_serving_run_stops_everything(
+    home: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
+    log, port = tmp_path / "log", free_port()
+    with running("run", "--nights", "1", "--port", str(port), home=home, log=log) as process:
+        said = wait_for("serving; Ctrl-C", log, process)
+        experiment = next(w for w in said.split("/") if w.startswith("paper-btcusd-"))
+        url = f"http://127.0.0.1:{port}/v1/experiments/{experiment}/decisions"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            decisions = json.load(answer)
+        assert decisions, "the decisions of the replayed night are explained over HTTP"
+        process.send_signal(stop)
+        assert process.wait(60) in (0, 130)
+    assert not processes_of(home)
+
+
+def test_second_start_on_the_same_port_says_what_to_do(home: Path, tmp_path: Path) -> None:
+    log, port = tmp_path / "log", str(free_port())
+    with running("run", "--nights", "1", "--port", port, home=home, log=log) as process:
+        wait_for("serving; Ctrl-C", log, process)
+        second = script("liveops", "run", "--nights", "1", "--exit", "--port", port, home=home)
+        assert second.returncode == 1
+        assert port in second.stderr
+        assert "Traceback" not in second.stderr
+
+
+def test_run_takes_other_candles_and_refuses_bad_ones(home: Path, tmp_path: Path) -> None:
+    good = tmp_path / "eth_1h.csv"
+    lines = ["time,open,high,low,close,volume"]
+    price = 100.0
+    for hour in range(24 * 20):
+        step = 1.0 if hour % 7 < 4 else -1.1
+        opened, price = price, price + step
+        high, low = max(opened, price) + 0.5, min(opened, price) - 0.5
+        stamp = f"2024-01-{1 + hour // 24:02d}T{hour % 24:02d}:00:00Z"
+        lines.append(f"{stamp},{opened:.2f},{high:.2f},{low:.2f},{price:.2f},10")
+    good.write_text("\n".join(lines), encoding="utf-8")
+    said = run(home, "--exit", "--candles", str(good), "--instrument", "ETHUSD")
+    assert "paper-ethusd-" in said
+    bad = tmp_path / "bad.csv"
+    bad.write_text("\n".join([*lines[:200], *lines[210:]]), encoding="utf-8")
+    answer = script("liveops", "run", "--exit", "--candles", str(bad), home=home)
+    assert answer.returncode == 2
+    assert "gap" in answer.stderr
+    assert "Traceback" not in answer.stderr

@@ -1,0 +1,190 @@
+"""The main job on a real ledger: resumable, reproducible, and a function of what was recorded."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+import numpy as np
+import pytest
+from ledger import record_all
+from postgres_server import PostgresServer
+from sqlalchemy import Engine, text
+
+from bandit.core.limits import Limits
+from bandit.core.model import DecisionKind, PolicyName, Profile, UnitId
+from bandit.core.outcomes import Outcome, declined, trade
+from bandit.core.reading import Rules
+from bandit.service import experiments, ledger, policies, reporting
+from bandit.service.assigning import Opportunity, Router
+from bandit.storage.engine import connect
+from learners.market.candles import shipped_candles
+from liveops.connectors.rules import CHALLENGERS, CHAMPION
+from liveops.replay import Plan, demo_rules, is_complete, replay
+
+NIGHTS = 20
+
+
+def plan(*, profile: Profile = Profile.GUARDED, nights: int = NIGHTS, seed: int = 7) -> Plan:
+    candles = shipped_candles()
+    return Plan(
+        candles=candles,
+        bars=candles.last_nights(nights),
+        seed=seed,
+        experiment="demo",
+        profile=profile,
+        limits=Limits(),
+        rules=demo_rules(Rules()),
+    )
+
+
+@contextmanager
+def ledgers(server: PostgresServer, count: int) -> Iterator[list[Engine]]:
+    """Open several empty ledgers at once."""
+    if count == 0:
+        yield []
+        return
+    with server.database() as url, ledgers(server, count - 1) as others:
+        engine = connect(url)
+        try:
+            yield [engine, *others]
+        finally:
+            engine.dispose()
+
+
+def statistics(engine: Engine) -> list[tuple[object, ...]]:
+    columns = (
+        "n_outcomes, n_trades, n_wins, n_losses, n_expired, gross_profit, gross_loss, fees,"
+        " return_gain, return_loss, return_squares, pf_short, pf_short_state, dd_short_percent,"
+        " pf_long, pf_long_state, dd_long_percent, window_from, last_closed_at, last_unit_id,"
+        " equity, equity_peak, drawdown_max, losing_streak, losing_streak_max, winning_streak,"
+        " winning_streak_max"
+    )
+    statement = (
+        f"SELECT p.name, {columns} FROM arm_statistics s JOIN arms a ON a.id = s.arm_id"
+        " JOIN policies p ON p.id = a.policy_id ORDER BY p.name"
+    )
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(statement))]
+
+
+def test_same_seed_gives_the_same_digest_and_another_seed_another(
+    postgres_server: PostgresServer,
+) -> None:
+    with ledgers(postgres_server, 3) as (first, second, other):
+        for engine, seed in ((first, 7), (second, 7), (other, 8)):
+            assert list(replay(engine, plan(seed=seed)))[-1].done == NIGHTS * 24
+        assert ledger.ledger_digest(first) == ledger.ledger_digest(second)
+        assert ledger.ledger_digest(first) != ledger.ledger_digest(other)
+
+
+def test_replay_that_was_cut_off_ends_where_an_unbroken_one_does(
+    postgres_server: PostgresServer,
+) -> None:
+    with ledgers(postgres_server, 2) as (unbroken, cut):
+        for _ in replay(unbroken, plan(nights=8)):
+            pass
+        for stop in (50, 130):
+            list(itertools.islice(replay(cut, plan(nights=8)), stop))
+        assert not is_complete(cut, plan(nights=8))
+        for _ in replay(cut, plan(nights=8)):
+            pass
+        assert is_complete(cut, plan(nights=8))
+        assert ledger.ledger_digest(cut) == ledger.ledger_digest(unbroken)
+
+
+def test_nights_are_decided_once_each_and_explained(engine: Engine) -> None:
+    nights = [step.night for step in replay(engine, plan()) if step.night is not None]
+    assert len(nights) == NIGHTS
+    decided = reporting.decision_history(engine, "demo")
+    scaling = [d for d in decided if d.trading_day is not None]
+    assert len({d.trading_day for d in scaling}) == len(scaling) == NIGHTS
+    moved = [d for d in scaling if d.kind is DecisionKind.RESCALE]
+    assert moved, "twenty nights of the demo move traffic"
+    for decision in moved:
+        for policy, before in decision.inputs["before"].items():
+            if policy != CHAMPION.name and decision.inputs["proposed"][policy] != before:
+                verdicts = {r["check"]: r["verdict"] for r in decision.reasons[policy]}
+                assert verdicts["trades"] == "PASS"
+                assert set(verdicts) == {
+                    "trades",
+                    "pf_150 >= pf_prod",
+                    "dd_150 percent",
+                    "traffic_allocation",
+                }
+
+
+def recorded(engine: Engine) -> list[tuple[str, Outcome]]:
+    statement = text("SELECT * FROM outcomes ORDER BY unit_id")
+    with engine.connect() as connection:
+        rows = [row._mapping for row in connection.execute(statement)]
+    return [
+        (
+            row["unit_id"],
+            declined(row["assignment_id"])
+            if row["no_trade"]
+            else trade(
+                row["assignment_id"],
+                pnl=row["pnl"],
+                return_ratio=row["return_ratio"],
+                opened_at=row["opened_at"],
+                closed_at=row["closed_at"],
+                fees=row["fees"],
+                slippage=row["slippage"],
+                size=row["size"],
+                r_multiple=row["r_multiple"],
+                worst_excursion=row["worst_excursion"],
+            ),
+        )
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_shuffled_outcomes_give_the_same_statistics(
+    postgres_server: PostgresServer, seed: int
+) -> None:
+    # `observe` changes nothing: scaling and guards off, so that both ledgers route alike.
+    chosen = plan(profile=Profile.OBSERVE)
+    with ledgers(postgres_server, 2) as (original, again):
+        for _ in replay(original, chosen):
+            pass
+        outcomes = recorded(original)
+        assert len(outcomes) > 400
+        _reopen(again, original)
+        now = chosen.candles.closing(chosen.bars.stop - 1)
+        router = Router(again)
+        for unit, outcome in outcomes:
+            at = datetime.strptime(unit, "%Y%m%dT%H%M%S%z")
+            opportunity = Opportunity(unit_id=UnitId(unit), instrument="BTCUSD")
+            (made,) = router.assign("demo", [opportunity], now=at)
+            assert made.id == outcome.assignment_id
+        order = np.random.default_rng(seed).permutation(len(outcomes))
+        shuffled = [outcomes[i][1] for i in order]
+        start = 0
+        for size in itertools.cycle((1, 7, 40)):
+            batch = shuffled[start : start + size]
+            if not batch:
+                break
+            record_all(again, batch, now=now)
+            start += size
+        assert statistics(again) == statistics(original)
+
+
+def _reopen(target: Engine, source: Engine) -> None:
+    record = experiments.load(source, "demo")
+    for rule in (CHAMPION, *CHALLENGERS):
+        found = policies.find(source, rule.name)
+        policies.register(target, found.policy, now=found.registered_at, actor="test")
+    experiments.open_experiment(
+        target,
+        record.experiment,
+        challengers=[PolicyName(rule.name) for rule in CHALLENGERS],
+        salt=record.salt,
+        limits=record.limits,
+        rules=record.rules,
+        now=record.opened_at,
+        actor="test",
+    )
