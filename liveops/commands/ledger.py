@@ -26,7 +26,9 @@ def digest(demo: Demo = False, config: ConfigFile = None) -> None:
 @commands.command("export")
 def export(
     directory: Annotated[Path, typer.Argument(help="New directory to write to.")],
-    form: Annotated[ExportFormat, typer.Option("--format")] = ExportFormat.PARQUET,
+    form: Annotated[
+        ExportFormat, typer.Option("--format", help="File format.")
+    ] = ExportFormat.PARQUET,
     demo: Demo = False,
     config: ConfigFile = None,
 ) -> None:

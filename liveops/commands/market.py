@@ -39,7 +39,9 @@ def run(
     nights: Annotated[int, typer.Option("--nights", min=1, help="Last nights.")] = DEMO_NIGHTS,
     everything: Annotated[bool, typer.Option("--all", help="Every night of the file.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the replay.")] = DEMO_SEED,
-    profile: Annotated[Profile, typer.Option("--profile")] = Profile.GUARDED,
+    profile: Annotated[
+        Profile, typer.Option("--profile", help="How far to trust the rule.")
+    ] = Profile.GUARDED,
     exit_after: Annotated[
         bool, typer.Option("--exit", help="End after the report instead of serving on.")
     ] = False,

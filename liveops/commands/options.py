@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ def settings_from(config: Path | None) -> Settings:
     loaded = loaded_settings(config)
     for warning in loaded.warnings:
         sys.stderr.write(f"warning: {warning}\n")
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=loaded.settings.logging.level, stream=sys.stderr, format=form)
     return loaded.settings
 
 

@@ -20,7 +20,7 @@ experiment_commands = typer.Typer(help="Open and list experiments.", no_args_is_
 def register(
     name: Annotated[str, typer.Argument(help="Name, such as tabnet_20260301.")],
     sha: Annotated[str, typer.Option("--sha", help="Content hash, 8 to 64 hexadecimal digits.")],
-    kind: Annotated[PolicyKind, typer.Option("--kind")] = PolicyKind.EXTERNAL,
+    kind: Annotated[PolicyKind, typer.Option("--kind", help="Who made it.")] = PolicyKind.EXTERNAL,
     demo: Demo = False,
     config: ConfigFile = None,
 ) -> None:
@@ -61,7 +61,9 @@ def open_experiment(
     equity_fraction: Annotated[
         float | None, typer.Option("--equity-fraction", help="Nominal share of one trade.")
     ] = None,
-    profile: Annotated[Profile | None, typer.Option("--profile")] = None,
+    profile: Annotated[
+        Profile | None, typer.Option("--profile", help="How far to trust the rule.")
+    ] = None,
     demo: Demo = False,
     config: ConfigFile = None,
 ) -> None:
