@@ -19,6 +19,7 @@ from bandit.core.errors import (
     LockHeldElsewhere,
     UnknownName,
 )
+from bandit.core.lifecycle import ArmVerb
 from liveops.commands import ledger, market, monitor, operate, policies, service
 
 EXIT_FAILED, EXIT_USAGE, EXIT_LOCKED = 1, 2, 3
@@ -38,8 +39,8 @@ app.command("doctor")(service.doctor)
 app.command("reset")(service.reset)
 app.command("report")(monitor.report)
 app.command("decisions")(monitor.decisions)
-for verb in (operate.halt, operate.throttle, operate.resume, operate.retire):
-    app.command(verb.__name__)(verb)
+for verb in ArmVerb:
+    app.command(verb.value)(operate.command_of(verb))
 app.add_typer(policies.policy_commands, name="policy")
 app.add_typer(policies.experiment_commands, name="experiment")
 app.add_typer(ledger.commands, name="ledger")

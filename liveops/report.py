@@ -27,65 +27,66 @@ _VERDICT_STYLE = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSI
 def render_report(report: ExperimentReport) -> RenderableType:
     """Return the report as tables: arms, then the checklist of each challenger."""
     experiment = report.record.experiment
-    title = (
-        f"{experiment.name}: champion {experiment.champion}, profile {experiment.profile}, "
-        f"allocation version {report.version}"
-    )
-    return Group(_arms_table(report, title), _checklist_table(report))
+    title = f"{experiment.name}: {experiment.profile}, allocation version {report.version}"
+    return Group(_arms_table(report, title), "", _checklist_table(report), "")
 
 
 def _arms_table(report: ExperimentReport, title: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = _table(title)
     table.add_column("policy")
-    table.add_column("status")
-    for name in ("traffic", "trades", "won", "P&L", "PF", "pf_30", "pf_150", "pf_prod", "dd_150 %"):
-        table.add_column(name, justify="right")
+    for name in ("traffic", "trades", "won", "P&L", "PF", "pf_150", "pf_prod", "dd_150"):
+        table.add_column(name, justify="right", no_wrap=True)
     for arm in report.arms:
         sums = arm.statistics.sums
-        status = arm.arm.place.status
         table.add_row(
             arm.arm.place.policy,
-            Text(_role_or_status(arm), style=_STATUS_STYLE[status]),
-            f"{100 * arm.arm.place.ppm / WHOLE_PPM:.1f} %",
+            _traffic(arm),
             str(sums.n_trades),
-            f"{100 * sums.n_wins / sums.n_trades:.0f} %" if sums.n_trades else "-",
+            f"{100 * sums.n_wins / sums.n_trades:.0f}%" if sums.n_trades else "-",
             f"{sums.pnl:.2f}",
             shown_factor(sums.profit_factor),
-            shown_factor(arm.short.profit_factor),
             shown_factor(arm.long.profit_factor),
             "-" if not arm.checklist else shown_factor(arm.reading.pf_prod),
-            f"{arm.reading.dd_long_percent:.2f}",
+            f"{arm.reading.dd_long_percent:.2f}%",
         )
     return table
 
 
-def _role_or_status(arm: ArmReport) -> str:
+def _traffic(arm: ArmReport) -> Text:
     place = arm.arm.place
-    return place.role.value if place.status is ArmStatus.ACTIVE else place.status.value
+    if place.status is ArmStatus.ACTIVE:
+        return Text(f"{100 * place.ppm / WHOLE_PPM:.1f}%", style="green")
+    return Text(f"0% {place.status}", style=_STATUS_STYLE[place.status])
 
 
 def _checklist_table(report: ExperimentReport) -> Table:
-    table = Table(title="checklist", title_justify="left")
+    table = _table("checklist")
     for name in ("policy", "metric"):
         table.add_column(name)
     for name in ("value", "expected", "limit"):
-        table.add_column(name, justify="right")
-    for name in ("verdict", "action on FAIL", "note"):
-        table.add_column(name)
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict")
     for arm in report.arms:
         for row in arm.checklist:
-            verdict = row.reason.verdict
+            reason = row.reason
+            verdict = reason.verdict
+            asks = f": {row.action}" if row.flagged else ""
             table.add_row(
                 arm.arm.place.policy,
                 row.metric,
-                _shown(row.reason.value),
+                reason.note if reason.value is None else _shown(reason.value),
                 f"{row.band[0]:g} to {row.band[1]:g}",
-                _shown(row.reason.limit),
-                Text(verdict.value, style=_VERDICT_STYLE[verdict]),
-                row.action.value,
-                row.reason.note,
+                _shown(reason.limit),
+                Text(f"{verdict}{asks}", style=_VERDICT_STYLE[verdict]),
             )
     return table
+
+
+def _table(title: str) -> Table:
+    # Narrow enough for a terminal of 80 columns.
+    return Table(
+        title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="dim"
+    )
 
 
 def shown_factor(factor: ProfitFactor) -> str:
@@ -142,7 +143,7 @@ def _concerned(decision: DecisionRecord) -> Mapping[str, list[dict[str, Any]]]:
 
 def _check(reason: Mapping[str, Any]) -> str:
     value, limit = _shown(reason["value"]), _shown(reason["limit"])
-    return f"{reason['check']} {value} (limit {limit}) {reason['verdict']}"
+    return f"{reason['check']} {value} ({limit}) {reason['verdict']}"
 
 
 def _shown(value: float | None) -> str:

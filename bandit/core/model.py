@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from typing import NewType
 from uuid import UUID
@@ -175,7 +175,8 @@ def checked_return(value: Decimal, *, field: str) -> Decimal:
     Decimal('-0.001200000000')
     """
     if value.is_finite() and -RETURN_LIMIT < value < RETURN_LIMIT:
-        value = value.quantize(RETURN_STEP)
+        # Half up, as the database rounds: a tie must not change its sign there.
+        value = value.quantize(RETURN_STEP, rounding=ROUND_HALF_UP)
     return _checked_decimal(value, field=field, step=RETURN_STEP, limit=RETURN_LIMIT)
 
 

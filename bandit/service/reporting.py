@@ -205,4 +205,3 @@ def allocation_json(versions: Sequence[tuple[Allocation, datetime]]) -> list[dic
 
 def _ratio(part: int, whole: int) -> float | None:
     return None if whole == 0 else part / whole
-

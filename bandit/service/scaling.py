@@ -215,7 +215,7 @@ def _summary(
     profile: Profile,
 ) -> str:
     changed = [
-        f"{policy} {before[policy] / 10_000:g}% to {after[policy] / 10_000:g}%"
+        f"{policy} {before[policy] / 10_000:.2f}% to {after[policy] / 10_000:.2f}%"
         for policy in after
         if after[policy] != before[policy]
     ]

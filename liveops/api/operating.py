@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from bandit.core.lifecycle import ArmVerb
-from bandit.core.model import Experiment, Policy, PolicyName, checked_sha
+from bandit.core.model import Experiment, Policy, PolicyName, checked_name, checked_sha
 from bandit.service import experiments, policies, reporting, scaling
 from liveops.api.answers import (
     AllocationAnswer,
@@ -215,7 +215,7 @@ def _experiment(app: App, body: NewExperiment) -> Experiment:
     fraction: Decimal | float | None = body.equity_fraction
     valid: Decimal | float | None = body.decision_seconds_valid
     return Experiment(
-        name=body.name,
+        name=checked_name(body.name),
         champion=_named(app, body.champion),
         capital=body.capital,
         currency=defaults.currency if body.currency is None else body.currency,

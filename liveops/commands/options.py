@@ -33,6 +33,8 @@ def settings_from(config: Path | None) -> Settings:
         sys.stderr.write(f"warning: {warning}\n")
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=loaded.settings.logging.level, stream=sys.stderr, format=form)
+    for library in ("uvicorn", "alembic"):  # their INFO is about themselves
+        logging.getLogger(library).setLevel(max(logging.WARNING, logging.root.level))
     return loaded.settings
 
 
