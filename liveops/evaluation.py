@@ -14,13 +14,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from bandit.core.daily import DailyNumbers, daily_numbers
 from bandit.core.equity import (
-    calmar_daily,
     checked_capital,
-    daily_equity,
-    daily_returns_from_equity,
-    sharpe_daily,
-    sortino_daily,
 )
 from bandit.core.performance import (
     ClosedTrade,
@@ -51,30 +47,6 @@ class DayProfit:
     def to_json(self) -> dict[str, object]:
         """Date and money."""
         return {"date": self.day.isoformat(), "pnl": float(self.pnl)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DailyNumbers:
-    """Ratios of daily equity; `lacking` says why there are none at all."""
-
-    days: int = 0
-    losing_days: int = 0
-    sharpe: float | None = None
-    sortino: float | None = None
-    calmar: float | None = None
-    lacking: NumberState | None = None
-
-    def to_json(self) -> dict[str, object]:
-        """Each ratio with its own reason where it alone is undefined."""
-        # A drawdown without a Calmar ratio: too short a time to be raised to a year's power.
-        no_calmar = NumberState.TOO_FEW if self.losing_days else NumberState.NO_DRAWDOWN
-        return {
-            "days": self.days,
-            "losing_days": self.losing_days,
-            "sharpe_daily": stated(self.sharpe, self.lacking or NumberState.NO_SPREAD),
-            "sortino_daily": stated(self.sortino, self.lacking or NumberState.NO_LOSSES),
-            "calmar_daily": stated(self.calmar, self.lacking or no_calmar),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +187,9 @@ def evaluate_trades(
             worst_day=ranked[0] if ranked else None,
             summary=summarise(closed, starting_capital=capital),
             windows=tuple(_window(ordered, starting_capital, window) for window in WINDOWS),
-            daily=_daily_numbers(days, starting_capital),
+            daily=daily_numbers(
+                {day.day: day.pnl for day in days}, starting_capital=starting_capital
+            ),
             forced_exits=sum(trade.forced_exit for trade in ordered),
             profit_factor_without_forced_exits=profit_factor(
                 float(trade.pnl) for trade in ordered if not trade.forced_exit
@@ -249,32 +223,6 @@ def _profit_by_day(ordered: Sequence[LoggedTrade]) -> list[DayProfit]:
     first, last = ordered[0].closed_at.date(), ordered[-1].closed_at.date()
     days = (first + timedelta(days=ahead) for ahead in range((last - first).days + 1))
     return [DayProfit(day=day, pnl=sums[day]) for day in days]
-
-
-def _daily_numbers(days: Sequence[DayProfit], starting_capital: Decimal | None) -> DailyNumbers:
-    if not days:
-        return DailyNumbers(lacking=NumberState.NO_TRADES)
-    losing_days = sum(day.pnl < 0 for day in days)
-    lacking = None
-    returns: list[float] = []
-    if starting_capital is None:
-        lacking = NumberState.NO_STARTING_CAPITAL
-    else:
-        equity = daily_equity({day.day: day.pnl for day in days}, starting_capital=starting_capital)
-        if min(equity.values()) <= 0.0:
-            lacking = NumberState.CAPITAL_LOST
-        else:
-            capital = float(starting_capital)
-            returns = daily_returns_from_equity(equity, starting_capital=capital)
-            lacking = NumberState.TOO_FEW if len(returns) < 2 else None
-    return DailyNumbers(
-        days=len(days),
-        losing_days=losing_days,
-        sharpe=sharpe_daily(returns),
-        sortino=sortino_daily(returns),
-        calmar=calmar_daily(returns),
-        lacking=lacking,
-    )
 
 
 def _exposure_ratio(ordered: Sequence[LoggedTrade]) -> float | None:

@@ -53,7 +53,8 @@ def record(
         new = {o.assignment_id: _row(o, arms[o.assignment_id]) for o in reversed(lawful)}
         created = outcomes.insert(connection, list(new.values()), now=now) if new else set()
         stored = outcomes.stored(connection, list(new))
-        _count(connection, [new[key] for key in sorted(created)], arms)
+        if created:
+            _count(connection, [new[key] for key in sorted(created)], arms)
     answers: list[Recorded | BanditError] = []
     for i, outcome in enumerate(batch):
         error = errors[i]
@@ -115,6 +116,7 @@ def _count(
     for row in created:
         by_arm.setdefault(row.arm_id, []).append(row)
     held = statistics.locked(connection, list(by_arm))
+    statistics.add_days(connection, [row.outcome.assignment_id for row in created])
     for arm_id, rows in sorted(by_arm.items()):
         _count_arm(connection, held[arm_id], rows, arms[rows[0].outcome.assignment_id])
 

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from bandit.core import checklist
 from bandit.core.checklist import ChecklistRow
+from bandit.core.daily import DailyNumbers, daily_numbers
 from bandit.core.model import WHOLE_PPM, Allocation, ArmRole
 from bandit.core.performance import NumberState, WindowNumbers, stated, window_numbers
 from bandit.core.reading import ArmReading
@@ -28,7 +29,10 @@ _EXACT_DIGITS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmReport:
-    """One arm: its place, its numbers over everything and over both windows, its checklist."""
+    """One arm: its place, its numbers over everything, both windows and days, its checklist.
+
+    The daily ratios are the arm's own, as if the experiment's capital were all its own.
+    """
 
     arm: ArmRecord
     statistics: ArmStatistics
@@ -36,10 +40,12 @@ class ArmReport:
     short: WindowNumbers
     long: WindowNumbers
     checklist: tuple[ChecklistRow, ...]
+    daily: DailyNumbers
 
     def to_json(self) -> dict[str, Any]:
         """Return the arm under the glossary's names; no NaN, no Infinity."""
         place, sums, fold = self.arm.place, self.statistics.sums, self.statistics.fold
+        spread = NumberState.TOO_FEW if sums.n_trades < 2 else NumberState.NO_SPREAD
         return {
             "policy": place.policy,
             "policy_sha": self.arm.policy_sha,
@@ -59,8 +65,9 @@ class ArmReport:
             "fees": f"{sums.fees:f}",
             "profit_factor": sums.profit_factor.to_json(),
             "win_rate": _ratio(sums.n_wins, sums.n_trades),
-            "trade_sharpe": stated(self.trade_sharpe, NumberState.TOO_FEW),
-            "sqn": stated(self.sqn, NumberState.TOO_FEW),
+            "trade_sharpe": stated(self.trade_sharpe, spread),
+            "sqn": stated(self.sqn, spread),
+            **self.daily.to_json(),
             "losing_streak": fold.streaks.current_losing,
             "losing_streak_max": fold.streaks.longest_losing,
             "drawdown_percent": fold.equity.drawdown_percent,
@@ -141,6 +148,10 @@ def report(engine: Engine, name: str, *, newest_decisions: int = 10) -> Experime
                     short=window_numbers(newest, window=rule.window, nominal_fraction=fraction),
                     long=window_numbers(newest, window=rule.long_window, nominal_fraction=fraction),
                     checklist=() if is_champion else checklist.rows(reading, rule),
+                    daily=daily_numbers(
+                        statistics.profit_by_day(connection, arm.id),
+                        starting_capital=record.experiment.capital,
+                    ),
                 )
             )
         history = decisions.allocations(connection, name)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -69,6 +71,41 @@ def write(
     assignments = ", ".join(f"{name} = :{name}" for name in columns)
     statement = f"UPDATE arm_statistics SET {assignments} WHERE arm_id = :arm_id"  # noqa: S608 - names are ours
     run(connection, statement, arm_id=statistics.arm_id, **columns)
+
+
+def add_days(connection: Connection, assignment_ids: Sequence[UUID]) -> None:
+    """Add newly stored trades to the sums of their arm, UTC day and instrument."""
+    run(
+        connection,
+        """
+        INSERT INTO arm_days AS d (arm_id, day, instrument, n_trades, n_wins, n_losses, pnl, fees,
+                                   return_gain, return_loss)
+        SELECT o.arm_id, (o.closed_at AT TIME ZONE 'UTC')::date, o.instrument, count(*),
+               count(*) FILTER (WHERE o.return_ratio > 0),
+               count(*) FILTER (WHERE o.return_ratio < 0),
+               sum(o.pnl), coalesce(sum(o.fees), 0), sum(greatest(o.return_ratio, 0)),
+               -sum(least(o.return_ratio, 0))
+        FROM outcomes o WHERE o.assignment_id = ANY(:ids) AND NOT o.no_trade
+        GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+        ON CONFLICT (arm_id, day, instrument) DO UPDATE SET
+          n_trades = d.n_trades + excluded.n_trades, n_wins = d.n_wins + excluded.n_wins,
+          n_losses = d.n_losses + excluded.n_losses, pnl = d.pnl + excluded.pnl,
+          fees = d.fees + excluded.fees, return_gain = d.return_gain + excluded.return_gain,
+          return_loss = d.return_loss + excluded.return_loss
+        """,
+        ids=list(assignment_ids),
+    )
+
+
+def profit_by_day(connection: Connection, arm_id: int) -> dict[date, Decimal]:
+    """Return an arm's net money by UTC day, in the order of days."""
+    found = rows(
+        connection,
+        "SELECT day, sum(pnl) AS pnl FROM arm_days WHERE arm_id = :arm_id "
+        "GROUP BY day ORDER BY day",
+        arm_id=arm_id,
+    )
+    return {row["day"]: row["pnl"] for row in found}
 
 
 def checkpoint_before(connection: Connection, arm_id: int, place: tuple[datetime, str]) -> Fold:

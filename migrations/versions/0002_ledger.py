@@ -270,6 +270,21 @@ CREATE TABLE arm_statistics (
   winning_streak_max bigint NOT NULL CHECK (winning_streak_max >= winning_streak)
 );
 
+-- The same sums by UTC day and instrument: a window of any length costs its days, not its trades.
+CREATE TABLE arm_days (
+  arm_id      bigint NOT NULL REFERENCES arms,
+  day         date NOT NULL,
+  instrument  instrument_key NOT NULL,
+  n_trades    bigint NOT NULL CHECK (n_trades > 0),
+  n_wins      bigint NOT NULL CHECK (n_wins >= 0),
+  n_losses    bigint NOT NULL CHECK (n_losses >= 0 AND n_wins + n_losses <= n_trades),
+  pnl         numeric(34,8) NOT NULL,
+  fees        numeric(34,8) NOT NULL,
+  return_gain numeric(30,12) NOT NULL CHECK (return_gain >= 0),
+  return_loss numeric(30,12) NOT NULL CHECK (return_loss >= 0),
+  PRIMARY KEY (arm_id, day, instrument)
+);
+
 -- Where the fold over an arm's history may be taken up again when a trade arrives late.
 CREATE TABLE equity_checkpoints (
   arm_id             bigint NOT NULL REFERENCES arms,

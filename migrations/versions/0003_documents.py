@@ -12,23 +12,39 @@ def upgrade() -> None:
         op.execute(statement)
 
 
-# The champion over a challenger's own calendar window and instruments.
+# The champion over a challenger's own calendar window and instruments: the day the window begins
+# in from its trades, the days after it from their sums.
 CHAMPION_WINDOW = """
 CREATE FUNCTION champion_over_window(
     challenger bigint, OUT n bigint, OUT n_losses bigint, OUT gain numeric, OUT loss numeric)
   STABLE LANGUAGE sql AS $$
-  SELECT count(*), count(*) FILTER (WHERE o.return_ratio < 0),
-         coalesce(sum(o.return_ratio) FILTER (WHERE o.return_ratio > 0), 0),
-         coalesce(-sum(o.return_ratio) FILTER (WHERE o.return_ratio < 0), 0)
-  FROM arms me
-  JOIN arm_statistics s ON s.arm_id = me.id
-  JOIN experiments e ON e.id = me.experiment_id
-  JOIN arms champion ON champion.experiment_id = e.id AND champion.policy_id = e.champion_id
-  JOIN outcomes o ON o.arm_id = champion.id AND NOT o.no_trade AND o.closed_at >= s.window_from
-  WHERE me.id = challenger
-    AND o.instrument IN (SELECT mine.instrument FROM outcomes mine
-                         WHERE mine.arm_id = me.id AND NOT mine.no_trade
-                           AND mine.closed_at >= s.window_from)
+  WITH place AS MATERIALIZED (
+    SELECT champion.id AS champion, s.window_from,
+           (s.window_from AT TIME ZONE 'UTC')::date AS first_day,
+           ARRAY(SELECT DISTINCT mine.instrument::text FROM outcomes mine
+                 WHERE mine.arm_id = me.id AND NOT mine.no_trade
+                   AND mine.closed_at >= s.window_from) AS instruments
+    FROM arms me
+    JOIN arm_statistics s ON s.arm_id = me.id
+    JOIN experiments e ON e.id = me.experiment_id
+    JOIN arms champion ON champion.experiment_id = e.id AND champion.policy_id = e.champion_id
+    WHERE me.id = challenger
+  ), parts AS (
+    SELECT count(*) AS n, count(*) FILTER (WHERE o.return_ratio < 0) AS n_losses,
+           sum(greatest(o.return_ratio, 0)) AS gain, -sum(least(o.return_ratio, 0)) AS loss
+    FROM place p
+    JOIN outcomes o ON o.arm_id = p.champion AND NOT o.no_trade AND o.closed_at >= p.window_from
+      AND o.closed_at < ((p.first_day + 1)::timestamp AT TIME ZONE 'UTC')
+      AND o.instrument = ANY (p.instruments)
+    UNION ALL
+    SELECT sum(d.n_trades), sum(d.n_losses), sum(d.return_gain), sum(d.return_loss)
+    FROM place p
+    JOIN arm_days d ON d.arm_id = p.champion AND d.day > p.first_day
+      AND d.instrument = ANY (p.instruments)
+  )
+  SELECT coalesce(sum(n), 0)::bigint, coalesce(sum(n_losses), 0)::bigint,
+         coalesce(sum(gain), 0), coalesce(sum(loss), 0)
+  FROM parts
 $$;
 """
 
@@ -148,15 +164,14 @@ JOIN policies p ON p.id = a.policy_id
 WHERE NOT o.no_trade;
 
 CREATE VIEW performance_metrics AS
-SELECT (t."timestamp" AT TIME ZONE 'UTC')::date AS date, t.experiment, t.policy,
-       count(*) AS trades,
-       count(*) FILTER (WHERE t.pnl > 0) AS wins,
-       sum(t.pnl) AS pnl,
-       sum(t.fees) AS fees,
-       (sum(t."return") FILTER (WHERE t."return" > 0)
-         / nullif(-sum(t."return") FILTER (WHERE t."return" < 0), 0))::double precision
-         AS profit_factor
-FROM trades t
+SELECT d.day AS date, e.name AS experiment, p.name AS policy,
+       sum(d.n_trades)::bigint AS trades, sum(d.n_wins)::bigint AS wins,
+       sum(d.pnl) AS pnl, sum(d.fees) AS fees,
+       (sum(d.return_gain) / nullif(sum(d.return_loss), 0))::double precision AS profit_factor
+FROM arm_days d
+JOIN arms a ON a.id = d.arm_id
+JOIN experiments e ON e.id = a.experiment_id
+JOIN policies p ON p.id = a.policy_id
 GROUP BY 1, 2, 3;
 """
 
