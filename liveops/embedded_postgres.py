@@ -197,7 +197,7 @@ class EmbeddedPostgres:
         try:
             run_as = self._run_as or self._choose_run_as(packaged)
             binaries = self._binaries(run_as, packaged)
-            if not self._cluster.exists():
+            if not (self._cluster.exists() or home.finish_upgrade(self.data_dir)):
                 self._initialise(run_as, binaries, server_lock)
             home.check_major(self._cluster, wanted=self.major)
             home.give_to(server_user(run_as), self._cluster)
@@ -262,7 +262,7 @@ class EmbeddedPostgres:
         if done.returncode != 0:
             raise ServerFailed(f"initdb failed in {self.data_dir}:\n{home.last_lines(done.stdout)}")
         fresh.rename(self._cluster)
-        _sync_directory(self.data_dir)
+        home.sync_directory(self.data_dir)
 
     def _socket_directory(self) -> Path:
         return self._socket_dir or home.socket_directory(self.data_dir)
@@ -328,11 +328,3 @@ def _check_name(database: str) -> None:
     if _NAME.fullmatch(database) is None:
         rule = "must be lower-case letters, digits and _, at most 63, no digit first"
         raise InvalidInput(field="database", rule=rule, found=database)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

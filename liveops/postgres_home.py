@@ -1,7 +1,8 @@
 """The directory an embedded PostgreSQL lives in: its locks, its files, and when they are refused.
 
 It holds `cluster/` (PostgreSQL's own files), `socket/`, `pgpass` (the generated password),
-`server.log` with the previous run's `server.log.1`, and two lock files. `owner.lock` is held by the
+`server.log` with the previous run's `server.log.1`, what an upgrade of the server left
+(`liveops/postgres_upgrade.py`), and two lock files. `owner.lock` is held by the
 process that started the server; `server.lock` is inherited by every process of the server, so that
 holding it proves that none is left, whatever was killed and in which order.
 """
@@ -27,8 +28,10 @@ Major = Literal[16, 18]
 
 PORT = 5432  # only names the socket file: the server listens on no network address
 SUPERUSER = "liveops"
+VERIFIED = "cluster.verified"  # an upgraded cluster that holds every row, not in its place yet
 
 _INSTALLS: dict[Major, str] = {16: "pginstall", 18: "pginstall18"}
+PACKAGED = tuple(_INSTALLS)  # oldest first
 _SOCKET_PATH_BYTES_MAX = 107  # of sun_path in <sys/un.h>, less its final zero
 _FREE_BYTES_MIN = 200 * 10**6
 _POLL_SECONDS = 0.02
@@ -212,6 +215,28 @@ def check_major(cluster: Path, *, wanted: Major) -> None:
             f"converted silently: run `liveops db upgrade-server`, or start it with version "
             f"{found}, export with pg_dump and import into an empty directory"
         )
+
+
+def finish_upgrade(data_dir: Path) -> bool:
+    """Move a verified cluster into its place, and say so, where an upgrade was killed before that.
+
+    Without it the next start would find no cluster and make an empty one. The caller is the owner.
+    """
+    cluster, verified = data_dir / "cluster", data_dir / VERIFIED
+    if cluster.exists() or not verified.exists():
+        return False
+    verified.rename(cluster)
+    sync_directory(data_dir)
+    return True
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def clear_stale_pid_file(cluster: Path, *, data_dir: Path) -> None:

@@ -18,17 +18,17 @@ LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class Gatekeeper:
-    """Refuses requests without the key; without a key, those for another host's name.
+    """Refuses requests without the key; without a key, those of another host.
 
-    The second keeps a web page from reaching a keyless service through a name that its owner
-    lets point at this machine (DNS rebinding).
+    The second keeps web pages away from a keyless service: those that reach it through a name
+    which its owner lets point at this machine (DNS rebinding), and those that let a visitor's
+    browser send it a request (the `Origin` header tells).
     """
 
     def __init__(self, app: ASGIApp, *, key: SecretStr | None) -> None:
         """Guard `app` with `key`; None or an empty one asks for none."""
         self._app = app
-        secret = "" if key is None else key.get_secret_value()
-        self._expected = f"Bearer {secret}".encode() if secret else None
+        self._key = b"" if key is None else key.get_secret_value().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it before anything of it is read."""
@@ -36,22 +36,21 @@ class Gatekeeper:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if self._expected is None:
-            if _host_name(headers.get("host", "")) in LOOPBACK_NAMES:
-                await self._app(scope, receive, send)
-                return
+        if not self._key and not _comes_from_here(headers):
             answer = refusal(403, "without an API key the service answers to loopback names only")
+        elif self._key and not self._is_bearer(headers.get("authorization", "")):
+            challenge = {"WWW-Authenticate": "Bearer"}
+            answer = refusal(401, "send the header Authorization: Bearer KEY", headers=challenge)
         else:
-            given = headers.get("authorization", "").encode("latin-1")
-            if hmac.compare_digest(given, self._expected):
-                await self._app(scope, receive, send)
-                return
-            answer = refusal(
-                401,
-                "send the header Authorization: Bearer KEY",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            await self._app(scope, receive, send)
+            return
         await answer(scope, receive, send)
+
+    def _is_bearer(self, authorization: str) -> bool:
+        scheme, _, given = authorization.partition(" ")
+        # In constant time: how long a comparison takes must not tell how much of a guess is right.
+        is_key = hmac.compare_digest(given.encode("latin-1"), self._key)
+        return is_key and scheme.lower() == "bearer"
 
 
 def has_key(key: SecretStr | None) -> bool:
@@ -63,6 +62,13 @@ def has_key(key: SecretStr | None) -> bool:
     return key is not None and bool(key.get_secret_value())
 
 
-def _host_name(host: str) -> str:
+def _comes_from_here(headers: Headers) -> bool:
+    origin = headers.get("origin")
+    if origin is not None and not _is_loopback_name(origin.partition("://")[2]):
+        return False
+    return _is_loopback_name(headers.get("host", ""))
+
+
+def _is_loopback_name(host: str) -> bool:
     name, _, port = host.rpartition(":")
-    return (name if port.isdigit() and name else host).lower()
+    return (name if port.isdigit() else host).lower() in LOOPBACK_NAMES

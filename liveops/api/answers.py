@@ -277,6 +277,11 @@ class ArmReportAnswer(ArmAnswer):
     win_rate: float | None
     trade_sharpe: StatedAnswer
     sqn: StatedAnswer
+    days: int = Field(description="UTC days from the first trade's to the newest's.")
+    losing_days: int
+    sharpe_daily: StatedAnswer
+    sortino_daily: StatedAnswer
+    calmar_daily: StatedAnswer
     losing_streak: int
     losing_streak_max: int
     drawdown_percent: float

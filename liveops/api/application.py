@@ -37,7 +37,7 @@ _DESCRIBED_HERE: tuple[type[BaseModel], ...] = (
 
 
 def create_api(app: App) -> FastAPI:
-    """Return the HTTP interface of `app`: DESIGN §10, with its description at /docs.
+    """Return the HTTP interface of `app`: DESIGN §10, described at /openapi.json.
 
     Handlers run in threads, one use case each, and take the time from `app.clock` only.
     """
@@ -46,6 +46,8 @@ def create_api(app: App) -> FastAPI:
         version=__version__,
         description="Routes trading decisions between a champion and its challengers.",
         redirect_slashes=False,
+        docs_url=None,  # the page would fetch its scripts from the internet
+        redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
     api.state.app = app

@@ -82,7 +82,18 @@ Instant = Annotated[
 ]
 Id = Annotated[UUID, PlainValidator(_uuid), WithJsonSchema({"type": "string", "format": "uuid"})]
 Json = Annotated[Any, AfterValidator(plain)]
-Reference = Annotated[str, Field(description="A policy: full name, full sha or unique prefix.")]
+
+
+def _text(pattern: str, description: str) -> Any:
+    # Told, not enforced, here: the core holds values to these rules, and says them in words.
+    return Field(description=description, json_schema_extra={"pattern": pattern})
+
+
+Currency = Annotated[str, _text("^[A-Z0-9]{2,10}$", "Such as USD.")]
+Name = Annotated[str, _text("^[a-z0-9][a-z0-9_.-]{0,62}$", "Lower-case words.")]
+Reference = Annotated[
+    str, _text("^[a-z0-9][a-z0-9_.-]{0,63}$", "A policy: full name, full sha or unique prefix.")
+]
 
 
 class Body(BaseModel):
@@ -94,24 +105,24 @@ class Body(BaseModel):
 class NewPolicy(Body):
     """A policy to register; it never changes afterwards."""
 
-    name: str = Field(examples=["reinforcement_20250707_154526_eee02a74"])
+    name: Name
     kind: Annotated[PolicyKind, Field(strict=False)]
-    sha: str = Field(description="Content hash: 8 to 64 lower-case hexadecimal digits.")
+    sha: str = _text("^[0-9a-f]{8,64}$", "Hash of the policy's content.")
     data_cutoff: Instant | None = Field(
         default=None, description="The newest data the policy was made from."
     )
-    parent: str | None = Field(default=None, description="Name of the policy it was made from.")
+    parent: Name | None = Field(default=None, description="The policy it was made from.")
     metadata: dict[str, Json] = {}
 
 
 class NewExperiment(Body):
     """An experiment to open; what is left out comes from the settings."""
 
-    name: str
+    name: Name
     champion: Reference
     challengers: list[Reference] = Field(default=[], description="They join live.")
     capital: Money = Field(description="Money behind the order flow, in `currency`.")
-    currency: str | None = None
+    currency: Currency | None = None
     equity_fraction: Ratio | None = Field(
         default=None, description="Nominal share of equity of one trade, above 0 and at most 1."
     )
@@ -130,8 +141,8 @@ class NewArm(Body):
 class NewAssignment(Body):
     """An opportunity that asks for its arm."""
 
-    unit_id: str = Field(description="Key of the opportunity; the same key has the same answer.")
-    instrument: str = Field(examples=["BTCUSDT"])
+    unit_id: str = _text("^[!-~]{1,128}$", "Key of the opportunity; the same key, the same answer.")
+    instrument: str = _text("^[A-Za-z0-9][A-Za-z0-9_./:-]{0,31}$", "Such as BTCUSDT.")
     context: Json = None
     proposed_actions: Json = None
     position: Id | None = Field(

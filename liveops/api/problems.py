@@ -11,7 +11,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import TimeoutError as PoolExhausted
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -147,7 +146,6 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(BanditError, _on_error)
     api.add_exception_handler(RequestValidationError, _on_parameter)
     api.add_exception_handler(HTTPException, _on_refusal)
-    api.add_exception_handler(PoolExhausted, _on_crowd)
     api.add_exception_handler(Exception, _on_fault)
 
 
@@ -211,10 +209,6 @@ def _methods(request: Request) -> str:
         return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
     return ", ".join(method for method in ("GET", "POST") if is_served(method))
-
-
-async def _on_crowd(request: Request, _: Exception) -> JSONResponse:
-    return await _on_error(request, LedgerUnavailable("every connection to the ledger is busy"))
 
 
 async def _on_fault(_: Request, __: Exception) -> JSONResponse:

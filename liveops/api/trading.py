@@ -90,7 +90,8 @@ _BATCH_SCHEMA: dict[str, Any] = {
             JSON: {
                 "schema": {
                     "type": "array",
-                    "items": {"$ref": "#/components/schemas/NewOutcome"},
+                    # Anything else is lawful too: it fails alone, and the answer says so.
+                    "items": {"anyOf": [{"$ref": "#/components/schemas/NewOutcome"}, {}]},
                     "minItems": 1,
                     "maxItems": BATCH_MAX,
                 }

@@ -162,7 +162,7 @@ def _drive(app: App, plan: Plan, *, out: Console, progress: Console) -> None:
 
 
 def _print_ways_on(out: Console, url: str, experiment: str) -> None:
-    out.print(f"API         {url}/docs")
+    out.print(f"API         {url}/openapi.json")
     out.print(f"decisions   {url}/v1/experiments/{experiment}/decisions")
     out.print(f"report      {url}/v1/experiments/{experiment}/report")
     out.print(f"metrics     {url}/metrics")

@@ -9,7 +9,7 @@ import typer
 
 from liveops.commands.options import AsJson, ConfigFile, Demo, print_json, settings_from
 
-database_commands = typer.Typer(help="The ledger's schema.", no_args_is_help=True)
+database_commands = typer.Typer(help="The ledger's schema and server.", no_args_is_help=True)
 configuration_commands = typer.Typer(help="The configuration.", no_args_is_help=True)
 
 
@@ -91,6 +91,34 @@ def status(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = Non
         raise typer.Exit(1)
 
 
+@database_commands.command("upgrade-server")
+def upgrade_server(config: ConfigFile = None) -> None:
+    """Bring the embedded server to the newest packaged PostgreSQL; again changes nothing.
+
+    Stop everything that uses it first. Every database is exported, imported and compared beside
+    the old files, which are then kept under another name; settings changed by hand in
+    postgresql.conf or pg_hba.conf stay with them. A run that was killed is simply run again.
+    """
+    from bandit.core.errors import InvalidInput
+    from liveops import postgres_upgrade
+    from liveops.wiring import state_home
+
+    settings = settings_from(config)
+    if settings.database.url is not None:
+        rule = "must not be set: a server of your own is upgraded with its own tools"
+        raise InvalidInput(field="database.url", rule=rule, found="an address")
+    data_dir = state_home(settings) / "postgres"
+    report = postgres_upgrade.upgrade_server(data_dir, say=_say)
+    if report.after is None:
+        sys.stdout.write("nothing to do: no server was started here yet\n")
+    elif report.before == report.after:
+        sys.stdout.write(f"nothing to do: the server is PostgreSQL {report.after}\n")
+    else:
+        sys.stdout.write(f"the server is PostgreSQL {report.after}, was {report.before}\n")
+    for kept in report.kept:
+        sys.stdout.write(f"the old files are in {kept}; delete them when all is well\n")
+
+
 @configuration_commands.command("show")
 def show(as_json: AsJson = False, config: ConfigFile = None) -> None:
     """Print every setting, where it came from, and which are not in force yet."""
@@ -113,3 +141,7 @@ def show(as_json: AsJson = False, config: ConfigFile = None) -> None:
     Console().print(table)
     for warning in loaded.warnings:
         sys.stderr.write(f"warning: {warning}\n")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

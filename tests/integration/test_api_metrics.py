@@ -1,0 +1,200 @@
+"""What Prometheus sees at /metrics."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+from collections import Counter
+from datetime import timedelta
+
+import httpx
+import pytest
+from api_service import service
+from ledger import NOON, feed, open_btc
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+from sqlalchemy import Engine
+
+from alerts.catalogue import CATALOGUE
+from bandit.core.lifecycle import ArmVerb
+from bandit.core.model import PolicyName
+from bandit.core.reading import ChecklistRule, Rules
+from bandit.service import experiments
+from bandit.storage.engine import connect
+from liveops.clock import VirtualClock
+from liveops.metrics import FRESH
+
+CHALLENGER = "reinforcement_20250707_154526_eee02a74"
+PLACE = {"experiment": "btc", "policy": CHALLENGER, "role": "challenger"}
+
+
+def scraped(client: httpx.Client) -> list[Sample]:
+    response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return [s for family in text_string_to_metric_families(response.text) for s in family.samples]
+
+
+def value(samples: list[Sample], name: str, **labels: str) -> float:
+    (found,) = [s.value for s in samples if s.name == name and s.labels == labels]
+    return found
+
+
+def test_the_challengers_numbers_stand_under_both_names(engine: Engine) -> None:
+    open_btc(engine)
+    # 20 wins of 3 % and 10 losses of 2 %, one loss last: factor 60 / 20, equity fraction 0.1.
+    now = feed(engine, CHALLENGER, ["0.03"] * 20 + ["-0.02"] * 10)
+    now = feed(engine, "prod", ["0.02", "-0.01"] * 20, now=now, prefix="p")
+    with service(engine, clock=VirtualClock(now)) as client:
+        seen = scraped(client)
+
+    assert value(seen, "liveops_up") == 1
+    assert value(seen, "liveops_allocation_version", experiment="btc") == 1
+    assert value(seen, "liveops_experiment_epoch", experiment="btc") == 1
+    assert value(seen, "liveops_arm_traffic_ratio", **PLACE) == 0.1
+    assert value(seen, "traffic_allocation", **PLACE) == 0.1
+    for window in ("30", "150", "all"):
+        factor = value(seen, "liveops_arm_profit_factor", **PLACE, window=window)
+        assert factor == pytest.approx(3.0)
+        # The curve rises to 1.06 and falls by 0.02.
+        drawdown = value(seen, "liveops_arm_drawdown_ratio", **PLACE, window=window)
+        assert drawdown == pytest.approx(0.02 / 1.06)
+    assert value(seen, "pf_challenger_30", **PLACE) == pytest.approx(3.0)
+    assert value(seen, "pf_150", **PLACE) == pytest.approx(3.0)
+    assert value(seen, "dd_challenger_pct", **PLACE) == pytest.approx(2 / 1.06)
+    assert value(seen, "dd_150", **PLACE) == pytest.approx(2 / 1.06)
+    assert value(seen, "pf_prod", **PLACE) == pytest.approx(2.0)
+    assert value(seen, "liveops_arm_champion_profit_factor", **PLACE) == pytest.approx(2.0)
+    assert value(seen, "liveops_arm_win_ratio", **PLACE) == pytest.approx(2 / 3)
+    assert value(seen, "liveops_arm_losing_streak", **PLACE) == 10
+    assert value(seen, "liveops_arm_pnl", **PLACE) == pytest.approx(400.0)
+
+    counted = {"experiment": "btc", "policy": CHALLENGER}
+    assert value(seen, "liveops_arm_trades_total", **counted) == 30
+    assert value(seen, "liveops_arm_losses_total", **counted) == 10
+    statuses = {
+        s.labels["status"]: s.value
+        for s in seen
+        if s.name == "liveops_arm_status" and s.labels["policy"] == CHALLENGER
+    }
+    assert statuses == {"active": 1, "throttled": 0, "halted": 0, "retired": 0}
+
+
+def test_the_champion_has_no_challengers_numbers(engine: Engine) -> None:
+    open_btc(engine)
+    now = feed(engine, "prod", ["0.02", "-0.01"])
+    with service(engine, clock=VirtualClock(now)) as client:
+        names = {s.name for s in scraped(client) if s.labels.get("policy") == "prod"}
+    assert "pf_150" in names
+    assert not names & {"pf_challenger_30", "dd_challenger_pct", "pf_prod"}
+
+
+def test_exactly_the_catalogue_is_exposed(engine: Engine) -> None:
+    open_btc(engine)
+    now = feed(engine, CHALLENGER, ["0.02", "-0.01"])
+    now = feed(engine, "prod", ["0.02", "-0.01"], now=now, prefix="p")
+    with service(engine, clock=VirtualClock(now)) as client:
+        samples = scraped(client)
+        families = list(text_string_to_metric_families(client.get("/metrics").text))
+    documented = {m.name: set(m.labels) for m in CATALOGUE}
+    documented |= {a.name: {"experiment", "policy", "role"} for m in CATALOGUE for a in m.aliases}
+    assert {s.name: set(s.labels) for s in samples} == documented
+    kinds = {m.name.removesuffix("_total"): m.kind.value for m in CATALOGUE}
+    assert {f.name: f.type for f in families if f.name in kinds} == kinds
+    helps = {m.name.removesuffix("_total"): m.help for m in CATALOGUE}
+    assert {f.name: f.documentation for f in families if f.name in helps} == helps
+
+
+def test_an_unknown_value_is_an_absent_series(engine: Engine) -> None:
+    open_btc(engine)
+    with service(engine) as client:
+        fresh = {s.name for s in scraped(client)}
+    assert not fresh & {"pf_challenger_30", "pf_150", "pf_prod", "liveops_arm_win_ratio"}
+
+    now = feed(engine, CHALLENGER, ["0.02"] * 3)
+    with service(engine, clock=VirtualClock(now)) as client:
+        winning = scraped(client)
+    names = {s.name for s in winning}
+    assert not names & {"pf_challenger_30", "pf_150", "liveops_arm_profit_factor"}
+    assert "liveops_arm_win_ratio" in names
+    assert all(math.isfinite(s.value) for s in winning)
+
+
+def test_a_retired_policy_disappears(engine: Engine) -> None:
+    open_btc(engine)
+    experiments.change_arm(
+        engine,
+        name="btc",
+        policy=PolicyName(CHALLENGER),
+        verb=ArmVerb.RETIRE,
+        reason="old",
+        now=NOON,
+        actor="test",
+    )
+    with service(engine) as client:
+        assert {s.labels.get("policy") for s in scraped(client)} == {None, "prod"}
+
+
+def test_no_policy_has_more_than_forty_series(engine: Engine) -> None:
+    open_btc(engine)
+    now = feed(engine, CHALLENGER, ["0.02", "-0.01"])
+    now = feed(engine, "prod", ["0.02", "-0.01"], now=now, prefix="p")
+    with service(engine, clock=VirtualClock(now)) as client:
+        series = Counter(s.labels["policy"] for s in scraped(client) if "policy" in s.labels)
+    assert series.keys() == {"prod", CHALLENGER}
+    assert max(series.values()) <= 40
+
+
+def test_equal_windows_are_one_series(engine: Engine) -> None:
+    open_btc(engine, rules=Rules(checklist=ChecklistRule(window=50, long_window=50)))
+    now = feed(engine, CHALLENGER, ["0.02", "-0.01"])
+    with service(engine, clock=VirtualClock(now)) as client:
+        windows = [
+            s.labels["window"] for s in scraped(client) if s.name == "liveops_arm_profit_factor"
+        ]
+    assert windows == ["50", "all"]
+
+
+def test_scrapes_within_two_seconds_share_one_reading(engine: Engine) -> None:
+    clock = VirtualClock(NOON)
+    with service(engine, clock=clock) as client:
+        assert len(scraped(client)) == 1
+        open_btc(engine)
+        clock.advance_to(NOON + FRESH - timedelta(microseconds=1))
+        assert len(scraped(client)) == 1
+        clock.advance_to(NOON + FRESH)
+        assert len(scraped(client)) > 1
+
+
+def test_a_ledger_that_is_away_is_a_zero_and_nothing_else() -> None:
+    with service(connect("postgresql+psycopg://nobody@127.0.0.1:1/nothing")) as client:
+        seen = scraped(client)
+    assert [(s.name, s.value) for s in seen] == [("liveops_up", 0.0)]
+
+
+def test_openmetrics_is_spoken_to_those_who_ask(engine: Engine) -> None:
+    open_btc(engine)
+    now = feed(engine, CHALLENGER, ["0.02", "-0.01"])
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    with service(engine, clock=VirtualClock(now)) as client:
+        response = httpx.get(client.base_url.join("/metrics"), headers=accept)
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    assert "liveops_arm_trades" in {f.name for f in parse_openmetrics(response.text)}
+
+
+@pytest.mark.real_part
+def test_promtool_finds_nothing_to_complain_about(engine: Engine) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not on PATH (Debian package prometheus)")
+    open_btc(engine)
+    now = feed(engine, CHALLENGER, ["0.02", "-0.01"])
+    with service(engine, clock=VirtualClock(now)) as client:
+        text = client.get("/metrics").text
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")

@@ -1,0 +1,139 @@
+"""The service is what docs/http.md and its OpenAPI document say it is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from api_service import documented, service
+from ledger import NOON, assign, open_btc
+from sqlalchemy import Engine
+
+from bandit.core.errors import InvalidInput
+from bandit.core.model import (
+    Experiment,
+    PolicyName,
+    checked_instrument,
+    checked_name,
+    checked_sha,
+    checked_unit,
+)
+from liveops.api.problems import KINDS
+from liveops.clock import VirtualClock
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
+KEY = "fuzz"
+
+
+def test_the_examples_of_the_page_work_in_their_order(engine: Engine) -> None:
+    examples = re.findall(r"```http\n(\w+) (\S+) → (\d+)\n(.*?)```", PAGE, re.DOTALL)
+    assert len(examples) == 8
+    clock, last = VirtualClock(NOON), ""
+    with service(engine, clock=clock) as client:
+        for method, path, status, body in examples:
+            response = client.request(
+                method,
+                path,
+                content=body.replace("ASSIGNMENT_ID", last),
+                headers={"Content-Type": "application/json"},
+            )
+            assert response.status_code == int(status), response.text
+            last = response.json().get("assignment_id", last)
+
+
+def test_every_route_is_on_the_page_and_no_other() -> None:
+    on_page = set(re.findall(r"^\| `((?:GET|POST) \S+)` \|", PAGE, re.MULTILINE))
+    served = {
+        f"{method.upper()} {path}"
+        for path, routes in documented(with_key=False)["paths"].items()
+        for method in routes
+    }
+    assert on_page == served
+
+
+def test_every_problem_is_on_the_page_with_its_status() -> None:
+    on_page = set(re.findall(r"^\| `(\w+)` \| (\d+) \|", PAGE, re.MULTILINE))
+    assert on_page == {(kind.code, str(kind.status)) for kind in KINDS}
+
+
+def test_operations_have_names_of_their_own() -> None:
+    paths = documented(with_key=True)["paths"]
+    names = [route["operationId"] for routes in paths.values() for route in routes.values()]
+    assert len(names) == len(set(names))
+    assert {"register_policy", "halt_arm", "assign", "record_batch"} <= set(names)
+
+
+def test_only_probes_are_documented_as_open() -> None:
+    paths = documented(with_key=True)["paths"]
+    open_paths = {p for p, routes in paths.items() for r in routes.values() if "security" not in r}
+    assert open_paths == {"/ping", "/health", "/ready"}
+
+
+def _checked_currency(value: str) -> None:
+    Experiment(
+        name="btc",
+        champion=PolicyName("prod"),
+        capital=Decimal(1),
+        currency=value,
+        equity_fraction=0.1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "check"),
+    [
+        ("NewPolicy", "name", checked_name),
+        ("NewPolicy", "sha", checked_sha),
+        ("NewExperiment", "name", checked_name),
+        ("NewExperiment", "currency", _checked_currency),
+        ("NewAssignment", "unit_id", checked_unit),
+        ("NewAssignment", "instrument", checked_instrument),
+    ],
+)
+def test_documented_patterns_are_the_cores_rules(
+    model: str, field: str, check: Callable[[str], object]
+) -> None:
+    schema = documented(with_key=False)["components"]["schemas"][model]["properties"][field]
+    pattern = schema.get("pattern") or schema["anyOf"][0]["pattern"]
+    samples = ["", "a", "A", "0", "~", "-a", "a-", "é", " ", "a b", "abcdef01", "ABC", "a/b", "U:D"]
+    samples += [character * n for character in "aA0!" for n in (2, 10, 11, 32, 33, 63, 64, 65, 129)]
+    for sample in samples:
+        try:
+            check(sample)
+            lawful = True
+        except InvalidInput:
+            lawful = False
+        assert (re.search(pattern, sample) is not None) == lawful, sample
+
+
+def test_fuzzing_finds_no_fault(engine: Engine, tmp_path: Path) -> None:
+    open_btc(engine)
+    assign(engine, ["u1", "u2"])
+    # Names that exist, so that most requests get past the address.
+    (tmp_path / "schemathesis.toml").write_text(
+        '[parameters]\nexperiment = "btc"\npolicy = "eee02a74"\n'
+    )
+    with service(engine, key=KEY) as client:
+        fuzzed = subprocess.run(
+            [
+                *(sys.executable, "-m", "schemathesis.cli", "run"),
+                str(client.base_url.join("/openapi.json")),
+                *("--header", f"Authorization: Bearer {KEY}"),
+                *("--phases", "examples,coverage,fuzzing", "--max-examples", "3", "--seed", "1"),
+                # A schema cannot say that a trade opens before it closes, or that capital exceeds
+                # 0: lawful JSON may be refused, so only the opposite is checked.
+                *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),
+                *("--no-shrink", "--request-timeout", "10", "--no-color"),
+            ],
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+    assert fuzzed.returncode == 0, fuzzed.stdout + fuzzed.stderr
+    assert "Tested: 22" in fuzzed.stdout

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from alerts.catalogue import ARM, CATALOGUE, MetricKind, render_page
+
+SEED_NAMES = {
+    "pf_challenger_30",
+    "dd_challenger_pct",
+    "pf_150",
+    "pf_prod",
+    "dd_150",
+    "traffic_allocation",
+}
+
+
+def test_every_name_stands_once() -> None:
+    names = [m.name for m in CATALOGUE] + [a.name for m in CATALOGUE for a in m.aliases]
+    assert len(names) == len(set(names))
+
+
+def test_the_names_of_the_documents_are_there() -> None:
+    assert {alias.name for metric in CATALOGUE for alias in metric.aliases} == SEED_NAMES
+
+
+def test_names_follow_prometheus() -> None:
+    for metric in CATALOGUE:
+        assert re.fullmatch(r"liveops_[a-z]+(_[a-z]+)*", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind is MetricKind.COUNTER)
+        # Base units only: percentages and milliseconds belong to no name of ours.
+        assert not re.search(r"_(percent|pct|ms|millis|minutes)(_|$)", metric.name)
+        assert metric.unit != "ratio" or metric.name.endswith(("_ratio", "_profit_factor"))
+
+
+def test_every_metric_says_what_it_means_and_when_it_is_absent() -> None:
+    for metric in CATALOGUE:
+        assert metric.help.endswith(".")
+        assert metric.absent
+        assert not metric.aliases or metric.labels[:3] == ARM
+
+
+def test_the_page_is_a_fresh_render() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+    assert page.read_text(encoding="utf-8") == render_page()
