@@ -182,7 +182,7 @@ def _upgrade(data_dir: Path, before: Major, say: Callable[[str], None]) -> None:
         old = _dump(data_dir / "upgrade", before, say)
         new = _restore(data_dir / "upgrade", say)
         require_same_rows(old, new)
-        say(f"{len(old)} tables hold the same {sum(old.values())} rows in both")
+        say(f"the same in both: {len(old)} tables, {sum(old.values())} rows")
         _exchange(data_dir, kept, say)
         say("removing the dumps")
     except psycopg.Error as error:

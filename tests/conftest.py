@@ -13,6 +13,25 @@ from sqlalchemy import Engine
 
 from bandit.storage.engine import connect
 from liveops.embedded_postgres import EmbeddedPostgres
+from liveops.postgres_home import PACKAGED
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests of the ledger run on each packaged PostgreSQL."""
+    parser.addoption(
+        "--postgres-major",
+        type=int,
+        choices=PACKAGED,
+        default=max(PACKAGED),
+        help="major version of the server that holds the ledgers of tests",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whatever uses a ledger as a storage test, so that no list of files goes stale."""
+    for item in items:
+        if "postgres_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.storage)
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +42,7 @@ def postgres_server(
     folder = tmp_path_factory.getbasetemp()
     if hasattr(request.config, "workerinput"):
         folder = folder.parent
-    with session_server(folder) as server:
+    with session_server(folder, major=request.config.getoption("--postgres-major")) as server:
         yield server
 
 

@@ -17,11 +17,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import psycopg
 
 from bandit.storage.migrate import upgrade
 from liveops.embedded_postgres import EmbeddedPostgres
+from liveops.postgres_home import Major
 
 ROOT = Path(__file__).resolve().parents[1]
 MIGRATED = "migrated"
@@ -50,7 +52,7 @@ class PostgresServer:
 
 
 @contextmanager
-def session_server(folder: Path) -> Iterator[PostgresServer]:
+def session_server(folder: Path, *, major: Major = 18) -> Iterator[PostgresServer]:
     """Use the server of the session whose folder this is; start it where there is none."""
     keeper = None
     try:
@@ -59,7 +61,7 @@ def session_server(folder: Path) -> Iterator[PostgresServer]:
                 fcntl.flock(start, fcntl.LOCK_EX)
                 fcntl.flock(users, fcntl.LOCK_SH)  # waits for a keeper that is clearing up
                 if not (folder / "data_dir").exists():
-                    keeper = _start_keeper(folder)
+                    keeper = _start_keeper(folder, major)
             data_dir = Path((folder / "data_dir").read_text())
             yield PostgresServer(EmbeddedPostgres(data_dir=data_dir, durable=False))
     finally:
@@ -67,10 +69,10 @@ def session_server(folder: Path) -> Iterator[PostgresServer]:
             keeper.communicate()  # until the other users have left and the server is gone
 
 
-def _start_keeper(folder: Path) -> subprocess.Popen[bytes]:
+def _start_keeper(folder: Path, major: Major) -> subprocess.Popen[bytes]:
     with (folder / "keeper.log").open("wb") as log:
         keeper = subprocess.Popen(
-            [sys.executable, "-m", "tests.postgres_server", str(folder)],
+            [sys.executable, "-m", "tests.postgres_server", str(folder), str(major)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -84,11 +86,12 @@ def _start_keeper(folder: Path) -> subprocess.Popen[bytes]:
     return keeper
 
 
-def _keep(folder: Path) -> None:
-    place = tempfile.mkdtemp(prefix="liveops-tests-", dir=_roomy_shared_memory())
+def _keep(folder: Path, major: Major) -> None:
+    place = tempfile.mkdtemp(prefix="liveops-tests-", dir=roomy_shared_memory())
     Path(place).chmod(0o711)  # root's server may have to run as nobody
     try:
-        with EmbeddedPostgres(data_dir=Path(place, "postgres"), durable=False) as server:
+        data_dir = Path(place, "postgres")
+        with EmbeddedPostgres(data_dir=data_dir, durable=False, major=major) as server:
             server.create_database(MIGRATED)
             upgrade(server.url(MIGRATED))
             (folder / "data_dir").write_text(str(server.data_dir))
@@ -101,7 +104,8 @@ def _keep(folder: Path) -> None:
         shutil.rmtree(place)
 
 
-def _roomy_shared_memory() -> Path | None:
+def roomy_shared_memory() -> Path | None:
+    """Where files cost no disk, or None for the usual temporary folder."""
     if not os.access(_SHARED_MEMORY, os.W_OK):
         return None
     roomy = shutil.disk_usage(_SHARED_MEMORY).free >= _SHARED_MEMORY_BYTES_MIN
@@ -109,4 +113,4 @@ def _roomy_shared_memory() -> Path | None:
 
 
 if __name__ == "__main__":
-    _keep(Path(sys.argv[1]))
+    _keep(Path(sys.argv[1]), cast(Major, int(sys.argv[2])))

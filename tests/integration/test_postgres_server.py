@@ -30,6 +30,13 @@ def test_a_database_for_tests_has_the_newest_schema(database_url: str) -> None:
     assert current(database_url) == head()
 
 
+def test_the_server_is_the_one_that_was_asked_for(
+    database_url: str, pytestconfig: pytest.Config
+) -> None:
+    major = pytestconfig.getoption("--postgres-major")
+    assert str(scalar(database_url, "SHOW server_version")).startswith(f"{major}.")
+
+
 def test_a_database_can_be_had_without_any_schema(postgres_server: PostgresServer) -> None:
     with postgres_server.database(template="template0") as url:
         assert current(url) is None
