@@ -49,6 +49,8 @@ $$;
 """
 
 # Simple enough to be updatable by itself: only traffic_allocation is a column of the table below.
+# A profit factor that is not a number, or rests on too few champion trades, is NULL: NULL never
+# matches.
 BANDIT_ARMS = """
 CREATE VIEW bandit_arms AS
 SELECT a.id,
@@ -56,8 +58,10 @@ SELECT a.id,
        a.policy_id,
        a.traffic_allocation,
        (SELECT s.pf_long FROM arm_statistics s WHERE s.arm_id = a.id) AS pf_150,
-       (SELECT CASE WHEN w.n_losses > 0 THEN (w.gain / w.loss)::double precision END
-          FROM champion_over_window(a.id) w) AS pf_prod,
+       (SELECT (w.gain / w.loss)::double precision
+          FROM champion_over_window(a.id) w, experiments e
+          WHERE e.id = a.experiment_id AND w.n_losses > 0
+            AND w.n >= (e.rules -> 'ramp' ->> 'min_trades')::bigint) AS pf_prod,
        (SELECT s.dd_long_percent FROM arm_statistics s WHERE s.arm_id = a.id) AS dd_150,
        (SELECT s.pf_short FROM arm_statistics s WHERE s.arm_id = a.id) AS pf_30,
        (SELECT s.dd_short_percent FROM arm_statistics s WHERE s.arm_id = a.id) AS dd_30,

@@ -109,6 +109,16 @@ def test_update_without_a_profit_factor_matches_no_arm(engine: Engine) -> None:
     assert traffic(engine) == {"prod": 900_000, CHALLENGER: 100_000}
 
 
+def test_too_few_champion_trades_are_no_comparison(engine: Engine) -> None:
+    open_btc(engine)
+    feed(engine, CHALLENGER, WINNING, prefix="c")
+    feed(engine, "prod", EVEN[:29], prefix="p")
+    with engine.begin() as connection:
+        assert connection.execute(text(SEED_UPDATE)).rowcount == 0
+        shown = connection.execute(text("SELECT pf_prod FROM bandit_arms WHERE pf_150 = 4.0"))
+        assert shown.scalar_one() is None
+
+
 @pytest.mark.parametrize(
     ("statement", "limit"),
     [
