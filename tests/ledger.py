@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
+from bandit.core.errors import BanditError
+from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import (
+    ArmMode,
+    ArmStatus,
     Assignment,
     Experiment,
     Policy,
@@ -21,11 +28,23 @@ from bandit.core.model import (
 )
 from bandit.core.outcomes import Outcome, trade
 from bandit.core.reading import Rules
-from bandit.service import experiments, policies, recording
+from bandit.service import experiments, policies, recording, scaling
 from bandit.service.assigning import Opportunity, Router
+from bandit.service.scaling import Night
 
+T = TypeVar("T")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+NIGHT = datetime(2026, 3, 3, 2, tzinfo=UTC)
 SALT = bytes(range(32))
+CHALLENGER = "reinforcement_20250707_154526_eee02a74"
+# Returns of trades at nominal size.
+BEST = ["0.002", "0.002", "-0.001"] * 10  # profit factor 4
+BETTER = ["0.002", "-0.001"] * 15  # profit factor 2
+EVEN = ["0.001", "-0.001"] * 15  # profit factor 1
+POOR = ["0.003", "-0.002"] * 15  # profit factor 1.5: under the checklist's 1.6
+FALLEN = ["0.1"] * 28 + ["-0.3", "-0.3"]  # from 1.28 down to 1.22 at a tenth: 4.7 percent
+
+LEDGER = ("experiments", "arms", "decisions", "allocations", "audit_log", "parameter_history")
 
 
 def register(engine: Engine, name: str, sha: str, *, now: datetime = NOON) -> PolicyName:
@@ -37,9 +56,7 @@ def register(engine: Engine, name: str, sha: str, *, now: datetime = NOON) -> Po
 def open_btc(
     engine: Engine,
     *,
-    challengers: Sequence[tuple[str, str]] = (
-        ("reinforcement_20250707_154526_eee02a74", "eee02a74"),
-    ),
+    challengers: Sequence[tuple[str, str]] = ((CHALLENGER, "eee02a74"),),
     profile: Profile = Profile.GUARDED,
     equity_fraction: float = 0.1,
     limits: Limits | None = None,
@@ -121,3 +138,88 @@ def feed(
         now=now + timedelta(minutes=len(results)),
     )
     return now + timedelta(minutes=len(results) + 1)
+
+
+def traffic(engine: Engine) -> dict[str, int]:
+    """Parts per million of every arm of `btc` that is not retired."""
+    return {p.policy: int(p.ppm) for p in experiments.load(engine, "btc").places}
+
+
+def count(engine: Engine, table: str) -> int:
+    """How many rows a table has."""
+    with engine.connect() as connection:
+        return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
+
+
+def together(*calls: Callable[[], T]) -> list[T | BanditError]:
+    """Start the calls at one moment, each in a thread; return what each returned or raised."""
+    barrier = threading.Barrier(len(calls))
+
+    def started(call: Callable[[], T]) -> T | BanditError:
+        barrier.wait(timeout=30)
+        try:
+            return call()
+        except BanditError as error:
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(started, calls))
+
+
+def sizes(engine: Engine) -> dict[str, int]:
+    """How many rows each table has that operators write."""
+    return {table: count(engine, table) for table in LEDGER}
+
+
+def arms(number: int) -> list[tuple[str, str]]:
+    """Names and hashes of that many challengers."""
+    return [(f"arm-{i:02}", f"{i:08x}") for i in range(number)]
+
+
+def change(
+    engine: Engine, verb: ArmVerb, policy: str = CHALLENGER, *, reason: str = "drill"
+) -> tuple[ArmStatus, bool]:
+    """Change an arm of `btc`; return its status, and whether something changed."""
+    arm, changed = experiments.change_arm(
+        engine,
+        name="btc",
+        policy=PolicyName(policy),
+        verb=verb,
+        reason=reason,
+        now=NOON,
+        actor="test",
+    )
+    return arm.place.status, changed
+
+
+def join(engine: Engine, policy: str, mode: ArmMode = ArmMode.LIVE) -> tuple[int, bool]:
+    """Let a policy join `btc`; return its parts per million, and whether it is new there."""
+    arm, joined = experiments.add_arm(
+        engine, name="btc", policy=PolicyName(policy), mode=mode, now=NOON, actor="test"
+    )
+    return arm.place.ppm, joined
+
+
+def wait_until_blocked(engine: Engine, future: Future[object]) -> None:
+    """Return once somebody waits for an advisory lock; fail if `future` ends before."""
+    statement = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    pause = threading.Event()
+    for _ in range(6000):
+        with engine.connect() as connection:
+            if connection.execute(statement).scalar_one() == 1:
+                return
+        assert not future.done(), future.result()
+        pause.wait(0.01)
+    raise AssertionError("nothing waits for the lock")
+
+
+def market(engine: Engine, champion: Sequence[str], **challengers: Sequence[str]) -> None:
+    """Give the champion and each arm (`arm_00` is `arm-00`) these results, minute by minute."""
+    feed(engine, "prod", champion, prefix="p")
+    for name, results in challengers.items():
+        feed(engine, name.replace("_", "-"), results, prefix=name)
+
+
+def scale(engine: Engine, *, now: datetime = NIGHT) -> Night:
+    """Let the night of `btc` be decided."""
+    return scaling.scale(engine, "btc", now=now, actor="test")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from bandit.core.errors import Conflict, InvalidInput, StaleEpoch
+from bandit.core.errors import Conflict, InvalidInput
 from bandit.core.model import (
     Allocation,
     ArmStatus,
@@ -27,7 +27,6 @@ from bandit.storage.assignments import AssignmentRow
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
 
-ATTEMPTS = 5
 BATCH_MAX = 1024
 
 
@@ -64,7 +63,8 @@ class Router:
     """Assigns units on the allocation in force, which it remembers between calls.
 
     The memory is only a guess: the insert checks its epoch, and a batch whose epoch has passed is
-    routed again as a whole (re-routing single rows would bias propensities).
+    routed again as a whole (re-routing single rows would bias propensities) on what is read behind
+    the gate.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -84,60 +84,52 @@ class Router:
         if not 1 <= len(opportunities) <= BATCH_MAX:
             rule = f"must be 1 to {BATCH_MAX} opportunities"
             raise InvalidInput(field="batch", rule=rule, found=len(opportunities))
-        for _ in range(ATTEMPTS):
-            table = self._tables.get(experiment) or self._load(experiment)
-            stored = self._attempt(table, opportunities, now=now)
-            if stored is not None:
-                return stored
-            self._tables.pop(experiment, None)  # another thread may have done it
-        raise StaleEpoch(f"experiment {experiment} changed {ATTEMPTS} times during one assignment")
-
-    def _load(self, experiment: str) -> _Table:
-        with snapshot(self._engine) as connection:
-            record = experiments.load(connection, experiment)
-            history = [made for made, _ in decisions.allocations(connection, experiment)]
-        table = _Table(
-            record=record,
-            allocation=history[-1],
-            partition=partition_of_history(made.ppm for made in history),
-            arms={arm.place.policy: arm for arm in record.arms},
-        )
-        self._tables[experiment] = table
-        return table
-
-    def _attempt(
-        self, table: _Table, opportunities: Sequence[Opportunity], *, now: datetime
-    ) -> list[Assignment] | None:
-        record = table.record
-        ids = [
-            assignment_id(record.salt, experiment=record.experiment.name, unit=o.unit_id)
-            for o in opportunities
-        ]
+        table = self._tables.get(experiment)
+        if table is None:
+            with snapshot(self._engine) as connection:
+                table = _read(connection, experiment)
         with transaction(self._engine) as connection:
             # A statement of its own: in one statement with the read it protects, the lock leaks.
-            locks.gate_shared(connection, record.id)
-            pairs = list(zip(ids, opportunities, strict=True))
-            # A retry is answered even when its position has closed since.
-            sticky = [key for key, o in pairs if o.position is not None]
-            before = assignments.by_ids(connection, sticky) if sticky else {}
-            kept = {
-                o.position: assignments.open_position_arm(connection, o.position)
-                for key, o in pairs
-                if o.position is not None and key not in before
-            }
-            if any(arm is not None and arm[2] not in table.arms for arm in kept.values()):
-                return None  # the arm joined after the table was remembered
-            # Of a unit that comes twice in one batch, the first stands.
-            new = {
-                key: self._row(table, key, o, kept.get(o.position) if o.position else None, now)
-                for key, o in reversed(pairs)
-                if key not in before
-            }
-            assignments.insert(connection, record.id, list(new.values()), epoch=record.epoch)
-            stored = assignments.by_ids(connection, ids)
-        if len(stored) < len(set(ids)):
-            return None
-        return [_agreed(stored[key], o) for key, o in pairs]
+            locks.gate_shared(connection, table.record.id)
+            stored = self._attempt(connection, table, opportunities, now=now)
+            if stored is None:
+                # Behind the gate nothing changes any more, so this table is the one in force.
+                table = _read(connection, experiment)
+                stored = self._attempt(connection, table, opportunities, now=now)
+        assert stored is not None
+        self._tables[experiment] = table
+        return [_agreed(found, o) for found, o in zip(stored, opportunities, strict=True)]
+
+    def _attempt(
+        self,
+        connection: Connection,
+        table: _Table,
+        opportunities: Sequence[Opportunity],
+        *,
+        now: datetime,
+    ) -> list[Assignment] | None:
+        record, name = table.record, table.record.experiment.name
+        ids = [assignment_id(record.salt, experiment=name, unit=o.unit_id) for o in opportunities]
+        pairs = list(zip(ids, opportunities, strict=True))
+        # A retry is answered even when its position has closed since.
+        sticky = [key for key, o in pairs if o.position is not None]
+        before = assignments.by_ids(connection, sticky) if sticky else {}
+        kept = {
+            o.position: assignments.open_position_arm(connection, o.position)
+            for key, o in pairs
+            if o.position is not None and key not in before
+        }
+        if any(arm and arm[0] == name and arm[2] not in table.arms for arm in kept.values()):
+            return None  # the arm joined after the table was remembered
+        # Of a unit that comes twice in one batch, the first stands.
+        new = {
+            key: self._row(table, key, o, kept.get(o.position) if o.position else None, now)
+            for key, o in reversed(pairs)
+            if key not in before
+        }
+        assignments.insert(connection, record.id, list(new.values()), epoch=record.epoch)
+        stored = assignments.by_ids(connection, ids)
+        return [stored[key] for key in ids] if len(stored) == len(set(ids)) else None
 
     def _row(
         self,
@@ -184,6 +176,17 @@ class Router:
             context=opportunity.context,
             proposed_actions=opportunity.proposed_actions,
         )
+
+
+def _read(connection: Connection, experiment: str) -> _Table:
+    record = experiments.load(connection, experiment)
+    history = [made for made, _ in decisions.allocations(connection, experiment)]
+    return _Table(
+        record=record,
+        allocation=history[-1],
+        partition=partition_of_history(made.ppm for made in history),
+        arms={arm.place.policy: arm for arm in record.arms},
+    )
 
 
 def _agreed(stored: Assignment, opportunity: Opportunity) -> Assignment:

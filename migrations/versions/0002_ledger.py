@@ -278,10 +278,10 @@ CREATE TABLE arm_days (
   n_trades    bigint NOT NULL CHECK (n_trades > 0),
   n_wins      bigint NOT NULL CHECK (n_wins >= 0),
   n_losses    bigint NOT NULL CHECK (n_losses >= 0 AND n_wins + n_losses <= n_trades),
-  pnl         numeric(34,8) NOT NULL,
-  fees        numeric(34,8) NOT NULL,
-  return_gain numeric(30,12) NOT NULL CHECK (return_gain >= 0),
-  return_loss numeric(30,12) NOT NULL CHECK (return_loss >= 0),
+  pnl         numeric(38,8) NOT NULL CHECK (pnl <> 'NaN'),
+  fees        numeric(38,8) NOT NULL CHECK (fees <> 'NaN'),
+  return_gain numeric(30,12) NOT NULL CHECK (return_gain >= 0 AND return_gain <> 'NaN'),
+  return_loss numeric(30,12) NOT NULL CHECK (return_loss >= 0 AND return_loss <> 'NaN'),
   PRIMARY KEY (arm_id, day, instrument)
 );
 

@@ -1,0 +1,1 @@
+"""Speed claims, each measured beside its yardstick in the same run (README.md)."""

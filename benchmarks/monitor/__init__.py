@@ -1,0 +1,1 @@
+"""Claims about the monitor's numbers."""

@@ -1,0 +1,167 @@
+"""What was written stays: no fact can be changed, deleted or truncated, and no version forged."""
+
+from __future__ import annotations
+
+import pytest
+from ledger import CHALLENGER, feed, open_btc
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
+
+# Each with a column that an UPDATE might be tempted to correct.
+FACTS = {
+    "policies": "metadata",
+    "decisions": "reason",
+    "allocations": "ppm",
+    "assignments": "propensity",
+    "outcomes": "pnl",
+    "audit_log": "details",
+    "parameter_history": "new_value",
+}
+
+
+@pytest.fixture
+def filled(engine: Engine) -> Engine:
+    open_btc(engine)
+    feed(engine, CHALLENGER, ["0.001", "-0.001"])
+    return engine
+
+
+def refused(engine: Engine, statement: str, message: str) -> None:
+    with pytest.raises(IntegrityError, match=message), engine.begin() as connection:
+        connection.execute(text(statement))
+
+
+@pytest.mark.parametrize("table", FACTS)
+def test_facts_are_neither_changed_nor_deleted_nor_truncated(filled: Engine, table: str) -> None:
+    with filled.connect() as connection:
+        assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() > 0
+    # Even a change to the same value: who may not write, may not write.
+    column = FACTS[table]
+    refused(filled, f"UPDATE {table} SET {column} = {column}", f"{table} is append-only: UPDATE")
+    refused(filled, f"DELETE FROM {table}", f"{table} is append-only: DELETE")
+    refused(filled, f"TRUNCATE {table} CASCADE", "is append-only: TRUNCATE")
+
+
+@pytest.mark.parametrize("table", ["experiments", "arms"])
+def test_what_facts_hang_on_cannot_be_truncated_away(filled: Engine, table: str) -> None:
+    refused(filled, f"TRUNCATE {table} CASCADE", "is append-only: TRUNCATE")
+    refused(filled, f"DELETE FROM {table}", "is append-only: DELETE")
+
+
+def test_views_of_the_documents_do_not_let_facts_be_changed(filled: Engine) -> None:
+    with pytest.raises(Exception, match="cannot update view"), filled.begin() as connection:
+        connection.execute(text("UPDATE trades SET pnl = 0"))
+    refused(filled, "DELETE FROM bandit_arms", "arms is append-only")
+
+
+def test_every_append_only_table_is_named_here(engine: Engine) -> None:
+    statement = text(
+        "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'append_only' ORDER BY 1"
+    )
+    with engine.connect() as connection:
+        assert list(connection.execute(statement).scalars()) == sorted(FACTS)
+
+
+# A version copied from the newest one; each test forges one column of it.
+FORGED = """
+WITH decision AS (
+  INSERT INTO decisions (experiment_id, kind, trading_day, decided_at, actor, reason, profile,
+                         strategy, code_version, inputs, inputs_digest, reasons)
+  SELECT experiment_id, 'ENTER', NULL, decided_at, actor, reason, profile, strategy, code_version,
+         inputs, inputs_digest, reasons FROM decisions LIMIT 1 RETURNING id)
+SELECT id FROM decision
+"""
+COLUMNS = {
+    "experiment_id": "experiment_id",
+    "version": "version + 1",
+    "epoch": "epoch + 1",
+    "decision_id": ":decision",
+    "policy_ids": "policy_ids",
+    "ppm": "ppm",
+    "champion_index": "champion_index",
+    "floor_ppm": "floor_ppm",
+    "created_at": "created_at",
+}
+
+
+def forge(engine: Engine, **changes: str) -> None:
+    chosen = COLUMNS | changes
+    statement = (
+        f"INSERT INTO allocations ({', '.join(chosen)})"
+        f" SELECT {', '.join(chosen.values())} FROM allocations LIMIT 1"
+    )
+    with engine.begin() as connection:
+        decision = connection.execute(text(FORGED)).scalar_one()
+        connection.execute(text(statement), {"decision": decision})
+
+
+def test_a_faithful_copy_is_a_lawful_version(engine: Engine) -> None:
+    open_btc(engine)
+    forge(engine)
+    # What the writer says of champion and floor is of no matter: the database finds them out.
+    forge(engine, version="version + 2", epoch="epoch + 2", champion_index="2", floor_ppm="0")
+    with engine.connect() as connection:
+        statement = text("SELECT champion_index, floor_ppm FROM allocations ORDER BY version")
+        assert [tuple(row) for row in connection.execute(statement)] == [(1, 400_000)] * 3
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "limit"),
+    [
+        ("version", "version", "limit version"),
+        ("version", "version + 2", "limit version"),
+        ("epoch", "epoch", "limit epoch"),
+        ("epoch", "epoch + 2", "limit epoch"),
+        ("policy_ids", "policy_ids[1:1]", "limit sum"),
+        ("policy_ids", "ARRAY[policy_ids[2], policy_ids[1]]", "limit arms"),
+        ("policy_ids", "ARRAY[policy_ids[1], policy_ids[1]]", "limit arms"),
+        ("ppm", "ARRAY[ppm[1] + 1, ppm[2]]", "limit sum"),
+        ("ppm", "ARRAY[ppm[1], NULL]", "limit sum"),
+        ("ppm", "ARRAY[ppm[1] + ppm[2]]", "limit sum"),
+        ("ppm", "'{}'", "limit sum"),
+        ("ppm", "ARRAY[ARRAY[ppm[1], ppm[2]]]", "limit sum"),
+        # The same parts under indexes that begin at 0 would shift the champion's floor.
+        ("ppm", "'[0:1]={900000,100000}'::integer[]", "limit sum"),
+        ("created_at", "'infinity'", "instant_check"),
+    ],
+)
+def test_forged_version_is_refused_by_name(
+    engine: Engine, column: str, value: str, limit: str
+) -> None:
+    open_btc(engine)
+    with pytest.raises(IntegrityError, match=limit):
+        forge(engine, **{column: value})
+
+
+def test_decision_makes_one_version_at_most(engine: Engine) -> None:
+    open_btc(engine)
+    with pytest.raises(IntegrityError, match="allocations_decision_id_key"):
+        forge(engine, decision_id="decision_id + 0 * :decision")
+
+
+def test_a_night_has_one_scaling_decision_at_most(engine: Engine) -> None:
+    open_btc(engine)
+    statement = FORGED.replace("'ENTER', NULL", "'HOLD', date '2026-03-01'")
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    refused(engine, statement, "once_a_night")
+    refused(engine, FORGED.replace("NULL", "date '2026-03-02'"), "night_decisions_have_a_day")
+
+
+def test_assignment_needs_a_version_of_its_own_experiment(filled: Engine) -> None:
+    with filled.connect() as connection:
+        columns = connection.execute(text("SELECT * FROM assignments LIMIT 0")).keys()
+    own = {name: name for name in columns} | {"id": "gen_random_uuid()", "unit_id": "'forged'"}
+    for forged in (
+        own | {"allocation_version": "99"},
+        own | {"propensity": "0"},
+        own | {"expires_at": "decided_at"},
+        own | {"id": "id"},
+        own | {"unit_id": "unit_id"},
+        own | {"position_id": "gen_random_uuid()"},
+    ):
+        refused(
+            filled,
+            f"INSERT INTO assignments SELECT {', '.join(forged.values())} FROM assignments LIMIT 1",
+            "assignments_",
+        )

@@ -1,0 +1,108 @@
+"""What the database's errors mean to the product, and what a session promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from ledger import CHALLENGER, feed, open_btc
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import IntegrityError
+
+from bandit.core.errors import InvalidAllocation, InvalidInput, LedgerUnavailable
+from bandit.service import experiments, ledger
+from bandit.storage.engine import connect, snapshot, transaction
+
+
+@pytest.fixture
+def single(database_url: str) -> Iterator[Engine]:
+    """An engine with one connection, for which nobody waits long."""
+    engine = create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.05)
+    yield engine
+    engine.dispose()
+
+
+def run_in(engine: Engine, *statements: str) -> list[object]:
+    """Run the statements in one transaction; return the first value of each."""
+    with transaction(engine) as connection:
+        return [connection.execute(text(statement)).scalar_one() for statement in statements]
+
+
+def test_broken_limit_is_an_invalid_allocation_by_its_name(engine: Engine) -> None:
+    with pytest.raises(InvalidAllocation, match="limit step_up: too fast") as refused:
+        run_in(engine, "SELECT require_limit(false, 'step_up', 'too fast')")
+    assert refused.value.limit == "step_up"
+
+
+def test_other_broken_promise_is_a_fault_of_ours_and_stays_what_it_is(engine: Engine) -> None:
+    with pytest.raises(IntegrityError, match="not-null"):
+        run_in(engine, "INSERT INTO policies (name) VALUES ('a') RETURNING id")
+
+
+def test_value_that_no_column_can_hold_is_invalid_input(engine: Engine) -> None:
+    with pytest.raises(InvalidInput, match="must be something the ledger can hold"):
+        run_in(engine, "SELECT CAST('99999999999' AS integer)")
+
+
+def test_statement_that_runs_too_long_is_unavailability(engine: Engine) -> None:
+    assert run_in(engine, "SHOW statement_timeout") == ["30s"]
+    brief = "SELECT set_config('statement_timeout', '10ms', true)"
+    with pytest.raises(LedgerUnavailable, match="statement timeout"):
+        run_in(engine, brief, "SELECT pg_sleep(5)")
+
+
+def test_more_callers_than_connections_is_unavailability(single: Engine) -> None:
+    with transaction(single), pytest.raises(LedgerUnavailable, match="every connection"):
+        run_in(single, "SELECT 1")
+
+
+def test_lost_session_is_unavailability_once_and_replaced_after(database_url: str) -> None:
+    other = connect(database_url, pool_size=1)
+    with pytest.raises(LedgerUnavailable, match="terminating connection"):
+        run_in(other, "SELECT pg_terminate_backend(pg_backend_pid())", "SELECT 1")
+    assert run_in(other, "SELECT 1") == [1]
+    other.dispose()
+
+
+def test_failed_transaction_leaves_nothing(engine: Engine) -> None:
+    open_btc(engine)
+    before = ledger.ledger_digest(engine)
+    with pytest.raises(InvalidInput):
+        run_in(
+            engine,
+            "UPDATE experiments SET epoch = epoch + 1 RETURNING epoch",
+            "SELECT CAST('x' AS integer)",
+        )
+    assert ledger.ledger_digest(engine) == before
+
+
+def test_snapshot_reads_one_moment_and_leaves_the_connection_as_it_was(
+    database_url: str, engine: Engine
+) -> None:
+    open_btc(engine)
+    other = connect(database_url, pool_size=1)
+    with snapshot(other) as connection:
+        epoch = text("SELECT epoch FROM experiments")
+        assert connection.execute(epoch).scalar_one() == 1
+        with engine.begin() as writer:
+            writer.execute(text("UPDATE experiments SET epoch = 2"))
+        assert connection.execute(epoch).scalar_one() == 1
+        assert connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on"
+    with transaction(other) as connection:
+        shown = [
+            connection.execute(text(f"SHOW {name}")).scalar_one()
+            for name in ("transaction_isolation", "transaction_read_only", "timezone")
+        ]
+    assert shown == ["read committed", "off", "UTC"]
+    other.dispose()
+
+
+def test_digest_covers_what_the_domain_remembers(engine: Engine) -> None:
+    seen = [ledger.ledger_digest(engine)]
+    record = open_btc(engine)
+    seen.append(ledger.ledger_digest(engine))
+    feed(engine, CHALLENGER, ["0.001"])
+    seen.append(ledger.ledger_digest(engine))
+    assert len(set(seen)) == 3
+    experiments.load(engine, record.experiment.name)
+    assert ledger.ledger_digest(engine) == seen[-1]

@@ -1,0 +1,147 @@
+"""A night follows from its own row: what was read, and the rules the experiment has."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from ledger import (
+    BEST,
+    BETTER,
+    CHALLENGER,
+    EVEN,
+    FALLEN,
+    NIGHT,
+    POOR,
+    arms,
+    assign_to,
+    change,
+    closed,
+    feed,
+    market,
+    open_btc,
+    record_all,
+    scale,
+    wait_until_blocked,
+)
+from sqlalchemy import Engine
+
+from bandit.core import checklist
+from bandit.core.allocators.ramp import propose
+from bandit.core.lifecycle import ArmVerb, after
+from bandit.core.limits import ArmPlace, Limits
+from bandit.core.model import (
+    ArmMode,
+    ArmRole,
+    ArmStatus,
+    DecisionKind,
+    PolicyName,
+    Ppm,
+    Profile,
+)
+from bandit.core.profit_factor import ProfitFactor
+from bandit.core.reading import ArmReading, RampRule, Rules
+from bandit.service import reporting
+from bandit.storage import locks
+from bandit.storage.decisions import DecisionRecord
+from bandit.storage.engine import transaction
+
+
+@pytest.fixture
+def worker() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def rederived(decision: DecisionRecord, limits: Limits, rules: Rules) -> Mapping[str, int]:
+    """The night's proposal, from nothing but what its row says."""
+    readings = [reading_of(row) for row in decision.inputs["readings"]]
+    if decision.profile != Profile.OBSERVE:
+        stopped = {r.place.policy: row for r, row in checklist.actions(readings, rules.checklist)}
+        readings = [stopped_by(r, stopped.get(r.place.policy)) for r in readings]
+    rest = 10**6 - sum(r.place.ppm for r in readings if r.place.role is ArmRole.CHALLENGER)
+    readings = [
+        replace(r, place=replace(r.place, ppm=Ppm(rest))) if r.place.role is ArmRole.CHAMPION else r
+        for r in readings
+    ]
+    assert {r.place.policy: r.place.ppm for r in readings} == decision.inputs["before"]
+    profile = Profile(decision.profile)
+    return propose(readings, rule=rules.ramp, limits=limits, profile=profile).ppm
+
+
+def reading_of(row: Mapping[str, Any]) -> ArmReading:
+    place = ArmPlace(
+        policy=PolicyName(row["policy"]),
+        role=ArmRole(row["role"]),
+        status=ArmStatus(row["status"]),
+        mode=ArmMode(row["mode"]),
+        ppm=Ppm(row["ppm"]),
+        trades=row["trades"],
+    )
+    return ArmReading(
+        place=place,
+        pf_short=factor_of(row["pf_30"]),
+        pf_long=factor_of(row["pf_150"]),
+        dd_long_percent=row["dd_150_percent"],
+        pf_prod=factor_of(row["pf_prod"] or row["pf_150"]),
+    )
+
+
+def factor_of(row: Mapping[str, Any]) -> ProfitFactor:
+    return ProfitFactor(**{k: row[k] for k in ("gross_profit", "gross_loss", "n", "n_losses")})
+
+
+def stopped_by(reading: ArmReading, row: checklist.ChecklistRow | None) -> ArmReading:
+    if row is None:
+        return reading
+    place = reading.place
+    status = after(row.action, status=place.status, role=place.role)
+    return replace(reading, place=replace(place, status=status, ppm=Ppm(0)))
+
+
+@pytest.mark.parametrize("profile", Profile)
+def test_every_night_follows_from_its_own_row(engine: Engine, profile: Profile) -> None:
+    rules = Rules(ramp=RampRule(min_trades=10))
+    record = open_btc(engine, challengers=arms(4), profile=profile, rules=rules)
+    market(engine, BETTER, arm_00=BEST, arm_01=POOR, arm_02=FALLEN, arm_03=["0.0015", "-0.001"] * 8)
+    for day in range(4):
+        now = NIGHT + timedelta(days=day)
+        scale(engine, now=now)
+        if day == 1:
+            change(engine, ArmVerb.RETIRE, "arm-03")
+        feed(engine, "arm-00", ["0.001", "-0.003"], now=now, prefix=f"night-{day}")
+    history = reporting.decision_history(engine, "btc")
+    nights = [decision for decision in history if decision.trading_day is not None]
+    assert len(nights) == 4
+    for decision in nights:
+        proposed = rederived(decision, record.limits, record.rules)
+        assert proposed == decision.inputs["proposed"]
+    for decision in history:
+        written = json.dumps(decision.inputs, sort_keys=True).encode()
+        assert hashlib.sha256(written).hexdigest() == decision.inputs_digest
+
+
+def test_outcomes_that_arrive_while_the_night_is_written_do_not_enter_it(
+    engine: Engine, worker: ThreadPoolExecutor
+) -> None:
+    rules = Rules(ramp=RampRule(min_trades=30))
+    record = open_btc(engine, rules=rules)
+    market(engine, EVEN)
+    feed(engine, CHALLENGER, BEST[:29], prefix="c")
+    [thirtieth] = assign_to(engine, CHALLENGER, 1, prefix="thirtieth")
+    with transaction(engine) as connection:
+        locks.gate_exclusive(connection, record.id)
+        night = worker.submit(scale, engine)
+        wait_until_blocked(engine, night)
+        record_all(engine, [closed(thirtieth, "0.002")], now=NIGHT)
+    decision = night.result(timeout=60).decision
+    assert decision.kind is DecisionKind.HOLD
+    assert decision.inputs["readings"][1]["trades"] == 29
+    assert decision.reasons[CHALLENGER][0]["verdict"] == "FAIL"
+    assert rederived(decision, record.limits, rules) == decision.inputs["proposed"]

@@ -1,0 +1,204 @@
+"""What an operator reads, worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import timedelta
+
+import pytest
+from ledger import (
+    CHALLENGER,
+    NOON,
+    arms,
+    assign_to,
+    change,
+    closed,
+    feed,
+    join,
+    open_btc,
+    record_all,
+    register,
+)
+from sqlalchemy import Engine
+
+from bandit.core.errors import UnknownName
+from bandit.core.lifecycle import ArmVerb
+from bandit.core.model import ArmMode
+from bandit.core.outcomes import declined
+from bandit.service import reporting
+
+
+def arm_json(engine: Engine, policy: str) -> dict[str, object]:
+    made = reporting.report(engine, "btc").to_json()
+    json.dumps(made, allow_nan=False)
+    return next(arm for arm in made["arms"] if arm["policy"] == policy)
+
+
+def test_arm_is_reported_under_the_words_of_the_glossary(engine: Engine) -> None:
+    open_btc(engine)
+    declining = assign_to(engine, CHALLENGER, 1, prefix="declined")
+    record_all(engine, [declined(declining[0].id)], now=NOON)
+    # At a tenth of the equity: 1, 1.03, 1.01, 1.02, 1.02.
+    feed(engine, CHALLENGER, ["0.3", "-0.2", "0.1", "0"])
+    found = arm_json(engine, CHALLENGER)
+    expected = {
+        "policy": CHALLENGER,
+        "policy_sha": "eee02a74",
+        "kind": "external",
+        "role": "challenger",
+        "status": "active",
+        "status_reason": "opened with the experiment",
+        "mode": "live",
+        "traffic_allocation": 0.1,
+        "joined_at": "2026-03-01T12:00:00+00:00",
+        "outcomes": 5,
+        "trades": 4,
+        "wins": 2,
+        "losses": 1,
+        "expired": 0,
+        "pnl": "200.00000000",
+        "fees": "0.00000000",
+        "win_rate": 0.5,
+        "losing_streak": 0,
+        "losing_streak_max": 1,
+    }
+    assert {key: found[key] for key in expected} == expected
+    factor = {"state": "finite", "gross_profit": 0.4, "gross_loss": 0.2, "n": 4, "n_losses": 1}
+    for name in ("profit_factor", "pf_30", "pf_150"):
+        assert found[name] == {"value": 2.0, **factor}
+    # No champion trade in the arm's window: nothing to compare with.
+    assert found["pf_prod"]["state"] == "no_trades"
+    fall = 100 * 0.02 / 1.03
+    for name in ("drawdown_max_percent", "dd_30", "dd_150"):
+        assert found[name] == pytest.approx(fall, rel=1e-12)
+    assert found["drawdown_percent"] == pytest.approx(100 * 0.01 / 1.03, rel=1e-12)
+    # Mean 0.05; squares 0.09 + 0.04 + 0.01 = 0.14, so the variance is (0.14 - 4 * 0.0025) / 3.
+    sharpe = 0.05 / math.sqrt(0.13 / 3)
+    assert found["trade_sharpe"] == {"value": pytest.approx(sharpe), "state": "finite"}
+    assert found["sqn"] == {"value": pytest.approx(2 * sharpe), "state": "finite"}
+    assert [row["metric"] for row in found["checklist"]] == [
+        "pf_challenger_30",
+        "dd_challenger_pct",
+    ]
+
+
+def test_arm_without_trades_says_what_is_missing(engine: Engine) -> None:
+    open_btc(engine)
+    found = arm_json(engine, CHALLENGER)
+    assert found["profit_factor"]["state"] == "no_trades"
+    assert found["win_rate"] is None
+    assert found["trade_sharpe"] == {"value": None, "state": "too_few"}
+    assert found["sqn"] == {"value": None, "state": "too_few"}
+    assert found["dd_150"] == 0
+    champion = arm_json(engine, "prod")
+    assert champion["pf_prod"] is None
+    assert champion["checklist"] == []
+
+
+@pytest.mark.parametrize("result", ["0.1", "123.456789012345"])
+def test_equal_trades_have_no_sharpe(engine: Engine, result: str) -> None:
+    open_btc(engine)
+    made = assign_to(engine, CHALLENGER, 3)
+    trades = [closed(a, result, minutes=i, pnl="1") for i, a in enumerate(made)]
+    record_all(engine, trades, now=NOON + timedelta(hours=1))
+    assert arm_json(engine, CHALLENGER)["trade_sharpe"] == {"value": None, "state": "no_spread"}
+
+
+def test_champion_is_compared_over_the_challengers_own_window_and_instruments(
+    engine: Engine,
+) -> None:
+    open_btc(engine)
+    feed(engine, "prod", ["-0.5"] * 3, prefix="before")
+    later = NOON + timedelta(hours=1)
+    feed(engine, CHALLENGER, ["0.1", "-0.1"], now=later, prefix="c")
+    feed(engine, "prod", ["0.2", "-0.1"], now=later, prefix="p")
+    factor = arm_json(engine, CHALLENGER)["pf_prod"]
+    assert (factor["value"], factor["n"]) == (2.0, 2)
+
+
+def test_experiment_is_reported_with_its_newest_decisions(engine: Engine) -> None:
+    open_btc(engine)
+    change(engine, ArmVerb.THROTTLE)
+    change(engine, ArmVerb.RESUME)
+    made = reporting.report(engine, "btc", newest_decisions=2).to_json()
+    assert {key: made[key] for key in made if key not in ("arms", "decisions")} == {
+        "experiment": "btc",
+        "champion": "prod",
+        "capital": "10000.00000000",
+        "currency": "USD",
+        "equity_fraction": 0.1,
+        "profile": "guarded",
+        "strategy": "ramp",
+        "allocation_version": 3,
+        "epoch": 3,
+    }
+    assert [arm["policy"] for arm in made["arms"]] == ["prod", CHALLENGER]
+    assert [decision["kind"] for decision in made["decisions"]] == ["RESUME", "THROTTLE"]
+
+
+def test_retired_arm_leaves_the_report_and_stopped_ones_stay(engine: Engine) -> None:
+    open_btc(engine, challengers=arms(3))
+    change(engine, ArmVerb.RETIRE, "arm-00")
+    change(engine, ArmVerb.HALT, "arm-01")
+    found = reporting.report(engine, "btc").to_json()["arms"]
+    assert [(arm["policy"], arm["status"]) for arm in found] == [
+        ("prod", "active"),
+        ("arm-01", "halted"),
+        ("arm-02", "active"),
+    ]
+
+
+def test_decisions_and_allocations_are_told_newest_and_oldest_first(engine: Engine) -> None:
+    open_btc(engine)
+    change(engine, ArmVerb.HALT, reason="drill")
+    newest, oldest = reporting.decision_history(engine, "btc")
+    made = reporting.decision_json(newest)
+    json.dumps(made, allow_nan=False)
+    expected = {
+        "experiment": "btc",
+        "kind": "HALT",
+        "trading_day": None,
+        "decided_at": "2026-03-01T12:00:00+00:00",
+        "actor": "test",
+        "reason": "drill",
+        "profile": "guarded",
+        "strategy": "ramp",
+        "seed": None,
+        "reasons": {},
+        "allocation_version": 2,
+    }
+    assert {key: made[key] for key in expected} == expected
+    assert reporting.decision_history(engine, "btc", newest=1) == [newest]
+    assert oldest.version == 1
+    assert reporting.allocation_json(reporting.allocation_history(engine, "btc")) == [
+        {
+            "version": 1,
+            "created_at": "2026-03-01T12:00:00+00:00",
+            "champion": "prod",
+            "traffic_allocation": {"prod": 0.9, CHALLENGER: 0.1},
+        },
+        {
+            "version": 2,
+            "created_at": "2026-03-01T12:00:00+00:00",
+            "champion": "prod",
+            "traffic_allocation": {"prod": 1.0, CHALLENGER: 0.0},
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    "read", [reporting.report, reporting.decision_history, reporting.allocation_history]
+)
+def test_unknown_experiment_is_told_with_the_known_ones(engine: Engine, read: object) -> None:
+    open_btc(engine)
+    assert callable(read)
+    with pytest.raises(UnknownName, match="no experiment is registered as 'eth'; known: btc"):
+        read(engine, "eth")
+
+
+def test_shadow_arm_is_reported_in_its_mode(engine: Engine) -> None:
+    open_btc(engine, challengers=[])
+    register(engine, *arms(1)[0])
+    join(engine, "arm-00", ArmMode.SHADOW)
+    assert arm_json(engine, "arm-00")["mode"] == "shadow"
