@@ -11,7 +11,7 @@ from importlib.metadata import packages_distributions
 from typing import TYPE_CHECKING
 
 from bandit.core.errors import BanditError
-from bandit.service.ledger import newest_outcome
+from bandit.service.ledger import newest_close
 from bandit.storage import migrate
 from bandit.storage.engine import connect
 from liveops.clock import SystemClock
@@ -123,13 +123,13 @@ def _ledger(settings: Settings, *, demo: bool) -> list[Finding]:
 
 
 def _newest_outcome(engine: Engine) -> Finding:
-    newest = newest_outcome(engine)
+    newest = newest_close(engine)
     if newest is None:
         message = "none yet: has a bot reported to this ledger?"
         return Finding(check="last outcome", level=Level.WARN, message=message)
     age = SystemClock().now() - newest
     old = age > OUTCOME_AGE_MAX
-    message = f"recorded {newest:%Y-%m-%d %H:%M} UTC" + (
+    message = f"closed {newest:%Y-%m-%d %H:%M} UTC" + (
         f", more than {OUTCOME_AGE_MAX.total_seconds() / 3600:.0f} h ago" if old else ""
     )
     return Finding(check="last outcome", level=Level.WARN if old else Level.OK, message=message)

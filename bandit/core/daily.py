@@ -59,7 +59,7 @@ def daily_numbers(
         lacking = NumberState.NO_STARTING_CAPITAL
     else:
         equity = daily_equity(profit_by_day, starting_capital=starting_capital)
-        if min(equity.values()) <= 0.0:
+        if starting_capital <= 0 or min(equity.values()) <= 0.0:
             lacking = NumberState.CAPITAL_LOST
         else:
             capital = float(starting_capital)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from bandit.storage import decisions, digest, outcomes
+from bandit.storage import decisions, digest, statistics
 from bandit.storage.engine import snapshot, transaction
 
 TABLES = tuple(digest.TABLES)
@@ -52,7 +52,7 @@ def was_noted(engine: Engine, *, action: str, subject: str) -> bool:
         return decisions.was_audited(connection, action=action, subject=subject)
 
 
-def newest_outcome(engine: Engine) -> datetime | None:
-    """Return when the newest outcome was recorded; None when there is none."""
+def newest_close(engine: Engine) -> datetime | None:
+    """Return when the newest trade closed; None when there is none."""
     with snapshot(engine) as connection:
-        return outcomes.newest_recorded_at(connection)
+        return statistics.newest_close(connection)

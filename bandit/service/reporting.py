@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import localcontext
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from bandit.core import checklist
 from bandit.core.checklist import ChecklistRow
@@ -27,11 +27,16 @@ from bandit.storage.statistics import ArmStatistics
 _EXACT_DIGITS = 100
 
 
+DAILY_WINDOW = 365
+"""Days that an arm's daily ratios look back: a report costs the same after ten years."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmReport:
     """One arm: its place, its numbers over everything, both windows and days, its checklist.
 
-    The daily ratios are the arm's own, as if the experiment's capital were all its own.
+    The daily ratios are those of its last `DAILY_WINDOW` days, as if the experiment's capital were
+    all its own.
     """
 
     arm: ArmRecord
@@ -148,20 +153,23 @@ def report(engine: Engine, name: str, *, newest_decisions: int = 10) -> Experime
                     short=window_numbers(newest, window=rule.window, nominal_fraction=fraction),
                     long=window_numbers(newest, window=rule.long_window, nominal_fraction=fraction),
                     checklist=() if is_champion else checklist.rows(reading, rule),
-                    daily=daily_numbers(
-                        statistics.profit_by_day(connection, arm.id),
-                        starting_capital=record.experiment.capital,
-                    ),
+                    daily=_daily(connection, held[arm.id], record),
                 )
             )
-        history = decisions.allocations(connection, name)
+        version = decisions.newest_version(connection, record.id)
         newest_made = decisions.of_experiment(connection, name, newest=newest_decisions)
     return ExperimentReport(
         record=record,
-        version=history[-1][0].version,
+        version=version,
         arms=tuple(arms),
         newest_decisions=tuple(newest_made),
     )
+
+
+def _daily(connection: Connection, held: ArmStatistics, record: ExperimentRecord) -> DailyNumbers:
+    profit = statistics.profit_by_day(connection, held.arm_id, days=DAILY_WINDOW)
+    earned_before = held.sums.pnl - sum(profit.values())
+    return daily_numbers(profit, starting_capital=record.experiment.capital + earned_before)
 
 
 def decision_history(

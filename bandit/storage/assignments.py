@@ -128,23 +128,6 @@ def open_position_arm(connection: Connection, position: UUID) -> tuple[str, int,
     )
 
 
-def count_open(connection: Connection, experiment: str) -> tuple[int, int]:
-    """Return how many assignments the experiment has, and how many have no outcome yet."""
-    found = one(
-        connection,
-        """
-        SELECT count(*) AS n, count(*) FILTER (WHERE o.assignment_id IS NULL) AS n_open
-        FROM assignments s
-        JOIN experiments e ON e.id = s.experiment_id
-        LEFT JOIN outcomes o ON o.assignment_id = s.id
-        WHERE e.name = :experiment
-        """,
-        experiment=experiment,
-    )
-    assert found is not None
-    return int(found["n"]), int(found["n_open"])
-
-
 def _json_row(row: AssignmentRow) -> dict[str, Any]:
     made = row.assignment
     return {

@@ -132,6 +132,14 @@ def allocations(connection: Connection, name: str) -> list[tuple[Allocation, dat
     return [(_allocation(row), row["created_at"]) for row in found]
 
 
+def newest_version(connection: Connection, experiment_id: int) -> int:
+    """Return the version of the allocation in force."""
+    statement = "SELECT max(version) AS version FROM allocations WHERE experiment_id = :id"
+    found = one(connection, statement, id=experiment_id)
+    assert found is not None
+    return int(found["version"])
+
+
 def of_experiment(
     connection: Connection, name: str, *, newest: int | None = None
 ) -> list[DecisionRecord]:

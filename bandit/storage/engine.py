@@ -84,7 +84,8 @@ def _first_line(error: DBAPIError) -> str:
 def rows(connection: Connection, statement: str, **values: Any) -> list[dict[str, Any]]:
     """Run one statement and return its rows by column name."""
     result = connection.execute(text(statement), values)
-    return [dict(row) for row in result.mappings()]
+    columns = tuple(result.keys())
+    return [dict(zip(columns, row, strict=True)) for row in result.all()]
 
 
 def one(connection: Connection, statement: str, **values: Any) -> dict[str, Any] | None:

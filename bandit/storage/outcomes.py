@@ -100,12 +100,6 @@ def trades_after(
     return [_trade(row) for row in found]
 
 
-def newest_recorded_at(connection: Connection) -> datetime | None:
-    """Return when the newest outcome was recorded; None when there is none."""
-    found = one(connection, "SELECT max(recorded_at) AS newest FROM outcomes")
-    return None if found is None else found["newest"]
-
-
 def champion_over_window(connection: Connection, arm_id: int) -> ProfitFactor:
     """Return the champion's profit factor over a challenger's own window and instruments."""
     found = one(connection, "SELECT * FROM champion_over_window(:arm_id)", arm_id=arm_id)

@@ -97,15 +97,26 @@ def add_days(connection: Connection, assignment_ids: Sequence[UUID]) -> None:
     )
 
 
-def profit_by_day(connection: Connection, arm_id: int) -> dict[date, Decimal]:
-    """Return an arm's net money by UTC day, in the order of days."""
+def profit_by_day(connection: Connection, arm_id: int, *, days: int) -> dict[date, Decimal]:
+    """Return an arm's net money by UTC day over the `days` up to its newest, in their order."""
     found = rows(
         connection,
-        "SELECT day, sum(pnl) AS pnl FROM arm_days WHERE arm_id = :arm_id "
-        "GROUP BY day ORDER BY day",
+        """
+        SELECT day, sum(pnl) AS pnl FROM arm_days
+        WHERE arm_id = :arm_id
+          AND day > (SELECT max(day) FROM arm_days WHERE arm_id = :arm_id) - CAST(:days AS integer)
+        GROUP BY day ORDER BY day
+        """,
         arm_id=arm_id,
+        days=days,
     )
     return {row["day"]: row["pnl"] for row in found}
+
+
+def newest_close(connection: Connection) -> datetime | None:
+    """Return when the newest trade of any arm closed; None when there is none."""
+    found = one(connection, "SELECT max(last_closed_at) AS newest FROM arm_statistics")
+    return None if found is None else found["newest"]
 
 
 def checkpoint_before(connection: Connection, arm_id: int, place: tuple[datetime, str]) -> Fold:

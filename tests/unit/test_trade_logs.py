@@ -24,7 +24,7 @@ NOON_MS = 1767355200000
 def written(folder: Path, text: str, *, name: str = "trades.csv") -> Path:
     path = folder / name
     data = text.encode()
-    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    path.write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
     return path
 
 
@@ -177,7 +177,7 @@ def test_broken_quoting_names_its_line(tmp_path: Path) -> None:
         ("trades.xlsx", b"", "must end in"),
         ("trades.csv", b"closed_at,pnl\n\xff", "UTF-8"),
         ("trades.csv.gz", b"not gzip", "readable file"),
-        ("trades.csv.gz", gzip.compress(b"closed_at,pnl\n" * 99)[:-9], "readable file"),
+        ("trades.csv.gz", gzip.compress(b"closed_at,pnl\n" * 99, mtime=0)[:-9], "readable file"),
         ("result.json", b"{", "must be JSON"),
         ("result.json", b"[" * 100_000, "must be JSON"),
         ("result.json", b"[1]", "freqtrade backtest result"),
