@@ -101,7 +101,7 @@ def experiment_name(candles: Candles, bars: range, *, seed: int, profile: Profil
 
     >>> from learners.market.candles import shipped_candles
     >>> experiment_name(shipped_candles(), range(10), seed=7, profile=Profile.GUARDED)
-    'paper-btcusd-38cd1e85'
+    'paper-btcusd-016a0400'
     """
     what = f"{candles.digest}|{bars.start}|{bars.stop}|{seed}|{profile}"
     digest = hashlib.sha256(what.encode()).hexdigest()[:8]
