@@ -64,13 +64,8 @@ def open_experiment(
             now=now,
         )
         if experiment_id is None:
-            found = experiments.load(connection, experiment.name)
-            first, _ = decisions.allocations(connection, experiment.name)[0]
-            there = (found.experiment, found.limits, found.rules, set(first.ppm))
-            if there != (experiment, limits, rules, set(names)):
-                message = f"experiment {experiment.name!r} is open already with other values"
-                raise Conflict(message)
-            return found, False
+            wanted = (experiment, limits, rules, set(names))
+            return _already_open(connection, experiment.name, wanted), False
         for policy_id in ids:
             experiments.insert_arm(
                 connection,
@@ -100,6 +95,18 @@ def open_experiment(
             reason="experiment opened",
         )
         return experiments.load(connection, experiment.name), True
+
+
+def _already_open(
+    connection: Connection,
+    name: str,
+    wanted: tuple[Experiment, Limits, Rules, set[PolicyName]],
+) -> ExperimentRecord:
+    found = experiments.load(connection, name)
+    first, _ = decisions.allocations(connection, name)[0]
+    if (found.experiment, found.limits, found.rules, set(first.ppm)) != wanted:
+        raise Conflict(f"experiment {name!r} is open already with other values")
+    return found
 
 
 def add_arm(
