@@ -21,6 +21,8 @@ _STATUS_STYLE = {
     ArmStatus.HALTED: "red",
     ArmStatus.RETIRED: "dim",
 }
+# What a line of a night shows, and how it calls it; the API has every check.
+_DECISIVE = {"pf_150 >= pf_prod": "pf_150/pf_prod", "dd_150 percent": "dd_150/limit"}
 _VERDICT_STYLE = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow"}
 
 
@@ -115,13 +117,15 @@ def night_lines(night: Night) -> list[Text]:
 
 def decision_lines(decision: DecisionRecord) -> list[Text]:
     """Return one decision: when, what, and the checks of each arm it concerns."""
-    head = Text(f"{decision.decided_at:%Y-%m-%d %H:%M} ")
-    head.append(f"{decision.kind.value:<8} ", style="bold")
+    # A night's decision belongs to its day; the others have a moment.
+    moment = "%Y-%m-%d" if decision.trading_day is not None else "%Y-%m-%d %H:%M"
+    head = Text(f"{decision.decided_at:{moment}} ")
+    head.append(f"{decision.kind.value} ", style="bold")
     head.append(_subject(decision))
     lines = [head]
     for policy, reasons in _concerned(decision).items():
-        checks = "; ".join(_check(reason) for reason in reasons)
-        lines.append(Text(f"{'':25} {policy}: {checks}", style="dim"))
+        checks = ", ".join(_check(reason) for reason in reasons if reason["check"] in _DECISIVE)
+        lines.append(Text(f"  {policy}: {checks}", style="dim"))
     return lines
 
 
@@ -142,8 +146,10 @@ def _concerned(decision: DecisionRecord) -> Mapping[str, list[dict[str, Any]]]:
 
 
 def _check(reason: Mapping[str, Any]) -> str:
-    value, limit = _shown(reason["value"]), _shown(reason["limit"])
-    return f"{reason['check']} {value} ({limit}) {reason['verdict']}"
+    value, limit = (
+        "-" if reason[key] is None else f"{reason[key]:.3g}" for key in ("value", "limit")
+    )
+    return f"{_DECISIVE[reason['check']]} {value}/{limit} {reason['verdict']}"
 
 
 def _shown(value: float | None) -> str:

@@ -183,7 +183,7 @@ def _scale(
         trading_day=night,
         now=now,
         actor=actor,
-        reason=_summary(before, proposal.ppm, moves=moves, profile=profile),
+        reason=_summary(record, proposal.ppm, moves=moves),
         code_version=__version__,
         inputs=written,
         reasons=reasons,
@@ -207,23 +207,16 @@ def _scale(
     return decision_id
 
 
-def _summary(
-    before: Mapping[PolicyName, Ppm],
-    after: Mapping[PolicyName, Ppm],
-    *,
-    moves: bool,
-    profile: Profile,
-) -> str:
-    changed = [
-        f"{policy} {before[policy] / 10_000:.2f}% to {after[policy] / 10_000:.2f}%"
-        for policy in after
-        if after[policy] != before[policy]
-    ]
-    if moves:
-        return ", ".join(changed)[:1000]
-    if changed:
-        return f"{profile}: would move {', '.join(changed)}"[:1000]
-    return "no arm's conditions ask for a change"
+def _summary(record: ExperimentRecord, after: Mapping[PolicyName, Ppm], *, moves: bool) -> str:
+    # The champion is left out: it takes or gives the difference.
+    changed = ", ".join(
+        f"{place.policy} {place.ppm / 10_000:.2f}% to {after[place.policy] / 10_000:.2f}%"
+        for place in record.places
+        if place.role is ArmRole.CHALLENGER and after[place.policy] != place.ppm
+    )
+    if not changed:
+        return "no arm's conditions ask for a change"
+    return (changed if moves else f"{record.experiment.profile}: would move {changed}")[:1000]
 
 
 def _inputs(reading: ArmReading) -> dict[str, object]:

@@ -62,7 +62,7 @@ def run(
     from liveops.wiring import running_app
 
     _stop_on_terminate()
-    out, progress = Console(soft_wrap=True), Console(stderr=True)
+    out, progress = Console(soft_wrap=not sys.stdout.isatty()), Console(stderr=True)
     settings = settings_from(config)
     plan = _plan(
         settings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,7 +75,7 @@ def decisions(
         if as_json:
             print_json([reporting.decision_json(decision) for decision in found])
             return
-        console = Console(soft_wrap=True)
+        console = Console(soft_wrap=not sys.stdout.isatty())
         for decision in found:
             for line in decision_lines(decision):
                 console.print(line)
@@ -99,7 +100,7 @@ def _print_nights(nights: list[tuple[str, Night]], *, as_json: bool) -> None:
             ]
         )
         return
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=not sys.stdout.isatty())
     for name, night in nights:
         if night.already_done:
             day = night.decision.trading_day

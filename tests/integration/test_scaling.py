@@ -63,7 +63,7 @@ def test_better_challenger_grows_by_half_and_the_night_is_written_down(engine: E
     assert (decision.kind, decision.version) == (DecisionKind.RESCALE, 2)
     assert decision.trading_day == date(2026, 3, 3)
     assert (decision.decided_at, decision.actor) == (NIGHT, "test")
-    assert decision.reason == f"{CHALLENGER} 10.00% to 15.00%, prod 90.00% to 85.00%"
+    assert decision.reason == f"{CHALLENGER} 10.00% to 15.00%"
     assert decision.inputs["before"] == {"prod": 900_000, CHALLENGER: 100_000}
     assert decision.inputs["proposed"] == {"prod": 850_000, CHALLENGER: 150_000}
     assert [reason["check"] for reason in decision.reasons[CHALLENGER]] == [
