@@ -54,7 +54,7 @@ class Settings(Section):
 
     home: Path = setting(
         Path("var"),
-        meaning="Directory of all state.",
+        meaning="Directory of all state; a relative one lies in the checkout.",
         unit="path",
         environment="LIVEOPS_HOME",
     )

@@ -15,7 +15,8 @@ from bandit.service.ledger import newest_close
 from bandit.storage import migrate
 from bandit.storage.engine import connect
 from liveops.clock import SystemClock
-from liveops.wiring import ledger_url, require_common_clock, state_home
+from liveops.ledger_server import ledger_server, state_home
+from liveops.wiring import require_common_clock
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -105,9 +106,9 @@ def _port(settings: Settings) -> Finding:
 
 def _ledger(settings: Settings, *, demo: bool) -> list[Finding]:
     try:
-        with ledger_url(settings, demo=demo) as url:
-            migrate.require_head(url)
-            engine = connect(url)
+        with ledger_server(settings, demo=demo, create=False) as server:
+            migrate.require_head(server.url)
+            engine = connect(server.url)
             try:
                 require_common_clock(engine)
                 newest = _newest_outcome(engine)

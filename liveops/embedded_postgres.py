@@ -183,9 +183,11 @@ class EmbeddedPostgres:
         password = home.read_password(self.data_dir)
         conninfo = make_conninfo(self.conninfo("postgres"), password=password)
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+        exists = "SELECT FROM pg_database WHERE datname = %s"
         try:
             with psycopg.connect(conninfo, autocommit=True) as connection:
-                connection.execute(statement)
+                if connection.execute(exists, [name]).fetchone() is None:
+                    connection.execute(statement)
         except (errors.DuplicateDatabase, errors.UniqueViolation):
             return  # the second when two processes create it at the same moment
         except psycopg.OperationalError as error:

@@ -18,6 +18,8 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -96,7 +98,13 @@ def cleared(path: Path) -> Path:
 
 
 def make_home(data_dir: Path) -> None:
-    """Make the directory: others may pass through it, but not list it or read what it holds."""
+    """Make the directory: others may pass through it, but not list it or read what it holds.
+
+    Raises `ServerFailed` for one that belongs to another user: root would make the cluster root's.
+    """
+    if data_dir.exists() and data_dir.stat().st_uid != os.geteuid():
+        owner = data_dir.stat().st_uid
+        raise ServerFailed(f"{data_dir} belongs to the user with id {owner}: run as that user")
     if not data_dir.exists():
         data_dir.mkdir(parents=True)
         data_dir.chmod(0o711)  # the user nobody may have to pass; the umask must not prevent it
@@ -138,6 +146,24 @@ def lock_for_server(data_dir: Path) -> int:
         threading.Event().wait(_POLL_SECONDS)
     pid = _first_number(data_dir / "cluster" / "postmaster.pid")
     raise ServerInUse(data_dir=data_dir, pid=pid)
+
+
+@contextmanager
+def used(data_dir: Path) -> Iterator[None]:
+    """Keep the owner from stopping the server while this lasts."""
+    with (data_dir / "users.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+def await_last_user(data_dir: Path, *, say: Callable[[str], None]) -> None:
+    """Wait until no other process uses the server; Ctrl-C ends the wait."""
+    with (data_dir / "users.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process uses this ledger: it stops when that has ended (Ctrl-C: now)")
+            fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _try_lock(path: Path) -> int | None:

@@ -105,7 +105,12 @@ def shown_factor(factor: ProfitFactor) -> str:
 
 
 def night_lines(night: Night) -> list[Text]:
-    """Return what a night did, a line a decision, with the reasons behind every moved arm."""
+    """Return what a night did, a line a decision, with the reasons behind every moved arm.
+
+    A night that was decided before did nothing.
+    """
+    if night.already_done:
+        return []
     decisions = [*night.actions, night.decision]
     return [
         line

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-import psycopg
-from psycopg import sql
-from sqlalchemy import URL, Engine, make_url
+from sqlalchemy import Engine
 
-from bandit.core.errors import InvalidInput, LedgerUnavailable
+from bandit.core.errors import LedgerUnavailable
 from bandit.core.limits import Limits
 from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strategy
 from bandit.core.reading import ChecklistRule, RampRule, Rules
@@ -21,10 +19,8 @@ from bandit.storage import migrate
 from bandit.storage.engine import connect, database_now, snapshot
 from config.settings import LoadedSettings, Settings, load_settings, read_environment
 from liveops.clock import Clock, SystemClock, skew
-from liveops.embedded_postgres import EmbeddedPostgres, ServerInUse
+from liveops.ledger_server import ledger_server
 
-PRODUCTION_DATABASE = "liveops"
-DEMO_DATABASE = "liveops_demo"
 SKEW_SECONDS_MAX = 5.0
 
 
@@ -37,6 +33,7 @@ class App:
     router: Router
     clock: Clock
     demo: bool
+    revive: Callable[[], None]
 
 
 def loaded_settings(path: Path | None = None) -> LoadedSettings:
@@ -44,58 +41,23 @@ def loaded_settings(path: Path | None = None) -> LoadedSettings:
     return load_settings(path=path, environ=read_environment(), dotenv=None)
 
 
-def state_home(settings: Settings) -> Path:
-    """Return the directory that holds all state."""
-    return settings.home.expanduser().absolute()
-
-
-@contextmanager
-def ledger_url(settings: Settings, *, demo: bool) -> Iterator[str]:
-    """Yield the URL of the ledger: the configured server's, or an embedded one's while this lasts.
-
-    An embedded server that another process of ours runs is used, not started twice. The demo has a
-    database of its own beside the real one, so that its data never routes real money.
-    """
-    if settings.database.url is not None:
-        url = make_url(settings.database.url).set(drivername="postgresql+psycopg")
-        if url.database == DEMO_DATABASE and not demo:
-            rule = "must not be the demo's database without --demo"
-            raise InvalidInput(field="database.url", rule=rule, found=DEMO_DATABASE)
-        if demo:
-            _create_database(url, DEMO_DATABASE)
-            url = url.set(database=DEMO_DATABASE)
-        yield url.render_as_string(hide_password=False)
-        return
-    server = EmbeddedPostgres(data_dir=state_home(settings) / "postgres")
-    database = DEMO_DATABASE if demo else PRODUCTION_DATABASE
-    try:
-        server.start()
-    except ServerInUse:
-        server.create_database(database)
-        yield server.url(database)
-        return
-    try:
-        server.create_database(database)
-        yield server.url(database)
-    finally:
-        server.stop()
-
-
 @contextmanager
 def running_app(
-    settings: Settings, *, demo: bool, clock: Clock | None = None, upgrade: bool = False
+    settings: Settings, *, demo: bool, clock: Clock | None = None, create: bool, upgrade: bool
 ) -> Iterator[App]:
     """Yield an App on a ledger with the schema of this code; `upgrade` brings it there first.
+
+    `create` makes an embedded ledger where there is none yet.
 
     Raises `LedgerUnavailable` when the server does not answer, has another schema, or its clock
     is more than five seconds from ours.
     """
-    with ledger_url(settings, demo=demo) as url:
+    with ledger_server(settings, demo=demo, create=create) as server:
         if upgrade:
-            migrate.upgrade(url)
+            migrate.upgrade(server.url)
         else:
-            migrate.require_head(url)
-        engine = connect(url)
+            migrate.require_head(server.url)
+        engine = connect(server.url)
         try:
             require_common_clock(engine)
             yield App(
@@ -104,6 +66,7 @@ def running_app(
                 router=Router(engine),
                 clock=clock or SystemClock(),
                 demo=demo,
+                revive=server.revive,
             )
         finally:
             engine.dispose()
@@ -182,34 +145,3 @@ def rules_of(settings: Settings) -> Rules:
 
 def _ppm(fraction: float) -> int:
     return round(fraction * WHOLE_PPM)
-
-
-def drop_demo(settings: Settings) -> None:
-    """Drop the demo's database, and nothing else.
-
-    Raises `LedgerUnavailable` while a process is connected to it.
-    """
-    with ledger_url(settings, demo=True) as url:
-        parts = make_url(url)
-        admin = parts.set(drivername="postgresql", database="postgres")
-        try:
-            with psycopg.connect(
-                admin.render_as_string(hide_password=False), autocommit=True
-            ) as connection:
-                connection.execute(
-                    sql.SQL("DROP DATABASE {}").format(sql.Identifier(DEMO_DATABASE))
-                )
-        except psycopg.errors.ObjectInUse as error:
-            message = "the demo is running: stop `make run` or `liveops serve --demo` first"
-            raise LedgerUnavailable(message) from error
-
-
-def _create_database(server: URL, name: str) -> None:
-    plain = server.set(drivername="postgresql").render_as_string(hide_password=False)
-    try:
-        with psycopg.connect(plain, autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    except psycopg.errors.DuplicateDatabase:
-        return
-    except psycopg.OperationalError as error:
-        raise LedgerUnavailable(f"the ledger did not answer: {error}") from error

@@ -40,8 +40,7 @@ def after(verb: ArmVerb, *, status: ArmStatus, role: ArmRole) -> ArmStatus:
     """
     if role is ArmRole.CHAMPION:
         raise InvalidTransition(
-            f"cannot {verb} the champion: it carries what the challengers give up; "
-            "stop the bot, or promote another policy first"
+            f"cannot {verb} the champion: it carries what the challengers give up; stop the bot"
         )
     sources, target = _LAWFUL[verb]
     if status is target:

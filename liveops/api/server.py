@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -21,6 +22,8 @@ from liveops.wiring import App
 GRACE_SECONDS = 5
 """How long requests under way may take to end after the service was told to stop."""
 
+WATCH_SECONDS = 1.0
+log = logging.getLogger(__name__)
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -58,8 +61,11 @@ def serving(app: App, *, host: str, port: int) -> Iterator[str]:
             thread.join()
 
 
-def wait_for_stop() -> None:
-    """Wait for SIGINT or SIGTERM, and return; for the main thread, which alone hears of them."""
+def wait_for_stop(*, meanwhile: Callable[[], None]) -> None:
+    """Wait for SIGINT or SIGTERM, and return; for the main thread, which alone hears of them.
+
+    `meanwhile` is called each second, from the main thread: it revives what died.
+    """
     stop = threading.Event()
 
     def on_signal(_signal: int, _frame: FrameType | None) -> None:
@@ -67,7 +73,11 @@ def wait_for_stop() -> None:
 
     before = {number: signal.signal(number, on_signal) for number in _STOPPING}
     try:
-        stop.wait()
+        while not stop.wait(WATCH_SECONDS):
+            try:
+                meanwhile()
+            except BanditError as error:
+                log.warning("the ledger cannot be revived: %s", error)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -12,7 +12,7 @@ import typer
 
 from bandit.core.errors import InvalidInput
 from bandit.core.model import Profile
-from liveops.commands.options import AsJson, ConfigFile, print_json, settings_from
+from liveops.commands.options import AsJson, ConfigFile, Port, print_json, settings_from
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,9 @@ def run(
         bool, typer.Option("--exit", help="End after the report instead of serving on.")
     ] = False,
     host: Annotated[str | None, typer.Option("--host", help="Address to serve on.")] = None,
-    port: Annotated[int | None, typer.Option("--port", help="Port to serve on.")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=1, max=65535, help="Port to serve on.")
+    ] = None,
     config: ConfigFile = None,
 ) -> None:
     """Replay real prices through the whole service as a paper market, then keep serving.
@@ -75,7 +77,7 @@ def run(
     )
     progress.print(f"starting the ledger in {settings.home}")
     with (
-        running_app(settings, demo=True, upgrade=True) as app,
+        running_app(settings, demo=True, create=True, upgrade=True) as app,
         serving(app, host=host or settings.server.host, port=port or settings.server.port) as url,
     ):
         _drive(app, plan, out=out, progress=progress)
@@ -83,7 +85,7 @@ def run(
         _print_ways_on(out, url, plan.experiment)
         if not exit_after:
             progress.print("serving; Ctrl-C stops everything")
-            wait_for_stop()
+            wait_for_stop(meanwhile=app.revive)
 
 
 def evaluate(
@@ -152,6 +154,11 @@ def _drive(app: App, plan: Plan, *, out: Console, progress: Console) -> None:
         MofNCompleteColumn(),
         TextColumn("bars"),
         TimeElapsedColumn(),
+    )
+    throttle = plan.rules.checklist.pf_throttle
+    progress.print(
+        f"{len(plan.bars)} bars, {plan.equity_fraction:.0%} of equity a trade; hourly rules live "
+        f"near a profit factor of 1, so this market throttles under {throttle:g}"
     )
     with Progress(*columns, console=out if out.is_terminal else progress) as shown:
         task = shown.add_task(plan.candles.instrument, total=len(plan.bars))

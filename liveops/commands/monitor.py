@@ -105,6 +105,8 @@ def _print_nights(nights: list[tuple[str, Night]], *, as_json: bool) -> None:
         if night.already_done:
             day = night.decision.trading_day
             console.print(f"{name}: the night of {day} was decided before; nothing changed")
+        else:
+            console.print(f"{name}:")
         for decision in (*night.actions, night.decision):
             for line in decision_lines(decision):
                 console.print(line)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 Demo = Annotated[bool, typer.Option("--demo", help="Use the demo's ledger, never the real one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Port = Annotated[
+    int | None,
+    typer.Option("--port", min=1, max=65535, help="Port to serve on.", show_default=False),
+]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Configuration file.", show_default=False)
 ]
@@ -48,7 +52,8 @@ def ledger_app(*, config: Path | None, demo: bool) -> Iterator[App]:
     from liveops.wiring import running_app
 
     settings = settings_from(config)
-    with running_app(settings, demo=demo, upgrade=settings.database.url is None) as app:
+    embedded = settings.database.url is None
+    with running_app(settings, demo=demo, create=False, upgrade=embedded) as app:
         yield app
 
 

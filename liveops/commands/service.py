@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from liveops.commands.options import AsJson, ConfigFile, Demo, print_json, settings_from
+from liveops.commands.options import AsJson, ConfigFile, Demo, Port, print_json, settings_from
 
 database_commands = typer.Typer(help="The ledger's schema and server.", no_args_is_help=True)
 configuration_commands = typer.Typer(help="The configuration.", no_args_is_help=True)
@@ -16,7 +16,9 @@ configuration_commands = typer.Typer(help="The configuration.", no_args_is_help=
 def serve(
     demo: Demo = False,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option("--port", help="Port to listen on.")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=1, max=65535, help="Port to listen on.")
+    ] = None,
     config: ConfigFile = None,
 ) -> None:
     """Serve the HTTP API until stopped."""
@@ -25,11 +27,11 @@ def serve(
 
     settings = settings_from(config)
     with (
-        running_app(settings, demo=demo, upgrade=True) as app,
+        running_app(settings, demo=demo, create=True, upgrade=True) as app,
         serving(app, host=host or settings.server.host, port=port or settings.server.port) as url,
     ):
         sys.stderr.write(f"serving {url}; Ctrl-C stops everything\n")
-        wait_for_stop()
+        wait_for_stop(meanwhile=app.revive)
 
 
 def doctor(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = None) -> None:
@@ -53,7 +55,7 @@ def reset(
     config: ConfigFile = None,
 ) -> None:
     """Forget the demo's ledger; the real one is never touched."""
-    from liveops.wiring import drop_demo
+    from liveops.ledger_server import drop_demo
 
     if not demo:
         raise typer.BadParameter("only the demo's ledger can be reset: say --demo")
@@ -65,12 +67,12 @@ def reset(
 def upgrade(demo: Demo = False, config: ConfigFile = None) -> None:
     """Bring the ledger to the schema of this release; again changes nothing."""
     from bandit.storage import migrate
-    from liveops.wiring import ledger_url
+    from liveops.ledger_server import ledger_server
 
-    with ledger_url(settings_from(config), demo=demo) as url:
-        before = migrate.current(url)
-        migrate.upgrade(url)
-        after = migrate.current(url)
+    with ledger_server(settings_from(config), demo=demo, create=True) as server:
+        before = migrate.current(server.url)
+        migrate.upgrade(server.url)
+        after = migrate.current(server.url)
     said = f"from {before or 'nothing'} to {after}" if before != after else f"stays at {after}"
     sys.stdout.write(f"schema {said}\n")
 
@@ -79,10 +81,10 @@ def upgrade(demo: Demo = False, config: ConfigFile = None) -> None:
 def status(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = None) -> None:
     """Print the ledger's schema and the one this release needs; exit 1 when they differ."""
     from bandit.storage import migrate
-    from liveops.wiring import ledger_url
+    from liveops.ledger_server import ledger_server
 
-    with ledger_url(settings_from(config), demo=demo) as url:
-        found, wanted = migrate.current(url), migrate.head()
+    with ledger_server(settings_from(config), demo=demo, create=False) as server:
+        found, wanted = migrate.current(server.url), migrate.head()
     if as_json:
         print_json({"schema": found, "needed": wanted, "ready": found == wanted})
     else:
@@ -101,7 +103,7 @@ def upgrade_server(config: ConfigFile = None) -> None:
     """
     from bandit.core.errors import InvalidInput
     from liveops import postgres_upgrade
-    from liveops.wiring import state_home
+    from liveops.ledger_server import state_home
 
     settings = settings_from(config)
     if settings.database.url is not None:
@@ -122,9 +124,6 @@ def upgrade_server(config: ConfigFile = None) -> None:
 @configuration_commands.command("show")
 def show(as_json: AsJson = False, config: ConfigFile = None) -> None:
     """Print every setting, where it came from, and which are not in force yet."""
-    from rich.console import Console
-    from rich.table import Table
-
     from config.settings import describe
     from liveops.wiring import loaded_settings
 
@@ -134,11 +133,9 @@ def show(as_json: AsJson = False, config: ConfigFile = None) -> None:
         keys = ("key", "value", "unit", "source", "in_force", "meaning")
         print_json([{key: getattr(row, key) for key in keys} for row in rows])
         return
-    table = Table("key", "value", "unit", "source", "in force")
     for row in rows:
-        in_force = "yes" if row.in_force else "not yet"
-        table.add_row(row.key, str(row.value), row.unit, str(row.source), in_force)
-    Console().print(table)
+        force = "" if row.in_force else ", not in force yet"
+        sys.stdout.write(f"{row.key} = {row.value}  ({row.unit}, from {row.source}{force})\n")
     for warning in loaded.warnings:
         sys.stderr.write(f"warning: {warning}\n")
 

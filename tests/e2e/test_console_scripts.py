@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -183,9 +184,24 @@ def test_doctor_names_what_is_wrong(database_url: str) -> None:
 
 
 def test_reset_forgets_the_demo_only_when_told_so(tmp_path: Path) -> None:
-    assert script("liveops", "reset", home=tmp_path / "var").returncode == 2
-    answer = script("liveops", "reset", "--demo", home=tmp_path / "var")
+    home = tmp_path / "var"
+    assert script("liveops", "reset", home=home).returncode == 2
+    nothing = script("liveops", "reset", "--demo", home=home)
+    assert nothing.returncode == 1
+    assert "there is no ledger" in nothing.stderr
+    assert not home.exists(), "asking makes nothing"
+    assert script("liveops", "db", "upgrade", "--demo", home=home).returncode == 0
+    answer = script("liveops", "reset", "--demo", home=home)
     assert answer.returncode == 0, answer.stderr
+
+
+def test_commands_that_overlap_share_one_server(tmp_path: Path) -> None:
+    home = tmp_path / "var"
+    assert script("liveops", "db", "upgrade", home=home).returncode == 0
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(script, "liveops", "policy", "list", home=home) for _ in range(8)]
+    for answer in (future.result() for future in asked):
+        assert answer.returncode == 0, answer.stderr
 
 
 def test_help_loads_no_heavy_module() -> None:

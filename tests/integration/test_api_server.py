@@ -187,6 +187,6 @@ def test_a_signal_ends_the_wait_and_nothing_else(app: App, number: signal.Signal
     with serving(app, host="127.0.0.1", port=0) as url:
         # From another thread, as from another process: the main thread is the one that hears it.
         threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
-        wait_for_stop()
+        wait_for_stop(meanwhile=lambda: None)
         assert httpx.get(f"{url}/ping").status_code == 200
     assert signal.getsignal(number) is before

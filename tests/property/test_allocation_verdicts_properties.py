@@ -41,7 +41,7 @@ from bandit.core.profit_factor import ProfitFactor
 from bandit.core.reading import ArmReading, RampRule
 
 SEED = 20261120
-STATES = 400
+STATES = 300
 VECTORS = 8
 CHALLENGERS = [(f"arm-{i}", f"{i:08x}") for i in range(6)]
 STRANGER = "stranger"

@@ -70,7 +70,7 @@ instants = st.one_of(
     st.datetimes(FIRST.replace(year=1, day=3), LAST.replace(year=9999, day=29), timezones=offsets),
 )
 many = settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -23,7 +23,7 @@ from bandit.service.recording import Recorded
 from bandit.storage import experiments, outcomes
 
 SEED = 20261120
-COUNT = 900
+COUNT = 720
 LATER = NOON + timedelta(days=30)
 FRACTION = 0.1
 INSTRUMENTS = ["BTCUSD", "ETHUSD", "SOLUSD"]

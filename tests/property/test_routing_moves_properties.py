@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bandit.core.model import WHOLE_PPM, PolicyName, Ppm
 from bandit.core.routing import Partition, partition, partition_of_history, repartition
 
-unhurried = settings(deadline=None, max_examples=300)
+unhurried = settings(deadline=None, max_examples=150)
 POLICIES = [PolicyName(f"arm-{i}") for i in range(8)]
 Weights = dict[PolicyName, Ppm]
 
