@@ -101,6 +101,7 @@ def application(
         router=router or Router(engine),
         clock=clock or VirtualClock(NOON),
         demo=False,
+        revive=lambda: None,
     )
 
 

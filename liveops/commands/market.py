@@ -46,9 +46,7 @@ def run(
         bool, typer.Option("--exit", help="End after the report instead of serving on.")
     ] = False,
     host: Annotated[str | None, typer.Option("--host", help="Address to serve on.")] = None,
-    port: Annotated[
-        int | None, typer.Option("--port", min=1, max=65535, help="Port to serve on.")
-    ] = None,
+    port: Port = None,
     config: ConfigFile = None,
 ) -> None:
     """Replay real prices through the whole service as a paper market, then keep serving.

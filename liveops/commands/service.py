@@ -16,9 +16,7 @@ configuration_commands = typer.Typer(help="The configuration.", no_args_is_help=
 def serve(
     demo: Demo = False,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
-    port: Annotated[
-        int | None, typer.Option("--port", min=1, max=65535, help="Port to listen on.")
-    ] = None,
+    port: Port = None,
     config: ConfigFile = None,
 ) -> None:
     """Serve the HTTP API until stopped."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
 
 import pytest
-from ledger import CHALLENGER, feed, open_btc
+from ledger import CHALLENGER, NOON, feed, open_btc
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from bandit.core.errors import InvalidAllocation, InvalidInput, LedgerUnavailable
-from bandit.service import experiments, ledger
+from bandit.service import ledger
 from bandit.storage.engine import connect, snapshot, transaction
 
 
@@ -99,10 +101,40 @@ def test_snapshot_reads_one_moment_and_leaves_the_connection_as_it_was(
 
 def test_digest_covers_what_the_domain_remembers(engine: Engine) -> None:
     seen = [ledger.ledger_digest(engine)]
-    record = open_btc(engine)
+    open_btc(engine)
     seen.append(ledger.ledger_digest(engine))
     feed(engine, CHALLENGER, ["0.001"])
     seen.append(ledger.ledger_digest(engine))
     assert len(set(seen)) == 3
-    experiments.load(engine, record.experiment.name)
+    # Reading changes nothing, and neither does a note in the audit log.
+    assert not ledger.was_noted(engine, action="drill", subject="btc")
+    ledger.note(engine, now=NOON, actor="test", action="drill", subject="btc", details={"n": 1})
+    assert ledger.was_noted(engine, action="drill", subject="btc")
+    assert not ledger.was_noted(engine, action="drill", subject="eth")
     assert ledger.ledger_digest(engine) == seen[-1]
+
+
+def test_canonical_tables_are_read_whole_and_without_surrogate_ids(engine: Engine) -> None:
+    open_btc(engine)
+    feed(engine, CHALLENGER, ["0.001", "-0.002"])
+    found: dict[str, tuple[list[str], list[tuple[object, ...]]]] = {}
+
+    def keep(table: str, columns: list[str], rows: Iterator[tuple[object, ...]]) -> None:
+        found[table] = (columns, list(rows))
+
+    ledger.read_tables(engine, keep)
+    assert tuple(found) == ledger.TABLES
+    columns, rows = found["outcomes"]
+    assert not {"id", "arm_id", "recorded_at", "body_hash"} & set(columns)
+    earned = {row[columns.index("return_ratio")] for row in rows}
+    assert earned == {Decimal("0.001"), Decimal("-0.002")}
+    assert len(found["assignments"][1]) >= 2
+    assert [row[0] for row in found["policies"][1]] == ["prod", CHALLENGER]
+
+
+def test_newest_close_is_that_of_any_arm(engine: Engine) -> None:
+    open_btc(engine)
+    assert ledger.newest_close(engine) is None
+    feed(engine, CHALLENGER, ["0.001"] * 2, prefix="c")
+    feed(engine, "prod", ["0.001"] * 3, prefix="p")
+    assert ledger.newest_close(engine) == NOON + timedelta(minutes=3)

@@ -105,6 +105,25 @@ def test_equal_trades_have_no_sharpe(engine: Engine, result: str) -> None:
     assert arm_json(engine, CHALLENGER)["trade_sharpe"] == {"value": None, "state": "no_spread"}
 
 
+def test_daily_ratios_look_back_a_year_from_the_capital_of_its_beginning(engine: Engine) -> None:
+    open_btc(engine)
+    day = 24 * 60
+    made = zip(assign_to(engine, CHALLENGER, 3), [1, 400, 401], ["1000", "-100", "50"], strict=True)
+    trades = [
+        closed(a, "0.1" if pnl[0] != "-" else "-0.1", minutes=d * day, pnl=pnl)
+        for a, d, pnl in made
+    ]
+    record_all(engine, trades, now=NOON + timedelta(days=402))
+    found = arm_json(engine, CHALLENGER)
+    assert (found["days"], found["losing_days"]) == (2, 1)
+    # 10,000 and the 1,000 earned more than a year ago: then 10,900, then 10,950.
+    down, up = -100 / 11_000, 50 / 10_900
+    sharpe = (down + up) / 2 / ((up - down) / math.sqrt(2)) * math.sqrt(365)
+    assert found["sharpe_daily"] == {"value": pytest.approx(sharpe), "state": "finite"}
+    sortino = (down + up) / 2 / math.sqrt(down**2 / 2) * math.sqrt(365)
+    assert found["sortino_daily"] == {"value": pytest.approx(sortino), "state": "finite"}
+
+
 def test_champion_is_compared_over_the_challengers_own_window_and_instruments(
     engine: Engine,
 ) -> None:

@@ -41,7 +41,7 @@ from bandit.core.profit_factor import ProfitFactor
 from bandit.core.reading import ArmReading, RampRule
 
 SEED = 20261120
-STATES = 300
+STATES = 400
 VECTORS = 8
 CHALLENGERS = [(f"arm-{i}", f"{i:08x}") for i in range(6)]
 STRANGER = "stranger"
@@ -349,7 +349,7 @@ factors = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(st.integers(0, 2**32), st.data())
 def test_nightly_proposals_are_lawful(seed: int, data: st.DataObject) -> None:
     rng = np.random.default_rng(seed)

@@ -41,7 +41,7 @@ def test_table_is_complete() -> None:
 
 @pytest.mark.parametrize("verb", ArmVerb)
 def test_champion_is_never_moved(verb: ArmVerb) -> None:
-    with pytest.raises(InvalidTransition, match="promote another policy first"):
+    with pytest.raises(InvalidTransition, match=f"cannot {verb} the champion"):
         after(verb, status=ArmStatus.ACTIVE, role=ArmRole.CHAMPION)
 
 
