@@ -42,7 +42,7 @@ def rows(reading: ArmReading, rule: ChecklistRule) -> tuple[ChecklistRow, ...]:
     The profit factor is judged on a full window only: fewer trades, or a window without a loss,
     are INCONCLUSIVE and ask for nothing.
     """
-    short = reading.pf_short
+    short, drawdown = reading.judged
     full = short.n >= rule.window
     note = f"{short.n} of {rule.window} trades" if not full else f"{short.state}"
     value = short.value if full else None
@@ -56,9 +56,7 @@ def rows(reading: ArmReading, rule: ChecklistRule) -> tuple[ChecklistRow, ...]:
         ChecklistRow(
             metric="dd_challenger_pct",
             band=rule.drawdown_band_percent,
-            reason=at_most(
-                "dd_challenger_pct", reading.dd_long_percent, rule.drawdown_halt_percent
-            ),
+            reason=at_most("dd_challenger_pct", drawdown, rule.drawdown_halt_percent),
             action=ArmVerb.HALT,
         ),
     )

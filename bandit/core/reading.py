@@ -15,7 +15,8 @@ class ArmReading:
 
     `pf_short` and `pf_long` are the profit factors of the last 30 and 150 trades, `dd_long_percent`
     the drawdown of the last 150; `pf_prod` is the champion's profit factor over this arm's own
-    calendar window and instruments.
+    calendar window and instruments. `resumed` are the same first and third numbers over the trades
+    since a person resumed the arm: what it was stopped for must not stop it again.
     """
 
     place: ArmPlace
@@ -23,6 +24,12 @@ class ArmReading:
     pf_long: ProfitFactor
     dd_long_percent: float
     pf_prod: ProfitFactor
+    resumed: tuple[ProfitFactor, float] | None = None
+
+    @property
+    def judged(self) -> tuple[ProfitFactor, float]:
+        """Profit factor and drawdown that the checklist holds against its limits."""
+        return self.resumed or (self.pf_short, self.dd_long_percent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,12 +79,21 @@ def _read(connection: Connection, arm: ArmRecord, record: ExperimentRecord) -> A
     long = window_numbers(newest, window=rule.long_window, nominal_fraction=fraction)
     short = window_numbers(newest, window=rule.window, nominal_fraction=fraction)
     assert long.drawdown_percent is not None
+    resumed = None
+    since = decisions.resumed_at(connection, record.id, arm.place.policy)
+    if since is not None:
+        fresh = [trade for trade in newest if trade.closed_at > since]
+        fresh_short = window_numbers(fresh, window=rule.window, nominal_fraction=fraction)
+        fresh_long = window_numbers(fresh, window=rule.long_window, nominal_fraction=fraction)
+        assert fresh_long.drawdown_percent is not None
+        resumed = (fresh_short.profit_factor, fresh_long.drawdown_percent)
     return ArmReading(
         place=arm.place,
         pf_short=short.profit_factor,
         pf_long=long.profit_factor,
         dd_long_percent=long.drawdown_percent,
         pf_prod=outcomes.champion_over_window(connection, arm.id),
+        resumed=resumed,
     )
 
 
@@ -231,5 +240,8 @@ def _inputs(reading: ArmReading) -> dict[str, object]:
         "pf_30": reading.pf_short.to_json(),
         "pf_150": reading.pf_long.to_json(),
         "dd_150_percent": reading.dd_long_percent,
+        "resumed": None
+        if reading.resumed is None
+        else {"pf_30": reading.resumed[0].to_json(), "dd_150_percent": reading.resumed[1]},
         "pf_prod": None if place.role is ArmRole.CHAMPION else reading.pf_prod.to_json(),
     }

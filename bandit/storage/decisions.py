@@ -147,6 +147,16 @@ def of_experiment(
     return [_decision(row) for row in rows(connection, _DECISIONS, name=name, newest=newest)]
 
 
+def resumed_at(connection: Connection, experiment_id: int, policy: PolicyName) -> datetime | None:
+    """Return when a person last resumed an arm; None when nobody did."""
+    statement = (
+        "SELECT max(decided_at) AS at FROM decisions WHERE experiment_id = :id "
+        "AND kind = 'RESUME' AND inputs ->> 'policy' = :policy"
+    )
+    found = one(connection, statement, id=experiment_id, policy=policy)
+    return None if found is None else found["at"]
+
+
 def of_night(connection: Connection, name: str, trading_day: date) -> DecisionRecord | None:
     """Return the scaling decision of a night, or None while it is open."""
     statement = f"SELECT * FROM ({_DECISIONS}) d WHERE d.trading_day = :day"  # noqa: S608 - constant

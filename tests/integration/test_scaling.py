@@ -34,9 +34,10 @@ from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import (
     DecisionKind,
+    PolicyName,
     Profile,
 )
-from bandit.service import experiments, reporting
+from bandit.service import experiments, reporting, scaling
 from bandit.service.scaling import Night
 from bandit.storage import locks
 from bandit.storage.decisions import DecisionRecord
@@ -316,3 +317,26 @@ def test_experiment_that_changed_meanwhile_is_left_alone(
 def test_unknown_experiment_has_no_nights(engine: Engine) -> None:
     with pytest.raises(UnknownName, match="'btc'"):
         scale(engine)
+
+
+def test_resumed_arm_is_judged_on_trades_since_it_was_resumed(engine: Engine) -> None:
+    open_btc(engine)
+    after = feed(engine, CHALLENGER, ["-0.002", "0.001"] * 15, prefix="c")
+    first = scaling.scale(engine, "btc", now=after, actor="test")
+    assert [action.kind for action in first.actions] == [DecisionKind.THROTTLE]
+    experiments.change_arm(
+        engine,
+        name="btc",
+        policy=PolicyName(CHALLENGER),
+        verb=ArmVerb.RESUME,
+        reason="a bug of the bot is mended",
+        now=after,
+        actor="test",
+    )
+    second = scaling.scale(engine, "btc", now=after + timedelta(days=1), actor="test")
+    assert second.actions == ()
+    later = feed(
+        engine, CHALLENGER, ["-0.002", "0.001"] * 15, now=after + timedelta(days=1), prefix="d"
+    )
+    third = scaling.scale(engine, "btc", now=later + timedelta(days=1), actor="test")
+    assert [action.kind for action in third.actions] == [DecisionKind.THROTTLE]
