@@ -44,7 +44,7 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _SETTINGS = {
     "listen_addresses": "",
     "port": str(PORT),
-    "max_connections": "60",
+    "max_connections": "100",
     "shared_buffers": "64MB",
     "timezone": "UTC",
     "log_timezone": "UTC",

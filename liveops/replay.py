@@ -33,7 +33,8 @@ from bandit.core.model import (
 from bandit.core.outcomes import Outcome, declined, trade
 from bandit.core.reading import Rules
 from bandit.service import experiments, ledger, policies, recording, scaling
-from bandit.service.assigning import Opportunity, Router
+from bandit.service.assigning import Router
+from bandit.service.routing_table import Opportunity
 from learners.market.candles import Candles
 from liveops.connectors.paper_market import (
     PERPETUAL_TAKER,

@@ -29,7 +29,8 @@ from bandit.core.model import (
 from bandit.core.outcomes import Outcome, trade
 from bandit.core.reading import Rules
 from bandit.service import experiments, policies, recording, scaling
-from bandit.service.assigning import Opportunity, Router
+from bandit.service.assigning import Router
+from bandit.service.routing_table import Opportunity
 from bandit.service.scaling import Night
 
 T = TypeVar("T")

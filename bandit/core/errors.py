@@ -91,6 +91,18 @@ class StaleEpoch(BanditError):
     code = "stale_epoch"
 
 
+class Killed(BanditError):
+    """The kill switch of the account is on: no new decision until a person releases it."""
+
+    code = "killed"
+
+
+class ForeignProtocol(BanditError):
+    """This process decides by another protocol than the ledger: update the older of the two."""
+
+    code = "foreign_protocol"
+
+
 class LockHeldElsewhere(BanditError):
     """Another process runs this use case for this experiment now."""
 
@@ -101,3 +113,21 @@ class LedgerUnavailable(BanditError):
     """The database cannot be reached or is not ready; nothing was stored."""
 
     code = "ledger_unavailable"
+
+
+class Overloaded(BanditError):
+    """More is waiting to be stored than the service takes on; nothing of this was stored."""
+
+    code = "overloaded"
+
+
+class Revoked(BanditError):
+    """The arm may no longer act on this decision: halted, replaced or out of traffic since."""
+
+    code = "revoked"
+
+
+class Expired(BanditError):
+    """The decision was not claimed in time."""
+
+    code = "expired"

@@ -287,6 +287,8 @@ class Experiment:
 
     `capital` is the money behind the order flow in `currency`; `equity_fraction` is the nominal
     share of it one trade risks, the size at which the profit factor and drawdown rules are read.
+    Experiments of one `account` share its kill switch and its loss limits; without a name, the
+    account is the one of the currency.
     """
 
     name: str
@@ -297,6 +299,7 @@ class Experiment:
     profile: Profile = Profile.GUARDED
     strategy: Strategy = Strategy.RAMP
     decision_seconds_valid: float = 2.0
+    account: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a value outside its domain."""
@@ -307,6 +310,7 @@ class Experiment:
         if _CURRENCY.fullmatch(self.currency) is None:
             rule = "must be 2 to 10 of A-Z 0-9"
             raise InvalidInput(field="currency", rule=rule, found=repr(self.currency))
+        checked_name(self.account_name, field="account")
         if not 0 < self.equity_fraction <= 1:
             rule = "must be above 0 and at most 1"
             raise InvalidInput(field="equity_fraction", rule=rule, found=self.equity_fraction)
@@ -314,6 +318,11 @@ class Experiment:
             rule = "must lie in 0.001..86400 seconds"
             found = self.decision_seconds_valid
             raise InvalidInput(field="decision_seconds_valid", rule=rule, found=found)
+
+    @property
+    def account_name(self) -> str:
+        """The account that the experiment belongs to."""
+        return self.currency.lower() if self.account is None else self.account
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine
@@ -22,7 +22,7 @@ from bandit.core.model import (
     checked_text,
 )
 from bandit.core.reading import Rules
-from bandit.storage import decisions, experiments, locks, policies
+from bandit.storage import accounts, decisions, experiments, locks, policies
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
 
@@ -49,15 +49,20 @@ def open_experiment(
     checked_instant(now, field="now")
     actor = checked_text(actor, field="actor", length_max=200)
     _check_challengers(experiment.champion, challengers)
+    experiment = replace(experiment, account=experiment.account_name)
     if len(salt) != 32:
         raise InvalidInput(field="salt", rule="must be 32 bytes", found=f"{len(salt)} bytes")
     with transaction(engine) as connection:
         names = (experiment.champion, *challengers)
         ids = [policies.by_name(connection, name).id for name in names]
+        account_id = accounts.opened(
+            connection, experiment.account_name, currency=experiment.currency, now=now
+        )
         experiment_id = experiments.insert(
             connection,
             experiment,
             champion_id=ids[0],
+            account_id=account_id,
             salt=salt,
             limits=limits,
             rules=rules,

@@ -175,11 +175,14 @@ def _scale(
     profile, limits, rule = record.experiment.profile, record.limits, record.rules.ramp
     proposal = ramp.propose(readings, rule=rule, limits=limits, profile=profile)
     before = {place.policy: place.ppm for place in record.places}
-    moves = profile is not Profile.OBSERVE and dict(proposal.ppm) != before
+    may_move = profile is not Profile.OBSERVE and not record.is_killed
+    moves = may_move and dict(proposal.ppm) != before
     reasons: dict[str, object] = {
         policy: [reason.to_json() for reason in found] for policy, found in proposal.reasons.items()
     }
     written: dict[str, object] = {**inputs, "before": before, "proposed": dict(proposal.ppm)}
+    if record.is_killed:
+        written["killed"] = True
     if profile is Profile.OBSERVE:
         written["would"] = {r.place.policy: row.action.value for r, row in flagged}
     if profile is Profile.SEED_EXACT:
@@ -225,7 +228,10 @@ def _summary(record: ExperimentRecord, after: Mapping[PolicyName, Ppm], *, moves
     )
     if not changed:
         return "no arm's conditions ask for a change"
-    return (changed if moves else f"{record.experiment.profile}: would move {changed}")[:1000]
+    if not moves:
+        why = "killed" if record.is_killed else record.experiment.profile
+        changed = f"{why}: would move {changed}"
+    return changed[:1000]
 
 
 def _inputs(reading: ArmReading) -> dict[str, object]:

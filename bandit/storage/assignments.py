@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import Connection
 
 from bandit.core.model import (
@@ -18,7 +19,7 @@ from bandit.core.model import (
     PolicySha,
     UnitId,
 )
-from bandit.storage.engine import one, rows
+from bandit.storage.engine import PROTOCOL, rows
 
 _COLUMNS = """
   SELECT s.id, e.name AS experiment, s.unit_id, s.instrument, p.name AS policy, p.sha, s.role,
@@ -32,53 +33,90 @@ _COLUMNS = """
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssignmentRow:
-    """What a new assignment adds to what its experiment and arm already say."""
+class AssignmentRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one unit adds to its batch.
 
-    assignment: Assignment
-    arm_id: int
-    position_id: UUID | None
-    context: object
-    proposed_actions: object
-
-
-def insert(
-    connection: Connection, experiment_id: int, new: Sequence[AssignmentRow], *, epoch: int
-) -> None:
-    """Store the rows whose id is new, all of them in `epoch` or none of them.
-
-    Sorted by id, so that two batches never wait for each other in a circle.
+    `arm_id` and `propensity` are what the router chose; a row with `position_id` goes to the arm
+    that opened that position instead. `decided_at` is set only for a decision made elsewhere.
     """
-    rows(
-        connection,
-        """
-        INSERT INTO assignments (
-          id, experiment_id, unit_id, instrument, arm_id, mode, role, allocation_version, epoch,
-          propensity, position_id, size_multiplier, confidence_bump, context, proposed_actions,
-          decided_at, expires_at)
-        SELECT r.id, e.id, r.unit_id, r.instrument, r.arm_id, r.mode, r.role, r.allocation_version,
-               r.epoch, r.propensity, r.position_id, r.size_multiplier, r.confidence_bump,
-               r.context, r.proposed_actions, r.decided_at, r.expires_at
-        FROM json_to_recordset(CAST(:rows AS json)) AS r (
-          id uuid, unit_id text, instrument text, arm_id bigint, mode text, role text,
-          allocation_version bigint, epoch bigint, propensity double precision, position_id uuid,
-          size_multiplier double precision, confidence_bump double precision, context jsonb,
-          proposed_actions jsonb, decided_at timestamptz, expires_at timestamptz)
-        JOIN experiments e ON e.id = :experiment_id AND e.epoch = :epoch
-        ORDER BY r.id
-        ON CONFLICT DO NOTHING RETURNING id
-        """,
-        experiment_id=experiment_id,
-        epoch=epoch,
-        rows=json.dumps([_json_row(row) for row in new], allow_nan=False),
-    )
+
+    id: UUID
+    unit_id: UnitId
+    instrument: str
+    arm_id: int
+    propensity: float
+    position_id: UUID | None = None
+    is_fallback: bool = False
+    context: object = None
+    proposed_actions: object = None
+    decided_at: datetime | None = None
 
 
-def by_ids(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, Assignment]:
-    """Return the stored assignments among `ids`."""
-    found = rows(connection, _COLUMNS + " WHERE s.id = ANY(:ids)", ids=list(ids))
-    return {row["id"]: _assignment(row) for row in found}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignmentBatch:
+    """Rows of one experiment, all routed on one version of its allocation.
+
+    `rows` hold every id once, in any order. `are_facts` marks decisions taken elsewhere, which a
+    kill switch cannot undo any more.
+    """
+
+    experiment_id: int
+    epoch: int
+    version: int
+    decided_at: datetime
+    expires_at: datetime
+    are_facts: bool
+    rows: Sequence[AssignmentRow]
+
+    def parameters(self) -> tuple[object, ...]:
+        """Return what `COMMIT` takes, in its order."""
+        return (
+            PROTOCOL,
+            self.experiment_id,
+            self.epoch,
+            self.version,
+            self.decided_at,
+            self.expires_at,
+            self.are_facts,
+            msgspec.json.encode(self.rows).decode(),
+        )
+
+
+class StoredAssignment(NamedTuple):
+    """A row as the ledger has it."""
+
+    id: UUID
+    unit_id: UnitId
+    instrument: str
+    arm_id: int
+    role: str
+    mode: str
+    propensity: float
+    position_id: UUID | None
+    is_fallback: bool
+    allocation_version: int
+    epoch: int
+    size_multiplier: float
+    confidence_bump: float
+    decided_at: datetime
+    expires_at: datetime
+
+
+COMMIT = f"""
+  SELECT {", ".join(StoredAssignment._fields)}
+  FROM commit_assignments(%s, %s, %s, %s, %s, %s, %s, %s::json)
+"""  # noqa: S608 - names are ours
+"""Commits a batch; gives the rows that its caller cannot know: stored before, or of positions."""
+
+
+def commit(connection: Connection, batch: AssignmentBatch) -> dict[UUID, StoredAssignment]:
+    """Store the rows whose id is new; return those stored before and those of positions.
+
+    Raises `StaleEpoch` with nothing stored when the experiment is in another epoch, `Killed` when
+    its account is, `ForeignProtocol` when this process is older or newer than the ledger.
+    """
+    found = connection.exec_driver_sql(COMMIT, batch.parameters())
+    return {row.id: row for row in map(StoredAssignment._make, found)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,48 +143,6 @@ def arms_of(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, AssignedA
             ),
         )
         for row in found
-    }
-
-
-def open_position_arm(connection: Connection, position: UUID) -> tuple[str, int, PolicyName] | None:
-    """Return experiment, arm id and policy of a position that has no outcome yet."""
-    found = one(
-        connection,
-        """
-        SELECT e.name AS experiment, a.id, p.name AS policy
-        FROM assignments s
-        JOIN experiments e ON e.id = s.experiment_id
-        JOIN arms a ON a.id = s.arm_id
-        JOIN policies p ON p.id = a.policy_id
-        LEFT JOIN outcomes o ON o.assignment_id = s.id
-        WHERE s.id = :position AND o.assignment_id IS NULL
-        """,
-        position=position,
-    )
-    return (
-        None if found is None else (found["experiment"], found["id"], PolicyName(found["policy"]))
-    )
-
-
-def _json_row(row: AssignmentRow) -> dict[str, Any]:
-    made = row.assignment
-    return {
-        "id": str(made.id),
-        "unit_id": made.unit_id,
-        "instrument": made.instrument,
-        "arm_id": row.arm_id,
-        "mode": made.mode.value,
-        "role": made.role.value,
-        "allocation_version": made.allocation_version,
-        "epoch": made.epoch,
-        "propensity": made.propensity,
-        "position_id": None if row.position_id is None else str(row.position_id),
-        "size_multiplier": made.size_multiplier,
-        "confidence_bump": made.confidence_bump,
-        "context": row.context,
-        "proposed_actions": row.proposed_actions,
-        "decided_at": made.decided_at.isoformat(),
-        "expires_at": made.expires_at.isoformat(),
     }
 
 

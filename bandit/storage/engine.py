@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import (
     DataError,
@@ -19,7 +20,18 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from bandit.core.errors import InvalidAllocation, InvalidInput, LedgerUnavailable
+from bandit.core.errors import (
+    BanditError,
+    ForeignProtocol,
+    InvalidAllocation,
+    InvalidInput,
+    Killed,
+    LedgerUnavailable,
+    StaleEpoch,
+)
+
+PROTOCOL = 1
+"""The decision protocol this code speaks; the ledger refuses decisions under any other."""
 
 _LIMIT = re.compile(r"limit (\w+): ([^\n]*)")
 
@@ -73,8 +85,28 @@ def translated() -> Iterator[None]:
         raise InvalidInput(field="value", rule=rule, found=_first_line(error)) from error
     except (OperationalError, InterfaceError) as error:
         raise LedgerUnavailable(f"the ledger did not answer: {_first_line(error)}") from error
+    except DBAPIError as error:
+        refusal = refusal_of(error.orig)
+        if refusal is None:
+            raise
+        raise refusal from error
     except PoolTimeout as error:
         raise LedgerUnavailable("every connection to the ledger is in use") from error
+
+
+_REFUSALS: Mapping[str, type[BanditError]] = {
+    "LB001": StaleEpoch,
+    "LB002": Killed,
+    "LB003": ForeignProtocol,
+}
+
+
+def refusal_of(error: BaseException | None) -> BanditError | None:
+    """Return what a refusal of the decision protocol means; None for any other error."""
+    if not isinstance(error, psycopg.Error):
+        return None
+    refusal = _REFUSALS.get(error.sqlstate or "")
+    return None if refusal is None else refusal(error.diag.message_primary or str(error))
 
 
 def _first_line(error: DBAPIError) -> str:

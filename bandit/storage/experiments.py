@@ -53,6 +53,7 @@ class ExperimentRecord:
     limits: Limits
     rules: Rules
     opened_at: datetime
+    is_killed: bool
     arms: tuple[ArmRecord, ...]
 
     @property
@@ -81,6 +82,7 @@ def insert(
     experiment: Experiment,
     *,
     champion_id: int,
+    account_id: int,
     salt: bytes,
     limits: Limits,
     rules: Rules,
@@ -91,18 +93,19 @@ def insert(
         connection,
         """
         INSERT INTO experiments (
-          name, champion_id, capital, currency, equity_fraction, profile, strategy,
+          name, champion_id, account_id, capital, currency, equity_fraction, profile, strategy,
           decision_seconds_valid, salt, epoch, champion_floor_ppm, champion_floor_proven_ppm,
           proven_trades, unproven_cap_ppm, arm_minimum_ppm, start_ppm, step_up, rules, opened_at)
         VALUES (
-          :name, :champion_id, :capital, :currency, :equity_fraction, :profile, :strategy,
-          :decision_seconds_valid, :salt, 0, :champion_floor_ppm, :champion_floor_proven_ppm,
-          :proven_trades, :unproven_cap_ppm, :arm_minimum_ppm, :start_ppm, :step_up,
-          CAST(:rules AS jsonb), :now)
+          :name, :champion_id, :account_id, :capital, :currency, :equity_fraction, :profile,
+          :strategy, :decision_seconds_valid, :salt, 0, :champion_floor_ppm,
+          :champion_floor_proven_ppm, :proven_trades, :unproven_cap_ppm, :arm_minimum_ppm,
+          :start_ppm, :step_up, CAST(:rules AS jsonb), :now)
         ON CONFLICT (name) DO NOTHING RETURNING id
         """,
         name=experiment.name,
         champion_id=champion_id,
+        account_id=account_id,
         capital=checked_amount(experiment.capital, field="capital"),
         currency=experiment.currency,
         equity_fraction=experiment.equity_fraction,
@@ -180,8 +183,9 @@ def load(connection: Connection, name: str) -> ExperimentRecord:
     """Return the experiment of this name with its arms, or raise `UnknownName`."""
     row = one(
         connection,
-        "SELECT e.*, p.name AS champion FROM experiments e "
-        "JOIN policies p ON p.id = e.champion_id WHERE e.name = :name",
+        "SELECT e.*, p.name AS champion, a.name AS account, a.is_killed FROM experiments e "
+        "JOIN policies p ON p.id = e.champion_id "
+        "JOIN accounts a ON a.id = e.account_id WHERE e.name = :name",
         name=name,
     )
     if row is None:
@@ -247,6 +251,7 @@ def _record(row: dict[str, Any], arms: Sequence[ArmRecord]) -> ExperimentRecord:
         profile=Profile(row["profile"]),
         strategy=Strategy(row["strategy"]),
         decision_seconds_valid=row["decision_seconds_valid"],
+        account=row["account"],
     )
     checklist = dict(row["rules"]["checklist"])
     for band in ("pf_band", "drawdown_band_percent"):
@@ -259,5 +264,6 @@ def _record(row: dict[str, Any], arms: Sequence[ArmRecord]) -> ExperimentRecord:
         limits=Limits(**{name: row[name] for name in Limits.__slots__}),
         rules=Rules(ramp=RampRule(**row["rules"]["ramp"]), checklist=ChecklistRule(**checklist)),
         opened_at=row["opened_at"],
+        is_killed=row["is_killed"],
         arms=tuple(arms),
     )

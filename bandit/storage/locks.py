@@ -8,14 +8,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
-from bandit.core.errors import LockHeldElsewhere
+from bandit.core.errors import LedgerUnavailable, LockHeldElsewhere
 from bandit.storage.engine import run, translated
+
+BLOCKED_MILLISECONDS = 250
+"""How long a halt waits for a batch before it ends that batch's session."""
+
+ATTEMPTS = 40
+WRITER_NAME = "liveops-writer"
+"""Application name of the sessions that commit batches."""
 
 
 class LockClass(IntEnum):
@@ -46,12 +55,61 @@ def use_case(engine: Engine, experiment_id: int, *, doing: str) -> Iterator[None
 
 
 def gate_shared(connection: Connection, experiment_id: int) -> None:
-    """Wait for the experiment's gate, shared with other assignment batches."""
+    """Keep changes of the experiment out, beside other assignment batches."""
+    _kill_shared(connection, experiment_id)
     statement = "SELECT pg_advisory_xact_lock_shared(:class, :id)"
     run(connection, statement, **{"class": int(LockClass.GATE), "id": experiment_id})
 
 
 def gate_exclusive(connection: Connection, experiment_id: int) -> None:
     """Wait until no assignment batch of the experiment is under way, and keep new ones out."""
-    statement = "SELECT pg_advisory_xact_lock(:class, :id)"
-    run(connection, statement, **{"class": int(LockClass.GATE), "id": experiment_id})
+    _kill_shared(connection, experiment_id)
+    _exclusively(connection, LockClass.GATE, experiment_id)
+
+
+def kill_exclusive(connection: Connection, account_ids: Sequence[int]) -> None:
+    """Wait until nothing of these accounts is being decided, and keep new decisions out."""
+    for account_id in sorted(account_ids):
+        _exclusively(connection, LockClass.KILL, account_id)
+
+
+def _kill_shared(connection: Connection, experiment_id: int) -> None:
+    run(
+        connection,
+        "SELECT pg_advisory_xact_lock_shared(:class, e.account_id) FROM experiments e "
+        "WHERE e.id = :id",
+        **{"class": int(LockClass.KILL), "id": experiment_id},
+    )
+
+
+def _exclusively(connection: Connection, lock: LockClass, key: int) -> None:
+    """Take a lock that batches share, from frozen holders after `BLOCKED_MILLISECONDS`.
+
+    Only sessions that commit batches are ended: theirs is idempotent, and their process tries
+    again. The lock is fair, so nobody who comes later overtakes us between two attempts for long.
+    """
+    keys = {"class": int(lock), "id": key}
+    for _ in range(ATTEMPTS):
+        attempt = connection.begin_nested()
+        try:
+            run(connection, f"SET LOCAL lock_timeout = '{BLOCKED_MILLISECONDS}ms'")
+            run(connection, "SELECT pg_advisory_xact_lock(:class, :id)", **keys)
+        except OperationalError as error:
+            attempt.rollback()
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+            run(connection, _END_HOLDERS, application=WRITER_NAME, **keys)
+        else:
+            run(connection, "SET LOCAL lock_timeout = 0")
+            attempt.commit()
+            return
+    raise LedgerUnavailable(f"the {lock.name.lower()} lock {key} could not be had")
+
+
+_END_HOLDERS = """
+  SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+  WHERE l.locktype = 'advisory' AND l.classid = CAST(:class AS oid) AND l.objid = CAST(:id AS oid)
+    AND l.granted AND l.mode = 'ShareLock' AND l.pid <> pg_backend_pid()
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND a.application_name = :application
+"""

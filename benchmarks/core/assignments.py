@@ -20,7 +20,8 @@ from sqlalchemy import Engine
 
 from bandit.core.model import WHOLE_PPM, Allocation, PolicyName, Ppm, UnitId
 from bandit.core.routing import assignment_id, bucket_of, partition_of_history
-from bandit.service.assigning import Opportunity, Router
+from bandit.service.assigning import Router
+from bandit.service.routing_table import Opportunity
 from benchmarks.claims import QUICK, Target, alternated, claim, paired, progress
 from benchmarks.temporary_ledger import (
     EXPERIMENT,

@@ -21,9 +21,10 @@ from sqlalchemy import Engine
 from bandit.core.model import Assignment, UnitId
 from bandit.core.outcomes import trade
 from bandit.service import recording
-from bandit.service.assigning import BATCH_MAX, Opportunity, Router
+from bandit.service.assigning import BATCH_MAX, Router
 from bandit.service.recording import Recorded
 from bandit.service.reporting import report
+from bandit.service.routing_table import Opportunity
 from bandit.storage.experiments import ExperimentRecord
 from benchmarks.claims import QUICK, Target, alternated, claim, paired, progress
 from benchmarks.monitor._history import END, plant, sums_agree

@@ -10,8 +10,8 @@ from bandit.core.errors import BanditError, InvalidInput
 from bandit.core.model import UnitId
 from bandit.core.outcomes import Outcome
 from bandit.service import recording
-from bandit.service.assigning import Opportunity
 from bandit.service.recording import BATCH_MAX, Recorded
+from bandit.service.routing_table import Opportunity
 from liveops.api.answers import AssignmentAnswer, LineAnswer, OutcomeAnswer
 from liveops.api.bodies import (
     JSON,

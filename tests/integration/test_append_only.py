@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from ledger import CHALLENGER, feed, open_btc
+from ledger import CHALLENGER, NOON, assign, feed, open_btc
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
+
+from bandit.core.kill_switch import KillCause
+from bandit.service import killing
+from bandit.service.assigning import Router
 
 # Each with a column that an UPDATE might be tempted to correct.
 FACTS = {
@@ -15,6 +19,8 @@ FACTS = {
     "assignments": "propensity",
     "outcomes": "pnl",
     "audit_log": "details",
+    "claims": "claimed_at",
+    "kill_events": "reason",
     "parameter_history": "new_value",
 }
 
@@ -23,6 +29,9 @@ FACTS = {
 def filled(engine: Engine) -> Engine:
     open_btc(engine)
     feed(engine, CHALLENGER, ["0.001", "-0.001"])
+    [made] = assign(engine, ["claimed"])
+    Router(engine).claim(made.id, now=NOON)
+    killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
     return engine
 
 
@@ -42,7 +51,7 @@ def test_facts_are_neither_changed_nor_deleted_nor_truncated(filled: Engine, tab
     refused(filled, f"TRUNCATE {table} CASCADE", "is append-only: TRUNCATE")
 
 
-@pytest.mark.parametrize("table", ["experiments", "arms"])
+@pytest.mark.parametrize("table", ["experiments", "arms", "accounts"])
 def test_what_facts_hang_on_cannot_be_truncated_away(filled: Engine, table: str) -> None:
     refused(filled, f"TRUNCATE {table} CASCADE", "is append-only: TRUNCATE")
     refused(filled, f"DELETE FROM {table}", "is append-only: DELETE")

@@ -48,7 +48,7 @@ def test_first_start_makes_a_durable_checksummed_server_off_the_network(open_fol
         "listen_addresses": "",
         "timezone": "UTC",
         "server_encoding": "UTF8",
-        "max_connections": "60",
+        "max_connections": "100",
         "shared_buffers": "64MB",
     }
     with EmbeddedPostgres(data_dir=open_folder / "postgres") as server:

@@ -17,8 +17,9 @@ from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import UnitId
 from bandit.core.routing import bucket_of
-from bandit.service.assigning import Opportunity, Router
+from bandit.service.assigning import Router
 from bandit.service.experiments import apply_verb
+from bandit.service.routing_table import Opportunity
 from bandit.storage import experiments, locks
 from bandit.storage.engine import connect, transaction
 
@@ -117,7 +118,8 @@ def test_halt_is_not_acknowledged_while_an_assignment_is_under_way(
 ) -> None:
     record = open_btc(engine, limits=LIMITS)
     with transaction(engine) as connection:
-        locks.gate_shared(connection, record.id)
+        hold = text("SELECT pg_advisory_xact_lock_shared(3, :id)")  # as a batch does
+        connection.execute(hold, {"id": record.id})
         future = worker.submit(change, engine, ArmVerb.HALT)
         wait_until_blocked(engine, future)
         # And no later batch overtakes it.

@@ -18,7 +18,8 @@ from bandit.core.model import DecisionKind, PolicyName, Profile, UnitId
 from bandit.core.outcomes import Outcome, declined, trade
 from bandit.core.reading import Rules
 from bandit.service import experiments, ledger, policies, reporting
-from bandit.service.assigning import Opportunity, Router
+from bandit.service.assigning import Router
+from bandit.service.routing_table import Opportunity
 from bandit.storage.engine import connect
 from learners.market.candles import shipped_candles
 from liveops.connectors.rules import CHALLENGERS, CHAMPION

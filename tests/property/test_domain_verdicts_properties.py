@@ -232,9 +232,11 @@ def test_experiments(rows: Rows, engine: Engine) -> None:
     columns = ", ".join(LAWFUL_EXPERIMENT)
     values = ", ".join(f"%({name})s" for name in LAWFUL_EXPERIMENT)
     statement = (
-        f"INSERT INTO experiments ({columns}, champion_id, profile, strategy, salt, epoch,"
-        f" rules, opened_at) SELECT {values}, champion_id, profile, strategy, salt, 0, rules,"
-        " opened_at FROM experiments"
+        "WITH account AS (INSERT INTO accounts (name, currency, is_killed, opened_at)"
+        " VALUES ('another', %(currency)s, false, '2026-01-01T00:00:00Z') RETURNING id)"
+        f" INSERT INTO experiments ({columns}, champion_id, profile, strategy, salt, epoch,"
+        f" rules, opened_at, account_id) SELECT {values}, champion_id, profile, strategy, salt, 0,"
+        " rules, experiments.opened_at, account.id FROM experiments, account"
     )
     rng, seen = np.random.default_rng(2), Counter()
     for _ in range(1000):

@@ -17,9 +17,10 @@ from bandit.core.model import Assignment, UnitId
 from bandit.core.outcomes import Outcome, declined, trade
 from bandit.core.tally import CHECKPOINT_EVERY
 from bandit.service import recording
-from bandit.service.assigning import Opportunity, Router
+from bandit.service.assigning import Router
 from bandit.service.ledger import ledger_digest
 from bandit.service.recording import Recorded
+from bandit.service.routing_table import Opportunity
 from bandit.storage import experiments, outcomes
 
 SEED = 20261120

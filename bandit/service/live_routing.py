@@ -1,0 +1,89 @@
+"""Route and claim for many callers at once, in groups that share a commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from uuid import UUID
+
+from bandit.core.errors import BanditError, StaleEpoch
+from bandit.core.model import Assignment
+from bandit.service.assigning import BATCH_MAX, Router, claim_answer
+from bandit.service.group_commit import GroupCommit
+from bandit.service.routing_table import Opportunity, routed
+from bandit.storage.writer import DecisionWriter
+
+LANES = 2
+WAITING_MAX = 8192
+PATIENCE_SECONDS = 2.0
+
+
+class LiveRouter:
+    """Assigns and claims for many callers at once, in groups, on connections of its own.
+
+    For use on one event loop. `now` is read once a group, when its decisions are made.
+    """
+
+    def __init__(self, router: Router, *, url: str, now: Callable[[], datetime]) -> None:
+        """Share what `router` remembers; write to the ledger at `url`."""
+        self._router = router
+        self._now = now
+        self._writers = [DecisionWriter(url) for _ in range(LANES)]
+        self._claimer = DecisionWriter(url)
+        self._assignments = GroupCommit(
+            self._assign,
+            abandon=lambda lane: self._writers[lane].abandon(),
+            lanes=LANES,
+            group_max=BATCH_MAX,
+            waiting_max=WAITING_MAX,
+            patience_seconds=PATIENCE_SECONDS,
+        )
+        self._claims = GroupCommit(
+            self._claim,
+            abandon=lambda _: self._claimer.abandon(),
+            lanes=1,
+            group_max=BATCH_MAX,
+            waiting_max=WAITING_MAX,
+            patience_seconds=PATIENCE_SECONDS,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve while the context lasts."""
+        try:
+            async with self._assignments.running(), self._claims.running():
+                yield
+        finally:
+            for writer in (*self._writers, self._claimer):
+                await writer.close()
+
+    async def assign(self, experiment: str, opportunity: Opportunity) -> Assignment:
+        """Return the opportunity's assignment once it is durable; errors as `Router.assign`."""
+        return await self._assignments.submit(experiment, opportunity)
+
+    async def claim(self, assignment: UUID) -> datetime:
+        """Claim a decision just before its order; errors as `Router.claim`."""
+        return await self._claims.submit(None, assignment)
+
+    async def _assign(
+        self, lane: int, experiment: str, asked: Sequence[Opportunity]
+    ) -> Sequence[Assignment | BanditError]:
+        if not self._router.remembers(experiment):
+            await asyncio.to_thread(self._router.table, experiment)
+        now = self._now()
+        batch = routed(self._router.table(experiment), asked, now=now)
+        try:
+            stored = await self._writers[lane].assign(batch.batch)
+        except StaleEpoch:
+            return await asyncio.to_thread(
+                self._router.assign_behind_gate, experiment, asked, now=now
+            )
+        return batch.answers(stored)
+
+    async def _claim(
+        self, _lane: int, _key: None, ids: Sequence[UUID]
+    ) -> Sequence[datetime | BanditError]:
+        found = await self._claimer.claim(list(set(ids)), now=self._now())
+        return [claim_answer(key, found.get(key)) for key in ids]

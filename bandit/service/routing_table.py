@@ -1,0 +1,209 @@
+"""What routing needs to know of an experiment, and how a batch follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from bandit.core.errors import BanditError, Conflict, InvalidInput
+from bandit.core.model import (
+    Allocation,
+    ArmMode,
+    ArmRole,
+    Assignment,
+    PolicyName,
+    UnitId,
+    checked_document,
+    checked_instant,
+    checked_instrument,
+    checked_unit,
+)
+from bandit.core.routing import Partition, assignment_id, bucket_of, partition_of_history
+from bandit.storage import decisions, experiments
+from bandit.storage.assignments import AssignmentBatch, AssignmentRow, StoredAssignment
+from bandit.storage.experiments import ArmRecord, ExperimentRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opportunity:
+    """A moment at which one arm has to decide.
+
+    `position` names the assignment that opened a position which is still open: its arm keeps it.
+    `fallback_at` tells of a decision that a bot took for the champion by itself, at that time,
+    while it could not reach the service.
+    """
+
+    unit_id: UnitId
+    instrument: str
+    context: object = None
+    proposed_actions: object = None
+    position: UUID | None = None
+    fallback_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a unit, instrument, document or time outside its domain."""
+        checked_unit(self.unit_id)
+        checked_instrument(self.instrument)
+        if self.context is not None:
+            checked_document(self.context, field="context")
+        if self.proposed_actions is not None:
+            checked_document(self.proposed_actions, field="proposed_actions")
+        if self.fallback_at is not None:
+            checked_instant(self.fallback_at, field="decided_at")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingTable:
+    """What routing needs to know of an experiment, as of one epoch."""
+
+    record: ExperimentRecord
+    allocation: Allocation
+    partition: Partition
+    arms: Mapping[PolicyName, ArmRecord]
+    by_id: Mapping[int, ArmRecord]
+
+    def batch(self, asked: Mapping[UUID, Opportunity], *, now: datetime) -> AssignmentBatch:
+        """Choose the arm of every opportunity, by its assignment id."""
+        experiment = self.record.experiment
+        return AssignmentBatch(
+            experiment_id=self.record.id,
+            epoch=self.record.epoch,
+            version=self.allocation.version,
+            decided_at=now,
+            expires_at=now + timedelta(seconds=experiment.decision_seconds_valid),
+            are_facts=any(o.fallback_at is not None for o in asked.values()),
+            rows=[self._row(key, opportunity) for key, opportunity in asked.items()],
+        )
+
+    def id_of(self, opportunity: Opportunity) -> UUID:
+        """Return the id that the unit's assignment has or will have."""
+        name = self.record.experiment.name
+        return assignment_id(self.record.salt, experiment=name, unit=opportunity.unit_id)
+
+    def _row(self, key: UUID, opportunity: Opportunity) -> AssignmentRow:
+        experiment = self.record.experiment
+        if opportunity.position is not None or opportunity.fallback_at is not None:
+            policy, propensity = experiment.champion, 1.0
+        else:
+            bucket = bucket_of(
+                self.record.salt, experiment=experiment.name, unit=opportunity.unit_id
+            )
+            policy = self.partition.policy_of(bucket)
+            propensity = self.allocation.propensity(policy)
+        return AssignmentRow(
+            id=key,
+            unit_id=opportunity.unit_id,
+            instrument=opportunity.instrument,
+            arm_id=self.arms[policy].id,
+            propensity=propensity,
+            position_id=opportunity.position,
+            is_fallback=opportunity.fallback_at is not None,
+            context=opportunity.context,
+            proposed_actions=opportunity.proposed_actions,
+            decided_at=opportunity.fallback_at,
+        )
+
+    def made(self, row: AssignmentRow, batch: AssignmentBatch) -> Assignment:
+        """Return what the ledger stored of a row of ours."""
+        arm = self.by_id[row.arm_id]
+        decided_at = row.decided_at or batch.decided_at
+        return Assignment(
+            id=row.id,
+            experiment=self.record.experiment.name,
+            unit_id=row.unit_id,
+            instrument=row.instrument,
+            policy=arm.place.policy,
+            policy_sha=arm.policy_sha,
+            role=arm.place.role,
+            mode=arm.place.mode,
+            propensity=row.propensity,
+            sticky=row.is_fallback,
+            allocation_version=batch.version,
+            epoch=batch.epoch,
+            size_multiplier=1.0,
+            confidence_bump=0.0,
+            decided_at=decided_at,
+            expires_at=decided_at + (batch.expires_at - batch.decided_at),
+        )
+
+    def kept(self, stored: StoredAssignment) -> Assignment:
+        """Return an assignment that the ledger had already, or gave to a position's arm."""
+        arm = self.by_id[stored.arm_id]
+        return Assignment(
+            id=stored.id,
+            experiment=self.record.experiment.name,
+            unit_id=stored.unit_id,
+            instrument=stored.instrument,
+            policy=arm.place.policy,
+            policy_sha=arm.policy_sha,
+            role=ArmRole(stored.role),
+            mode=ArmMode(stored.mode),
+            propensity=stored.propensity,
+            sticky=stored.position_id is not None or stored.is_fallback,
+            allocation_version=stored.allocation_version,
+            epoch=stored.epoch,
+            size_multiplier=stored.size_multiplier,
+            confidence_bump=stored.confidence_bump,
+            decided_at=stored.decided_at,
+            expires_at=stored.expires_at,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutedBatch:
+    """A batch with the ids in the order in which its callers asked."""
+
+    table: RoutingTable
+    ids: Sequence[UUID]
+    asked: Sequence[Opportunity]
+    batch: AssignmentBatch
+
+    def answers(self, stored: Mapping[UUID, StoredAssignment]) -> list[Assignment | BanditError]:
+        """Return each caller's assignment, or why there is none, from what the commit gave."""
+        rows = {row.id: row for row in self.batch.rows}
+        return [
+            self._answer(rows[key], stored.get(key), opportunity)
+            for key, opportunity in zip(self.ids, self.asked, strict=True)
+        ]
+
+    def _answer(
+        self, row: AssignmentRow, stored: StoredAssignment | None, asked: Opportunity
+    ) -> Assignment | BanditError:
+        if stored is None and row.position_id is not None:
+            name = self.table.record.experiment.name
+            rule = f"must be an assignment of {name} without an outcome"
+            return InvalidInput(field="position", rule=rule, found=asked.position)
+        made = self.table.made(row, self.batch) if stored is None else self.table.kept(stored)
+        if made.instrument != asked.instrument:
+            return Conflict(
+                f"unit {made.unit_id} was assigned for {made.instrument}, "
+                f"and came back for {asked.instrument}"
+            )
+        if asked.fallback_at is not None and made.role is not ArmRole.CHAMPION:
+            return Conflict(f"unit {made.unit_id} had been routed to {made.policy} before")
+        return made
+
+
+def routed(table: RoutingTable, asked: Sequence[Opportunity], *, now: datetime) -> RoutedBatch:
+    """Choose the arm of every opportunity on one epoch."""
+    ids = [table.id_of(opportunity) for opportunity in asked]
+    # Of a unit that comes twice in one batch, the first stands.
+    first = dict(reversed(list(zip(ids, asked, strict=True))))
+    return RoutedBatch(table=table, ids=ids, asked=asked, batch=table.batch(first, now=now))
+
+
+def read_table(connection: Connection, experiment: str) -> RoutingTable:
+    """Read an experiment as of now; raises `UnknownName` for one that is not open."""
+    record = experiments.load(connection, experiment)
+    history = [made for made, _ in decisions.allocations(connection, experiment)]
+    return RoutingTable(
+        record=record,
+        allocation=history[-1],
+        partition=partition_of_history(made.ppm for made in history),
+        arms={arm.place.policy: arm for arm in record.arms},
+        by_id={arm.id: arm for arm in record.arms},
+    )

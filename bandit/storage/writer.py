@@ -1,0 +1,89 @@
+"""The connections that commit decisions: asynchronous, one statement and one commit a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection
+from sqlalchemy import make_url
+
+from bandit.core.errors import InvalidInput, LedgerUnavailable
+from bandit.storage import claims
+from bandit.storage.assignments import COMMIT, AssignmentBatch, StoredAssignment
+from bandit.storage.claims import ClaimVerdict
+from bandit.storage.engine import refusal_of
+from bandit.storage.locks import WRITER_NAME
+
+CONNECT_SECONDS = 2
+STATEMENT_SECONDS = 2
+_OPTIONS = (
+    "-c timezone=UTC "
+    f"-c statement_timeout={STATEMENT_SECONDS}s "
+    # A frozen client must not keep a gate shut against a halt.
+    "-c idle_in_transaction_session_timeout=1s"
+)
+
+
+class DecisionWriter:
+    """One writing connection, made when it is first needed and again after it was lost."""
+
+    def __init__(self, url: str) -> None:
+        """Write to the ledger at `url`, an SQLAlchemy URL."""
+        plain = make_url(url).set(drivername="postgresql")
+        self._url = plain.render_as_string(hide_password=False)
+        self._connection: AsyncConnection[Any] | None = None
+
+    async def assign(self, batch: AssignmentBatch) -> dict[UUID, StoredAssignment]:
+        """Store a batch; see `bandit.storage.assignments.commit`."""
+        found = await self._rows(COMMIT, batch.parameters())
+        return {row[0]: StoredAssignment._make(row) for row in found}
+
+    async def claim(self, ids: Sequence[UUID], *, now: datetime) -> dict[UUID, ClaimVerdict]:
+        """Claim decisions; see `bandit.storage.claims.commit`."""
+        return claims.by_id(await self._rows(claims.COMMIT, claims.parameters(ids, now=now)))
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    def abandon(self) -> None:
+        """Leave a connection that does not answer to whoever still waits for it."""
+        self._connection = None
+
+    async def _rows(self, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        try:
+            connection = self._connection
+            if connection is None or connection.closed:
+                connection = self._connection = await self._connected()
+            cursor = await connection.execute(statement, values, prepare=True)
+            return await cursor.fetchall()
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            rule = "must be something the ledger can hold"
+            raise InvalidInput(field="value", rule=rule, found=_first_line(error)) from error
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            await self.close()
+            raise LedgerUnavailable(f"the ledger did not answer: {_first_line(error)}") from error
+        except psycopg.Error as error:
+            refusal = refusal_of(error)
+            if refusal is None:
+                raise
+            raise refusal from error
+
+    async def _connected(self) -> AsyncConnection[Any]:
+        return await AsyncConnection.connect(
+            self._url,
+            autocommit=True,
+            connect_timeout=CONNECT_SECONDS,
+            application_name=WRITER_NAME,
+            options=_OPTIONS,
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "connection lost")

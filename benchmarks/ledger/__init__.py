@@ -1,0 +1,1 @@
+"""The ledger under load: durable decisions and outcomes."""

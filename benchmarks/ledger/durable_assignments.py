@@ -1,0 +1,197 @@
+"""Durable assignments per second with many callers at once, and how long one of them waits.
+
+The yardstick of the rates is pgbench: 64 connections that run the single-row form of the same
+transaction on the same table in the same run. The yardstick of the wait is one connection that
+commits one row at a time, interleaved with the open loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from statistics import median
+from tempfile import NamedTemporaryFile
+from time import perf_counter
+
+import numpy as np
+import psycopg
+import uvloop
+
+from bandit.core.model import UnitId
+from bandit.service.assigning import Router
+from bandit.service.live_routing import LiveRouter
+from bandit.service.routing_table import Opportunity
+from bandit.storage.engine import PROTOCOL
+from benchmarks.claims import QUICK, Target, claim, paired, progress
+from benchmarks.temporary_ledger import (
+    EXPERIMENT,
+    INSTRUMENT,
+    OPENED,
+    ledger,
+    open_experiment,
+    server_on_disk,
+)
+from liveops.postgres_home import packaged_binaries
+
+CONNECTIONS = 64
+CALLERS = {64: 1.2, 256: 2.0}
+ROUND_SECONDS = 1 if QUICK else 5
+ROUNDS = 1 if QUICK else 7
+OPEN_LOOP_PER_SECOND = 1000
+OPEN_LOOP_SECONDS = 1 if QUICK else 10
+OPEN_LOOP_TARGET = 3.0
+
+_units = count()
+
+
+def opportunity() -> Opportunity:
+    """A unit that nobody asked for before."""
+    return Opportunity(unit_id=UnitId(f"unit-{next(_units)}"), instrument=INSTRUMENT)
+
+
+def now() -> datetime:
+    """The time of every decision: the benchmark measures no clock."""
+    return OPENED
+
+
+async def closed_loop(live: LiveRouter, callers: int) -> float:
+    """Rows a second that `callers` get back, each asking again when it is answered."""
+    made = 0
+    end = perf_counter() + ROUND_SECONDS
+
+    async def caller() -> None:
+        nonlocal made
+        while perf_counter() < end:
+            await live.assign(EXPERIMENT, opportunity())
+            made += 1
+
+    start = perf_counter()
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    return made / (perf_counter() - start)
+
+
+async def open_loop(live: LiveRouter, rng: np.random.Generator) -> list[float]:
+    """Seconds that each of a Poisson stream of callers waits, counted from when it was due."""
+    waits: list[float] = []
+    tasks = set()
+
+    async def caller(due: float) -> None:
+        await live.assign(EXPERIMENT, opportunity())
+        waits.append(perf_counter() - due)
+
+    due = perf_counter()
+    end = due + OPEN_LOOP_SECONDS
+    while due < end:
+        due += rng.exponential(1 / OPEN_LOOP_PER_SECOND)
+        await asyncio.sleep(max(0.0, due - perf_counter()))
+        task = asyncio.create_task(caller(due))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await asyncio.gather(*tasks)
+    return waits
+
+
+def single_rows(conninfo: str) -> str:
+    """The pgbench script of the same transaction with one row."""
+    with psycopg.connect(conninfo) as connection:
+        found = connection.execute("SELECT e.id, e.epoch, a.id FROM experiments e, arms a LIMIT 1")
+        row = found.fetchone()
+    assert row is not None
+    experiment, epoch, arm = row
+    # No colons: pgbench would take what follows them for its variables.
+    decided, expires = (f"'{t:%Y%m%dT%H%M%SZ}'" for t in (OPENED, OPENED + timedelta(seconds=2)))
+    values = f"{PROTOCOL}, {experiment}, {epoch}, 1, {decided}, {expires}, false"
+    json = (
+        f"'id', u, 'unit_id', u, 'instrument', '{INSTRUMENT}', 'arm_id', {arm}, 'propensity', 0.9"
+    )
+    batch = f"(SELECT json_build_array(json_build_object({json})) FROM gen_random_uuid() u)"  # noqa: S608 - ours
+    return f"SELECT id FROM commit_assignments({values}, {batch});"  # noqa: S608 - ours
+
+
+def pgbench(conninfo: str, script: Path) -> float:
+    """Transactions a second of pgbench."""
+    program = packaged_binaries(18) / "pgbench"
+    options = f"-n -M prepared -j 2 -c {CONNECTIONS} -T {ROUND_SECONDS}"
+    ran = subprocess.run(
+        [program, *options.split(), "-f", script, conninfo],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    found = re.search(r"tps = ([0-9.]+)", ran.stdout)
+    assert found is not None, ran.stdout
+    return float(found[1])
+
+
+def commits(conninfo: str) -> list[float]:
+    """Seconds of each of a second's worth of single-row commits on one connection."""
+    seconds = []
+    statement = single_rows(conninfo)
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        end = perf_counter() + (0.5 if QUICK else 2)
+        while (start := perf_counter()) < end:
+            connection.execute(statement, prepare=True)
+            seconds.append(perf_counter() - start)
+    return seconds
+
+
+async def measured(live: LiveRouter, conninfo: str, script: Path) -> None:
+    """Print the claims."""
+    rates: dict[int, list[float]] = {callers: [] for callers in CALLERS}
+    yardstick: list[float] = []
+    await live.assign(EXPERIMENT, opportunity())
+    progress("closed loops beside pgbench")
+    for _ in range(ROUNDS):
+        for callers in CALLERS:
+            rates[callers].append(await closed_loop(live, callers))
+        yardstick.append(await asyncio.to_thread(pgbench, conninfo, script))
+    for callers, target in CALLERS.items():
+        claim(
+            f"ledger.durable_assignments.{callers}_callers",
+            ours=f"{median(rates[callers]):.0f}/s",
+            yardstick=f"{median(yardstick):.0f}/s",
+            ratio=paired(rates[callers], yardstick),
+            side=Target.AT_LEAST,
+            target=target,
+        )
+    progress("open loop beside single commits")
+    rng = np.random.default_rng(7)
+    waits: list[float] = []
+    single: list[float] = []
+    for _ in range(ROUNDS):
+        single += await asyncio.to_thread(commits, conninfo)
+        waits += await open_loop(live, rng)
+    ours, theirs = (float(np.quantile(seconds, 0.99)) for seconds in (waits, single))
+    claim(
+        f"ledger.open_loop_p99.{OPEN_LOOP_PER_SECOND}_per_second",
+        ours=f"{1000 * ours:.1f}ms",
+        yardstick=f"{1000 * theirs:.1f}ms",
+        ratio=ours / theirs,
+        side=Target.AT_MOST,
+        target=OPEN_LOOP_TARGET,
+    )
+
+
+def main() -> None:
+    """Measure on a server that waits for its disk."""
+    with server_on_disk(durable=True) as server, ledger(server, "ledger") as engine:
+        open_experiment(engine, challenger_ppm=100_000)
+        conninfo = server.conninfo("ledger")
+
+        async def run() -> None:
+            live = LiveRouter(Router(engine), url=server.url("ledger"), now=now)
+            async with live.running():
+                await measured(live, conninfo, Path(file.name))
+
+        with NamedTemporaryFile("w", suffix=".sql") as file:
+            file.write(single_rows(conninfo))
+            file.flush()
+            uvloop.run(run())
+
+
+if __name__ == "__main__":
+    main()
