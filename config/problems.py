@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from bandit.core.errors import InvalidInput
-from config.section import Leaf, Section, leaves, subsection
+from config.section import Leaf, Section, entry_of, leaves, subsection
 from config.strict_yaml import Document
 
 MASK = "***"
@@ -29,6 +29,12 @@ class Origin:
 def problems_of(error: ValidationError, origin: Origin) -> list[InvalidInput]:
     """Return one `InvalidInput` for every fault pydantic found; secrets are not shown."""
     return [_problem(fault, origin) for fault in error.errors()]
+
+
+def located(problem: InvalidInput, key: str, origin: Origin) -> InvalidInput:
+    """Return a problem with the setting `key` that says where the setting stands."""
+    rule = problem.rule + _where(key, origin)
+    return InvalidInput(field=problem.field, rule=rule, found=problem.found)
 
 
 def _problem(fault: ErrorDetails, origin: Origin) -> InvalidInput:
@@ -50,7 +56,8 @@ def _unknown_key(loc: tuple[str, ...], origin: Origin) -> InvalidInput:
     *path, name = loc
     section = origin.model
     for part in path:
-        section = subsection(section, part) or section
+        if part in section.model_fields:  # and not the number of an entry in a list
+            section = subsection(section, part) or entry_of(section, part) or section
     key = ".".join(loc)
     of = ".".join(path) or "the settings"
     rule = (

@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from config.section import Leaf, Section, leaves, subsection
+from config.secrets import KEY_FILE_VARIABLE, KEY_VARIABLE
+from config.section import Leaf, Section, entry_of, leaves, subsection
 from config.settings import CONFIG_FILE, CONFIG_VARIABLE, Settings
 
 _CHECKOUT = Path(__file__).parents[1]
@@ -38,7 +39,17 @@ nothing reads them so far.
   value.
 - `.env` beside the settings file, else in the working directory, may set variables: lines
   `KEY=VALUE`, with quotes, comments and `export` as a shell knows them. The real environment wins.
-- Secrets are never printed; `liveops config show` has `***` in their place.
+- Secrets are never printed; `liveops config show` has `***` in their place. The text of a secret,
+  or of `database.url`, may say where it lies instead:
+
+| text | the secret is |
+|---|---|
+| `file:/run/secrets/db` | in that file, of mode 0600 or 0400, without its last line break |
+| `fernet:gAAAA…` | this text, decrypted; `liveops config encrypt` makes one |
+| `aws-sm:NAME` | in AWS Secrets Manager, with the region and credentials that boto3 finds |
+| `aws-sm:NAME#FIELD` | a field of the JSON object there |
+
+[security.md](security.md) says which of them to use, and how to rotate.
 
 """
 
@@ -67,6 +78,8 @@ def render_reference() -> str:
         "These variables win over the file when they are not empty.\n",
         "| variable | sets |\n|---|---|",
         *(f"| `{leaf.environment}` | `{leaf.key}` |" for leaf in variables),
+        f"| `{KEY_VARIABLE}` | the keys that open `fernet:` values, the newest first |",
+        f"| `{KEY_FILE_VARIABLE}` | the file that holds them |",
         f"| `{CONFIG_VARIABLE}` | the settings file (not from `.env`) |\n\n",
     ]
     return _INTRODUCTION + "\n".join(environment) + "\n".join(_tables(Settings, "")).rstrip() + "\n"
@@ -95,6 +108,11 @@ def _tables(model: type[Section], path: str) -> list[str]:
         rows = [f"## {path}\n\n{_about(model)}\n" if path else "## Outside the sections\n"]
         rows.append(_HEADER + "\n".join(_row(leaf) for leaf in own) + "\n")
     rows += [f"Always `{' <= '.join(keys)}`.\n" for keys in model.rising]
+    for name in model.model_fields:
+        entry = entry_of(model, name)
+        if entry is not None:
+            rows.append(f"### Each entry of `{name}`\n\n{_about(entry)}\n")
+            rows.append(_HEADER + "\n".join(_row(leaf) for leaf in leaves(entry)) + "\n")
     for name in model.model_fields:
         inner = subsection(model, name)
         if inner is not None:
@@ -134,6 +152,8 @@ def _allowed(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
 
 
 def _default(leaf: Leaf) -> str:
+    if leaf.field.is_required():
+        return "required"
     # JSON is YAML, and says plainly what is text and what is a number.
     return json.dumps(to_jsonable_python(leaf.field.default))
 

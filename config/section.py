@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic.config import JsonDict
@@ -110,6 +110,14 @@ def subsection(model: type[Section], name: str) -> type[Section] | None:
     annotation = model.model_fields[name].annotation
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
+    return None
+
+
+def entry_of(model: type[Section], name: str) -> type[Section] | None:
+    """Return the section that each entry of the list `name` in `model` is, or None."""
+    kinds = get_args(model.model_fields[name].annotation)
+    if kinds and isinstance(kinds[0], type) and issubclass(kinds[0], Section):
+        return kinds[0]
     return None
 
 

@@ -33,7 +33,7 @@ class Database(Section):
 
 
 class Server(Section):
-    """Where the HTTP API listens."""
+    """Where the HTTP API listens, and where operators still reach it when others crowd it."""
 
     host: str = setting("127.0.0.1", meaning="Address to listen on.", unit="host name or address")
     port: Count = setting(
@@ -42,6 +42,17 @@ class Server(Section):
         unit="TCP port",
         environment="LIVEOPS_PORT",
         ge=1,
+        le=65535,
+    )
+    admin_host: str = setting(
+        "127.0.0.1", meaning="Address of the admin listener.", unit="host name or address"
+    )
+    admin_port: Count = setting(
+        8801,
+        meaning="Port of the admin listener, for operators and probes; 0 starts none.",
+        unit="TCP port",
+        environment="LIVEOPS_ADMIN_PORT",
+        ge=0,
         le=65535,
     )
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import reduce
 from pathlib import Path
+from typing import Annotated
 
 from dotenv.parser import parse_stream
-from pydantic import SecretStr, ValidationError
+from pydantic import AfterValidator, SecretStr, ValidationError
+from pydantic_core import to_jsonable_python
 
 from bandit.core.errors import BanditError, InvalidInput
 from config.bot import (
@@ -28,7 +30,9 @@ from config.bot import (
     Risk,
     Trading,
 )
-from config.problems import MASK, Origin, problems_of
+from config.keys import KeyEntry, each_hash_once
+from config.problems import MASK, Origin, located, problems_of
+from config.secrets import SecretsVault
 from config.section import Leaf, Section, leaves, setting
 from config.service import (
     Checklist,
@@ -60,9 +64,15 @@ class Settings(Section):
     )
     api_key: SecretStr | None = setting(
         None,
-        meaning="Key that callers of the HTTP API present; empty means none is asked for.",
+        meaning="Key with every scope, named owner; without any key, loopback only is served.",
         unit="secret text",
         environment="LIVEOPS_API_KEY",
+    )
+    api_keys: Annotated[tuple[KeyEntry, ...], AfterValidator(each_hash_once)] = setting(
+        (),
+        meaning="Keys with name, scopes, sha256 and expires_at; `liveops key new` prints one.",
+        unit="list of keys",
+        repr=False,  # somebody may have put a key where its hash belongs
     )
     database: Database = Database()
     server: Server = Server()
@@ -167,25 +177,62 @@ def load_settings(
     if CONFIG_VARIABLE in from_dotenv and CONFIG_VARIABLE not in environ:
         warnings.append(f"{CONFIG_VARIABLE} is not read from .env; set it in the environment")
     return LoadedSettings(
-        settings=_validated(file, document, overrides),
+        settings=_validated(file, document, overrides, SecretsVault(variables)),
         warnings=tuple(warnings),
         sources={leaf.key: _source(leaf, document, overrides) for leaf in leaves(Settings)},
         not_in_force=tuple(leaf.key for leaf in leaves(Settings) if not leaf.in_force),
     )
 
 
-def _validated(file: Path | None, document: Document, overrides: Mapping[str, str]) -> Settings:
+def secrets_vault(path: Path | None, environ: Mapping[str, str]) -> SecretsVault:
+    """Return what opens and closes encrypted values as `load_settings` would do it.
+
+    Raises `InvalidSettings` for a `.env` that cannot be read.
+    """
     try:
-        return Settings.model_validate(document.data)
+        from_dotenv = _read_dotenv(_dotenv_file(None, _settings_file(path, environ)))
+    except InvalidInput as problem:
+        raise InvalidSettings([problem]) from problem
+    return SecretsVault(from_dotenv | dict(environ))
+
+
+def _validated(
+    file: Path | None, document: Document, overrides: Mapping[str, str], vault: SecretsVault
+) -> Settings:
+    origin = Origin(
+        model=Settings,
+        file_name=file.name if file is not None else "",
+        document=document,
+        overrides=overrides,
+    )
+    problems = _open_secrets(document.data, origin, vault)
+    try:
+        settings = Settings.model_validate(document.data)
     except ValidationError as error:
-        origin = Origin(
-            model=Settings,
-            file_name=file.name if file is not None else "",
-            document=document,
-            overrides=overrides,
-        )
         # `from None`: the original knows the values, secrets among them.
-        raise InvalidSettings(problems_of(error, origin)) from None
+        raise InvalidSettings([*problems, *problems_of(error, origin)]) from None
+    if problems:
+        raise InvalidSettings(problems)
+    return settings
+
+
+def _open_secrets(
+    data: dict[str, object], origin: Origin, vault: SecretsVault
+) -> list[InvalidInput]:
+    """Put every secret in the place of what points at it; what cannot be opened becomes empty."""
+    problems = []
+    for leaf in leaves(Settings):
+        text = _get(data, leaf.key) if leaf.secret else None
+        if not isinstance(text, str):
+            continue
+        opened = None
+        try:
+            opened = vault.opened(text, setting=leaf.key)
+        except InvalidInput as problem:
+            problems.append(located(problem, leaf.key, origin))
+        if opened != text:
+            _put(data, leaf.key, opened)
+    return problems
 
 
 def describe(loaded: LoadedSettings) -> list[SettingRow]:
@@ -256,7 +303,14 @@ def _unset_warnings(document: Document, overrides: Mapping[str, str]) -> list[st
     ]
 
 
-def _put(data: dict[str, object], key: str, value: str) -> None:
+def _get(data: Mapping[str, object], key: str) -> object:
+    found: object = data
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def _put(data: dict[str, object], key: str, value: str | None) -> None:
     *sections, name = key.split(".")
     for section in sections:
         inner = data.get(section)
@@ -281,4 +335,4 @@ def _plain(leaf: Leaf, value: object) -> object:
         return without_password(value) if leaf.secret else str(value)
     if isinstance(value, Path):
         return value.as_posix()
-    return list(value) if isinstance(value, tuple) else value
+    return to_jsonable_python(value) if isinstance(value, tuple) else value

@@ -20,7 +20,7 @@ from bandit.core.errors import (
     UnknownName,
 )
 from bandit.core.lifecycle import ArmVerb
-from liveops.commands import ledger, market, monitor, operate, policies, service
+from liveops.commands import keys, ledger, market, monitor, operate, policies, service
 
 EXIT_FAILED, EXIT_USAGE, EXIT_LOCKED = 1, 2, 3
 
@@ -44,6 +44,7 @@ for verb in ArmVerb:
 app.add_typer(policies.policy_commands, name="policy")
 app.add_typer(policies.experiment_commands, name="experiment")
 app.add_typer(ledger.commands, name="ledger")
+app.add_typer(keys.commands, name="key")
 app.add_typer(service.database_commands, name="db")
 app.add_typer(service.configuration_commands, name="config")
 

@@ -14,6 +14,7 @@ from bandit.core.errors import BanditError
 from bandit.service.ledger import newest_close
 from bandit.storage import migrate
 from bandit.storage.engine import connect
+from liveops.api.access import Keyring
 from liveops.clock import SystemClock
 from liveops.ledger_server import ledger_server, state_home
 from liveops.wiring import require_common_clock
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 OUR_PACKAGES = ("alerts", "bandit", "config", "learners", "liveops", "migrations", "snapshots")
 OUR_DISTRIBUTION = "liveops-bandit"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 FREE_BYTES_MIN = 1_000_000_000
 OUTCOME_AGE_MAX = timedelta(hours=168)
 
@@ -56,7 +58,7 @@ def checkup(settings: Settings, *, demo: bool) -> list[Finding]:
         _packages(),
         _disk(settings),
         _keys(settings),
-        _port(settings),
+        *(_port(*listener) for listener in _listeners(settings)),
         *_ledger(settings, demo=demo),
     ]
 
@@ -84,24 +86,38 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _keys(settings: Settings) -> Finding:
-    host = settings.server.host
-    if settings.api_key is not None:
-        return Finding(check="keys", level=Level.OK, message="an API key is set")
-    if host in ("127.0.0.1", "::1", "localhost"):
-        message = "no API key: anyone on this machine may call the API on loopback"
+    ring = Keyring.of(settings)
+    if ring.is_empty:
+        far = [host for _, host, _ in _listeners(settings) if host not in LOOPBACK]
+        if not far:
+            message = "no API key: anyone on this machine may call the API on loopback"
+            return Finding(check="keys", level=Level.WARN, message=message)
+        message = f"no API key, so the service will not listen on {far[0]}: `liveops key new`"
+        return Finding(check="keys", level=Level.FAIL, message=message)
+    ending = ring.ending(now=SystemClock().now())
+    if ending:
+        names = ", ".join(sorted({key.name for key in ending}))
+        message = f"expired or about to: the keys of {names}; `liveops key new` makes the next"
         return Finding(check="keys", level=Level.WARN, message=message)
-    message = f"no API key, so the service will not listen on {host}: set LIVEOPS_API_KEY"
-    return Finding(check="keys", level=Level.FAIL, message=message)
+    count = len(ring.keys)
+    message = "an API key is set" if count == 1 else f"{count} API keys are set"
+    return Finding(check="keys", level=Level.OK, message=message)
 
 
-def _port(settings: Settings) -> Finding:
+def _listeners(settings: Settings) -> list[tuple[str, str, int]]:
     server = settings.server
+    public = ("port", server.host, server.port)
+    admin = ("admin port", server.admin_host, server.admin_port)
+    return [public, admin] if server.admin_port else [public]
+
+
+def _port(check: str, host: str, port: int) -> Finding:
     with socket.socket() as probe:
-        taken = probe.connect_ex((server.host, server.port)) == 0
-    message = f"{server.host}:{server.port} " + (
+        taken = probe.connect_ex((host, port)) == 0
+    message = f"{host}:{port} " + (
         "answers: the service runs, or another program holds it" if taken else "is free"
     )
-    return Finding(check="port", level=Level.WARN if taken else Level.OK, message=message)
+    return Finding(check=check, level=Level.WARN if taken else Level.OK, message=message)
 
 
 def _ledger(settings: Settings, *, demo: bool) -> list[Finding]:

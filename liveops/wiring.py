@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -70,6 +70,16 @@ def running_app(
             )
         finally:
             engine.dispose()
+
+
+@contextmanager
+def with_own_engine(app: App, *, pool_size: int) -> Iterator[App]:
+    """Yield the same App with connections to the ledger that nobody else takes."""
+    engine = connect(app.engine.url.render_as_string(hide_password=False), pool_size=pool_size)
+    try:
+        yield replace(app, engine=engine, router=Router(engine))
+    finally:
+        engine.dispose()
 
 
 def require_common_clock(engine: Engine) -> None:

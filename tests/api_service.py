@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -80,9 +80,10 @@ def service(
     clock: Clock | None = None,
     key: str | None = None,
     router: Router | None = None,
+    keys: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[CheckedClient]:
     """Serve the ledger of `engine` on a free port, at noon of the tests' day unless told."""
-    app = application(engine, clock=clock, key=key, router=router)
+    app = application(engine, clock=clock, key=key, router=router, keys=keys)
     with serving(app, host="127.0.0.1", port=0) as url, CheckedClient(url, key=key) as client:
         yield client
 
@@ -93,10 +94,11 @@ def application(
     clock: Clock | None = None,
     key: str | None = None,
     router: Router | None = None,
+    keys: Sequence[Mapping[str, Any]] = (),
 ) -> App:
     """An App on the ledger of `engine` with default settings."""
     return App(
-        settings=Settings.model_validate({"api_key": key}),
+        settings=Settings.model_validate({"api_key": key, "api_keys": list(keys)}),
         engine=engine,
         router=router or Router(engine),
         clock=clock or VirtualClock(NOON),

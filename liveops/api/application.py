@@ -10,8 +10,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bandit import __version__
+from config.scopes import KeyScope
 from liveops.api import operating, probes, trading
-from liveops.api.access import OPEN_PATHS, Gatekeeper, has_key
+from liveops.api.access import OPEN_PATHS, Gatekeeper, Keyring, scope_of
 from liveops.api.bodies import (
     NewArm,
     NewAssignment,
@@ -36,8 +37,21 @@ _DESCRIBED_HERE: tuple[type[BaseModel], ...] = (
 )
 
 
-def create_api(app: App) -> FastAPI:
+_ALWAYS = (400, 408, 431, 503)
+"""What any request may be answered with before it reached its route."""
+
+_KEY_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": f"An API key; its scopes ({', '.join(KeyScope)}) say what it opens.",
+}
+EVERY_SCOPE = frozenset(KeyScope)
+
+
+def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAPI:
     """Return the HTTP interface of `app`: DESIGN §10, described at /openapi.json.
+
+    Of its routes, those that need one of the scopes `served`.
 
     Handlers run in threads, one use case each, and take the time from `app.clock` only.
     """
@@ -52,16 +66,18 @@ def create_api(app: App) -> FastAPI:
     )
     api.state.app = app
     api.state.registry = registry_of(app)
+    api.state.probe = probes.LedgerProbe(app.engine)
     install(api)
-    api.add_middleware(Gatekeeper, key=app.settings.api_key)
+    ring = Keyring.of(app.settings)
+    api.add_middleware(Gatekeeper, ring=ring, served=served, now=app.clock.now)
     for router in (operating.router, trading.router, probes.router):
         api.include_router(router)
-    api.openapi = lambda: _described(api, with_key=has_key(app.settings.api_key))  # type: ignore[method-assign]  # FastAPI's documented way
+    api.openapi = lambda: _described(api, with_key=not ring.is_empty, served=served)  # type: ignore[method-assign]  # FastAPI's documented way
     return api
 
 
-def _described(api: FastAPI, *, with_key: bool) -> dict[str, Any]:
-    """Describe what FastAPI cannot know: bodies, problems and the key."""
+def _described(api: FastAPI, *, with_key: bool, served: frozenset[KeyScope]) -> dict[str, Any]:
+    """Describe what FastAPI cannot know: bodies, problems, keys and scopes."""
     if api.openapi_schema is not None:
         return api.openapi_schema
     schema = get_openapi(
@@ -76,17 +92,33 @@ def _described(api: FastAPI, *, with_key: bool) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(unused, None)
     if with_key:
-        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        components["securitySchemes"] = {"key": _KEY_SCHEME}
+    paths = {
+        path: {
+            method: route
+            for method, route in routes.items()
+            if path in OPEN_PATHS or scope_of(method.upper(), path) in served
+        }
+        for path, routes in schema["paths"].items()
+    }
+    schema["paths"] = {path: routes for path, routes in paths.items() if routes}
     for path, routes in schema["paths"].items():
-        for route in routes.values():
+        for method, route in routes.items():
+            route["responses"] = _responses(_ALWAYS) | route["responses"]
             if path not in OPEN_PATHS:
-                _describe_access(route, with_key=with_key)
+                _describe_access(route, scope_of(method.upper(), path), with_key=with_key)
     api.openapi_schema = schema
     return schema
 
 
-def _describe_access(route: dict[str, Any], *, with_key: bool) -> None:
-    refusals = declared(401 if with_key else 403)
-    route["responses"] |= {str(status): answer for status, answer in refusals.items()}
+def _describe_access(route: dict[str, Any], scope: KeyScope, *, with_key: bool) -> None:
+    route["responses"] |= _responses((401, 403) if with_key else (403,))
     if with_key:
-        route["security"] = [{"key": []}]
+        # OpenAPI 3.1 lets any scheme list the roles that a route needs.
+        route["security"] = [{"key": [scope.value]}]
+        described = route.get("description", "")
+        route["description"] = f"{described}\n\nNeeds the scope `{scope}`.".strip()
+
+
+def _responses(statuses: tuple[int, ...]) -> dict[str, Any]:
+    return {str(status): answer for status, answer in declared(*statuses).items()}

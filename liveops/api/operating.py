@@ -22,7 +22,13 @@ from liveops.api.answers import (
     ReportAnswer,
 )
 from liveops.api.bodies import NewArm, NewExperiment, NewPolicy, Reasoned, body_of, schema_of
-from liveops.api.parameters import ACTOR, Application, ExperimentName, Newest, PolicyReference
+from liveops.api.parameters import (
+    Application,
+    Caller,
+    ExperimentName,
+    Newest,
+    PolicyReference,
+)
 from liveops.api.problems import declared
 from liveops.wiring import App, limits_of, rules_of
 
@@ -42,6 +48,7 @@ _CREATED = "There already, with the same body"
 )
 def register_policy(
     app: Application,
+    caller: Caller,
     body: Annotated[NewPolicy, Depends(body_of(NewPolicy))],
     response: Response,
 ) -> PolicyAnswer:
@@ -54,7 +61,7 @@ def register_policy(
         parent=None if body.parent is None else PolicyName(body.parent),
         metadata=body.metadata,
     )
-    record, is_new = policies.register(app.engine, policy, now=app.clock.now(), actor=ACTOR)
+    record, is_new = policies.register(app.engine, policy, now=app.clock.now(), actor=caller)
     response.status_code = 201 if is_new else 200
     return PolicyAnswer.of(record)
 
@@ -79,6 +86,7 @@ def show_policy(app: Application, policy: PolicyReference) -> PolicyAnswer:
 )
 def open_experiment(
     app: Application,
+    caller: Caller,
     body: Annotated[NewExperiment, Depends(body_of(NewExperiment))],
     response: Response,
 ) -> ExperimentAnswer:
@@ -91,7 +99,7 @@ def open_experiment(
         limits=limits_of(app.settings),
         rules=rules_of(app.settings),
         now=app.clock.now(),
-        actor=ACTOR,
+        actor=caller,
     )
     response.status_code = 201 if is_new else 200
     return ExperimentAnswer.of(record)
@@ -118,6 +126,7 @@ def show_experiment(app: Application, experiment: ExperimentName) -> ExperimentA
 )
 def add_arm(
     app: Application,
+    caller: Caller,
     experiment: ExperimentName,
     body: Annotated[NewArm, Depends(body_of(NewArm))],
     response: Response,
@@ -129,7 +138,7 @@ def add_arm(
         policy=PolicyName(body.policy),
         mode=body.mode,
         now=app.clock.now(),
-        actor=ACTOR,
+        actor=caller,
     )
     response.status_code = 201 if is_new else 200
     return ArmAnswer.of(record)
@@ -138,6 +147,7 @@ def add_arm(
 def _changes_arm(verb: ArmVerb) -> Callable[..., ArmAnswer]:
     def change(
         app: Application,
+        caller: Caller,
         experiment: ExperimentName,
         policy: PolicyReference,
         body: Annotated[Reasoned, Depends(body_of(Reasoned))],
@@ -149,7 +159,7 @@ def _changes_arm(verb: ArmVerb) -> Callable[..., ArmAnswer]:
             verb=verb,
             reason=body.reason,
             now=app.clock.now(),
-            actor=ACTOR,
+            actor=caller,
         )
         return ArmAnswer.of(record)
 
@@ -176,9 +186,9 @@ for _verb, _summary in _VERBS.items():
 
 
 @router.post("/experiments/{experiment}/scale", responses=_READS | declared(409))
-def scale_experiment(app: Application, experiment: ExperimentName) -> NightAnswer:
+def scale_experiment(app: Application, caller: Caller, experiment: ExperimentName) -> NightAnswer:
     """Decide tonight's traffic, once per UTC day; again answers what was decided."""
-    night = scaling.scale(app.engine, experiment, now=app.clock.now(), actor=ACTOR)
+    night = scaling.scale(app.engine, experiment, now=app.clock.now(), actor=caller)
     return NightAnswer(
         decision=DecisionAnswer(**reporting.decision_json(night.decision)),
         actions=[DecisionAnswer(**reporting.decision_json(made)) for made in night.actions],

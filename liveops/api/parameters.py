@@ -8,9 +8,6 @@ from fastapi import Depends, Path, Query, Request
 
 from liveops.wiring import App
 
-ACTOR = "api"
-"""Who decisions and audit rows made over HTTP name, until keys carry names."""
-
 
 async def _app(request: Request) -> App:
     app = request.app.state.app
@@ -18,7 +15,16 @@ async def _app(request: Request) -> App:
     return app
 
 
+async def _caller(request: Request) -> str:
+    caller = request.state.caller
+    assert isinstance(caller, str)
+    return caller
+
+
 Application = Annotated[App, Depends(_app)]
+Caller = Annotated[str, Depends(_caller)]
+"""The name of the key that calls: decisions and audit rows name it as their actor."""
+
 ExperimentName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 PolicyReference = Annotated[
     str,

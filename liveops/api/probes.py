@@ -2,19 +2,76 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+import asyncio
+import math
+import threading
+from concurrent.futures import Future
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
+from sqlalchemy import Engine
 
 from bandit import __version__
 from bandit.core.errors import LedgerUnavailable
 from bandit.storage import migrate
 from liveops.api.answers import HealthAnswer, PingAnswer
-from liveops.api.parameters import Application
 from liveops.api.problems import declared
-from liveops.wiring import App
+
+PROBE_SECONDS = 2.0
+"""How long a probe waits for the ledger."""
 
 router = APIRouter()
+
+
+class LedgerProbe:
+    """Asks the ledger whether it answers: once at a time, for everybody who waits.
+
+    A ledger that swallows questions costs one connection and one thread, however many ask. The
+    thread is none of the event loop's: it neither waits for a free one nor keeps the process.
+    """
+
+    def __init__(self, engine: Engine, *, seconds: float = PROBE_SECONDS) -> None:
+        """Ask the ledger of `engine`, on a connection of its own, and wait for `seconds`."""
+        limits = {"connect_timeout": str(math.ceil(seconds))}
+        url = engine.url.update_query_dict(limits)
+        self._url = url.render_as_string(hide_password=False)
+        self._seconds = seconds
+        self._asked: Future[None] | None = None
+
+    async def require_ledger(self) -> None:
+        """Raise `LedgerUnavailable` unless the ledger answers in time, with our schema."""
+        if self._asked is None or self._asked.done():
+            self._asked = Future()
+            threading.Thread(
+                target=self._ask, args=(self._asked,), name="ledger-probe", daemon=True
+            ).start()
+        try:
+            answer = asyncio.shield(asyncio.wrap_future(self._asked))
+            await asyncio.wait_for(answer, self._seconds)
+        except TimeoutError:
+            message = f"the ledger did not answer within {self._seconds:g} s"
+            raise LedgerUnavailable(message) from None
+
+    def _ask(self, answer: Future[None]) -> None:
+        try:
+            migrate.require_head(self._url)
+        except LedgerUnavailable as error:
+            answer.set_exception(error)
+        else:
+            answer.set_result(None)
+        finally:
+            answer.cancel()  # without effect unless a fault ended us: nobody shall wait for it
+
+
+async def _probe(request: Request) -> LedgerProbe:
+    probe = request.app.state.probe
+    assert isinstance(probe, LedgerProbe)
+    return probe
+
+
+Probe = Annotated[LedgerProbe, Depends(_probe)]
 
 
 @router.get("/ping")
@@ -24,9 +81,9 @@ async def ping() -> PingAnswer:
 
 
 @router.get("/ready", responses=declared(503))
-def ready(app: Application) -> PingAnswer:
+async def ready(probe: Probe) -> PingAnswer:
     """Say that requests can be served: the ledger answers and has the schema of this release."""
-    _require_ledger(app)
+    await probe.require_ledger()
     return PingAnswer(status="ok")
 
 
@@ -36,11 +93,11 @@ def ready(app: Application) -> PingAnswer:
         503: {"description": "Something is wrong; `issues` says what", "model": HealthAnswer}
     },
 )
-def health(app: Application, response: Response) -> HealthAnswer:
+async def health(probe: Probe, response: Response) -> HealthAnswer:
     """Say how the process and its ledger are; 503 when something is wrong."""
     issues = []
     try:
-        _require_ledger(app)
+        await probe.require_ledger()
     except LedgerUnavailable as error:
         issues.append(str(error))
         response.status_code = 503
@@ -65,7 +122,3 @@ def metrics(request: Request) -> Response:
     assert isinstance(registry, CollectorRegistry)
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), headers={"Content-Type": content_type})
-
-
-def _require_ledger(app: App) -> None:
-    migrate.require_head(app.engine.url.render_as_string(hide_password=False))

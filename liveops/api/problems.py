@@ -73,13 +73,33 @@ _OF_ERROR: Final[Mapping[type[BanditError], Kind]] = {
 }
 
 INTERNAL: Final = Kind(code="internal_error", status=500, title="The service failed")
+UNAUTHORIZED: Final = Kind(
+    code="unauthorized", status=401, title="The API key is missing, wrong or expired"
+)
+SCOPE_MISSING: Final = Kind(
+    code="scope_missing", status=403, title="The API key does not open this route"
+)
+FOREIGN_HOST: Final = Kind(
+    code="foreign_host", status=403, title="Without a key only loopback names are served"
+)
+NO_SUCH_ROUTE: Final = Kind(code="no_such_route", status=404, title="There is no such route")
+MALFORMED_REQUEST: Final = Kind(
+    code="malformed_request", status=400, title="The request is not lawful HTTP"
+)
+REQUEST_TIMEOUT: Final = Kind(
+    code="request_timeout", status=408, title="The request arrived too slowly"
+)
+HEADERS_TOO_LARGE: Final = Kind(
+    code="headers_too_large", status=431, title="The headers are too large"
+)
+TOO_MANY_CONNECTIONS: Final = Kind(
+    code="too_many_connections", status=503, title="The service is crowded; try again"
+)
 
 _OF_STATUS: Final[Mapping[int, Kind]] = {
     kind.status: kind
     for kind in (
-        Kind(code="unauthorized", status=401, title="The API key is missing or wrong"),
-        Kind(code="foreign_host", status=403, title="Without a key only loopback names are served"),
-        Kind(code="no_such_route", status=404, title="There is no such route"),
+        NO_SUCH_ROUTE,
         Kind(code="method_not_allowed", status=405, title="The route has other methods"),
         Kind(code="body_too_large", status=413, title="The body is too large"),
         Kind(code="unsupported_media_type", status=415, title="The body has another type"),
@@ -87,7 +107,17 @@ _OF_STATUS: Final[Mapping[int, Kind]] = {
     )
 }
 
-KINDS: Final = (*_OF_ERROR.values(), *_OF_STATUS.values())
+KINDS: Final = (
+    *_OF_ERROR.values(),
+    UNAUTHORIZED,
+    SCOPE_MISSING,
+    FOREIGN_HOST,
+    *_OF_STATUS.values(),
+    MALFORMED_REQUEST,
+    REQUEST_TIMEOUT,
+    HEADERS_TOO_LARGE,
+    TOO_MANY_CONNECTIONS,
+)
 """Every kind of problem there is; docs/http.md lists them."""
 
 
@@ -124,9 +154,9 @@ def problem_of(error: BanditError) -> Problem:
             return _problem(kind, str(error))
 
 
-def refusal(status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def refused(kind: Kind, detail: str, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return the answer to a request that reached no use case."""
-    return _answer(_problem(_OF_STATUS.get(status, INTERNAL), detail), headers=headers)
+    return _answer(_problem(kind, detail), headers=headers)
 
 
 def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -180,12 +210,29 @@ def _answer(problem: Problem, *, headers: Mapping[str, str] | None = None) -> JS
     )
 
 
-async def _on_error(_: Request, error: Exception) -> JSONResponse:
+async def _on_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, BanditError)
     problem = problem_of(error)
     if problem.status >= 500:
-        _log.warning("request not served", extra={"code": problem.code, "detail": problem.detail})
+        _log.warning(
+            "request not served",
+            extra={
+                "method": request.method,
+                # The template: names and ids in an address would make each line one of its own.
+                "route": getattr(request.scope.get("route"), "path", None),
+                "code": problem.code,
+                "cause": _cause(error),
+                "detail": problem.detail,
+            },
+        )
     return _answer(problem)
+
+
+def _cause(error: BaseException) -> str:
+    """Name the error that began it: `LedgerUnavailable` has many causes."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return type(error).__name__
 
 
 async def _on_parameter(_: Request, error: Exception) -> JSONResponse:
@@ -199,7 +246,8 @@ async def _on_parameter(_: Request, error: Exception) -> JSONResponse:
 async def _on_refusal(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     headers = {"Allow": _methods(request)} if error.status_code == 405 else error.headers
-    return refusal(error.status_code, error.detail, headers=headers)
+    kind = _OF_STATUS.get(error.status_code, INTERNAL)
+    return refused(kind, error.detail, headers=headers)
 
 
 def _methods(request: Request) -> str:
@@ -214,4 +262,4 @@ def _methods(request: Request) -> str:
 async def _on_fault(_: Request, __: Exception) -> JSONResponse:
     # The server logs the fault and hangs up; a caller learns nothing of our inside.
     detail = "the request failed inside the service; its log says why"
-    return refusal(500, detail, headers={"Connection": "close"})
+    return refused(INTERNAL, detail, headers={"Connection": "close"})

@@ -9,18 +9,31 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from bandit.core.errors import BanditError, InvalidInput
-from liveops.api.access import has_key
-from liveops.api.application import create_api
-from liveops.wiring import App
+from config.scopes import KeyScope
+from liveops.api.access import ADMIN_SCOPES, Keyring, warn_of_ending_keys
+from liveops.api.application import EVERY_SCOPE, create_api
+from liveops.api.connections import (
+    ADMIN_CONNECTIONS_MAX,
+    CONNECTIONS_MAX,
+    Bounds,
+    affordable,
+    bounded_by,
+)
+from liveops.wiring import App, with_own_engine
 
 GRACE_SECONDS = 5
 """How long requests under way may take to end after the service was told to stop."""
+
+ADMIN_POOL_SIZE = 3
+"""Connections to the ledger that only the admin listener uses."""
 
 WATCH_SECONDS = 1.0
 log = logging.getLogger(__name__)
@@ -33,15 +46,66 @@ class PortTaken(BanditError):
     code = "port_taken"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where the service answers; `admin` is empty where no admin listener was asked for."""
+
+    public: str
+    admin: str
+
+
 @contextmanager
-def serving(app: App, *, host: str, port: int) -> Iterator[str]:
+def listening(
+    app: App, *, host: str | None, port: int | None, admin_port: int | None
+) -> Iterator[Addresses]:
+    """Serve on both listeners while the context lasts; None takes what the settings say.
+
+    The admin listener shares nothing with the public one but the process: its own event loop,
+    threads and connections to the ledger, so that an arm can be halted however crowded the public
+    one is. Raises as `serving` does.
+    """
+    server = app.settings.server
+    warn_of_ending_keys(Keyring.of(app.settings), now=app.clock.now())
+    with ExitStack() as stack:
+        admin = ""
+        chosen = server.admin_port if admin_port is None else admin_port
+        if chosen:
+            own = stack.enter_context(with_own_engine(app, pool_size=ADMIN_POOL_SIZE))
+            try:
+                admin = stack.enter_context(administering(own, host=server.admin_host, port=chosen))
+            except PortTaken as taken:
+                ways = "with --admin-port or LIVEOPS_ADMIN_PORT; 0 starts none"
+                raise PortTaken(f"{taken} {ways}") from taken
+        public = serving(app, host=host or server.host, port=port or server.port)
+        yield Addresses(public=stack.enter_context(public), admin=admin)
+
+
+@contextmanager
+def administering(app: App, *, host: str, port: int) -> Iterator[str]:
+    """Serve operators and probes; like `serving`, without the routes that trade."""
+    bounds = Bounds(connections_max=affordable(ADMIN_CONNECTIONS_MAX))
+    with serving(app, host=host, port=port, bounds=bounds, served=ADMIN_SCOPES) as url:
+        yield url
+
+
+@contextmanager
+def serving(
+    app: App,
+    *,
+    host: str,
+    port: int,
+    bounds: Bounds | None = None,
+    served: frozenset[KeyScope] = EVERY_SCOPE,
+) -> Iterator[str]:
     """Serve in a thread of its own while the context lasts, and yield the base URL.
 
     Port 0 takes a free one. Raises `PortTaken`, and `InvalidInput` for an address that is not
     this machine's or that others reach while no API key is set.
     """
-    with _listener(host, port, others_may_reach=has_key(app.settings.api_key)) as listener:
-        server = _Server(_config(app))
+    is_guarded = not Keyring.of(app.settings).is_empty
+    with _listener(host, port, others_may_reach=is_guarded) as listener:
+        bounds = bounds or Bounds(connections_max=affordable(CONNECTIONS_MAX))
+        server = _Server(_config(create_api(app, served=served), bounds))
 
         def run() -> None:
             try:
@@ -95,9 +159,10 @@ class _Server(uvicorn.Server):
         self.is_settled.set()
 
 
-def _config(app: App) -> uvicorn.Config:
+def _config(api: FastAPI, bounds: Bounds) -> uvicorn.Config:
     return uvicorn.Config(
-        create_api(app),
+        api,
+        http=bounded_by(bounds),
         lifespan="off",
         ws="none",
         log_config=None,  # whoever runs us has set up logging, to stderr
@@ -118,7 +183,7 @@ def _listener(host: str, port: int, *, others_may_reach: bool) -> socket.socket:
     # IPv4 first: for `localhost`, that is what most clients try.
     family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     if not others_may_reach and not ipaddress.ip_address(address[0]).is_loopback:
-        rule = "must be a loopback address while no api_key is set"
+        rule = "must be a loopback address while no API key is set"
         raise InvalidInput(field="host", rule=rule, found=host)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -12,7 +12,14 @@ import typer
 
 from bandit.core.errors import InvalidInput
 from bandit.core.model import Profile
-from liveops.commands.options import AsJson, ConfigFile, Port, print_json, settings_from
+from liveops.commands.options import (
+    AdminPort,
+    AsJson,
+    ConfigFile,
+    Port,
+    print_json,
+    settings_from,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +54,7 @@ def run(
     ] = False,
     host: Annotated[str | None, typer.Option("--host", help="Address to serve on.")] = None,
     port: Port = None,
+    admin_port: AdminPort = None,
     config: ConfigFile = None,
 ) -> None:
     """Replay real prices through the whole service as a paper market, then keep serving.
@@ -57,7 +65,7 @@ def run(
     from rich.console import Console
 
     from bandit.service import reporting
-    from liveops.api.server import serving, wait_for_stop
+    from liveops.api.server import listening, wait_for_stop
     from liveops.report import render_report
     from liveops.wiring import running_app
 
@@ -76,11 +84,11 @@ def run(
     progress.print(f"starting the ledger in {settings.home}")
     with (
         running_app(settings, demo=True, create=True, upgrade=True) as app,
-        serving(app, host=host or settings.server.host, port=port or settings.server.port) as url,
+        listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
         _drive(app, plan, out=out, progress=progress)
         out.print(render_report(reporting.report(app.engine, plan.experiment)))
-        _print_ways_on(out, url, plan.experiment)
+        _print_ways_on(out, at.public, plan.experiment)
         if not exit_after:
             progress.print("serving; Ctrl-C stops everything")
             wait_for_stop(meanwhile=app.revive)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from liveops.events import EventFormatter
+
 if TYPE_CHECKING:
     from config.settings import Settings
     from liveops.wiring import App
@@ -22,6 +24,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 Port = Annotated[
     int | None,
     typer.Option("--port", min=1, max=65535, help="Port to serve on.", show_default=False),
+]
+AdminPort = Annotated[
+    int | None,
+    typer.Option(
+        "--admin-port",
+        min=0,
+        max=65535,
+        help="Port for operators and probes; 0 for none.",
+        show_default=False,
+    ),
 ]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Configuration file.", show_default=False)
@@ -35,8 +47,9 @@ def settings_from(config: Path | None) -> Settings:
     loaded = loaded_settings(config)
     for warning in loaded.warnings:
         sys.stderr.write(f"warning: {warning}\n")
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=loaded.settings.logging.level, stream=sys.stderr, format=form)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(EventFormatter())
+    logging.basicConfig(level=loaded.settings.logging.level, handlers=[handler])
     for library in ("uvicorn", "alembic"):  # their INFO is about themselves
         logging.getLogger(library).setLevel(max(logging.WARNING, logging.root.level))
     return loaded.settings

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from liveops.commands.options import AsJson, ConfigFile, Demo, Port, print_json, settings_from
+from liveops.commands.options import (
+    AdminPort,
+    AsJson,
+    ConfigFile,
+    Demo,
+    Port,
+    print_json,
+    settings_from,
+)
 
 database_commands = typer.Typer(help="The ledger's schema and server.", no_args_is_help=True)
 configuration_commands = typer.Typer(help="The configuration.", no_args_is_help=True)
@@ -17,18 +25,20 @@ def serve(
     demo: Demo = False,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
     port: Port = None,
+    admin_port: AdminPort = None,
     config: ConfigFile = None,
 ) -> None:
     """Serve the HTTP API until stopped."""
-    from liveops.api.server import serving, wait_for_stop
+    from liveops.api.server import listening, wait_for_stop
     from liveops.wiring import running_app
 
     settings = settings_from(config)
     with (
         running_app(settings, demo=demo, create=True, upgrade=True) as app,
-        serving(app, host=host or settings.server.host, port=port or settings.server.port) as url,
+        listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
-        sys.stderr.write(f"serving {url}; Ctrl-C stops everything\n")
+        admin = f", for operators {at.admin}" if at.admin else ""
+        sys.stderr.write(f"serving {at.public}{admin}; Ctrl-C stops everything\n")
         wait_for_stop(meanwhile=app.revive)
 
 
@@ -136,6 +146,30 @@ def show(as_json: AsJson = False, config: ConfigFile = None) -> None:
         sys.stdout.write(f"{row.key} = {row.value}  ({row.unit}, from {row.source}{force})\n")
     for warning in loaded.warnings:
         sys.stderr.write(f"warning: {warning}\n")
+
+
+@configuration_commands.command("encrypt")
+def encrypt(config: ConfigFile = None) -> None:
+    """Read a secret from stdin and print it as the settings file may hold it.
+
+    A last line break is not part of it. The key is the first in LIVEOPS_SECRET_KEY, or in the file
+    that LIVEOPS_SECRET_KEY_FILE names.
+    """
+    from bandit.core.errors import InvalidInput
+    from config.settings import read_environment, secrets_vault
+
+    secret = sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    if not secret:
+        raise InvalidInput(field="stdin", rule="must hold a secret", found="nothing")
+    sys.stdout.write(f"{secrets_vault(config, read_environment()).encrypted(secret)}\n")
+
+
+@configuration_commands.command("secret-key")
+def secret_key() -> None:
+    """Print a new key that encrypts secrets, for LIVEOPS_SECRET_KEY; nothing is stored."""
+    from config.secrets import new_secret_key
+
+    sys.stdout.write(f"{new_secret_key()}\n")
 
 
 def _say(line: str) -> None:

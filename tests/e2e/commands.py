@@ -20,6 +20,7 @@ def environment(home: Path | None, **more: str) -> dict[str, str]:
     """A clean environment with state under `home`, whatever the tester's own settings are."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("LIVEOPS_")}
     kept["COLUMNS"] = "160"
+    kept["LIVEOPS_ADMIN_PORT"] = "0"  # the usual one is a single one, and tests run side by side
     if home is not None:
         kept["LIVEOPS_HOME"] = str(home)
     return kept | more

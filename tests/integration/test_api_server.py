@@ -41,7 +41,7 @@ def test_without_a_key_only_loopback_is_served(app: App, host: str) -> None:
     with pytest.raises(InvalidInput) as caught, serving(app, host=host, port=0):
         pass
     assert caught.value.field == "host"
-    assert caught.value.rule == "must be a loopback address while no api_key is set"
+    assert caught.value.rule == "must be a loopback address while no API key is set"
 
 
 def test_with_a_key_every_address_may_be_served() -> None:

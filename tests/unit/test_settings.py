@@ -145,7 +145,7 @@ def test_unknown_key_lists_the_keys_of_its_section() -> None:
     text = problem("\nserver:\n  prot: 80\n")
     assert text == (
         "server.prot: is no key of server (settings.yaml line 3); did you mean port? "
-        "server may have host, port, found prot"
+        "server may have host, port, admin_host, admin_port, found prot"
     )
 
 
