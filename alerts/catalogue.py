@@ -63,6 +63,12 @@ CATALOGUE: Final = (
         absent="never",
     ),
     Metric(
+        name="liveops_audit_unsealed_rows",
+        kind=MetricKind.GAUGE,
+        unit="rows",
+        help="Audit rows that wait to be sealed; the sealer of a running service leaves none.",
+    ),
+    Metric(
         name="liveops_allocation_version",
         kind=MetricKind.GAUGE,
         unit="version",

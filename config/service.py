@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, StringConstraints, ValidationInfo, field_validator
@@ -187,6 +188,16 @@ class Checklist(Section):
         if halt is not None and band[1] > halt:
             raise ValueError(f"must not end above drawdown_halt_percent = {halt:g}")
         return band
+
+
+class Audit(Section):
+    """What keeps the audit log honest."""
+
+    anchor_dir: Path | None = setting(
+        None,
+        meaning="Directory of the chain's anchors, best on another disk; empty is under `home`.",
+        unit="path",
+    )
 
 
 class Logging(Section):

@@ -35,6 +35,7 @@ from config.problems import MASK, Origin, located, problems_of
 from config.secrets import SecretsVault
 from config.section import Leaf, Section, leaves, setting
 from config.service import (
+    Audit,
     Checklist,
     Database,
     ExperimentDefaults,
@@ -80,6 +81,7 @@ class Settings(Section):
     ramp: Ramp = Ramp()
     limits: Limits = Limits()
     checklist: Checklist = Checklist()
+    audit: Audit = Audit()
     logging: Logging = Logging()
     exchange: Exchange = Exchange()
     trading: Trading = Trading()

@@ -20,7 +20,16 @@ from bandit.core.errors import (
     UnknownName,
 )
 from bandit.core.lifecycle import ArmVerb
-from liveops.commands import keys, ledger, market, monitor, operate, policies, service
+from liveops.commands import (
+    audit,
+    keys,
+    ledger,
+    market,
+    monitor,
+    operate,
+    policies,
+    service,
+)
 
 EXIT_FAILED, EXIT_USAGE, EXIT_LOCKED = 1, 2, 3
 
@@ -45,6 +54,7 @@ app.add_typer(policies.policy_commands, name="policy")
 app.add_typer(policies.experiment_commands, name="experiment")
 app.add_typer(ledger.commands, name="ledger")
 app.add_typer(keys.commands, name="key")
+app.add_typer(audit.commands, name="audit")
 app.add_typer(service.database_commands, name="db")
 app.add_typer(service.configuration_commands, name="config")
 

@@ -40,10 +40,20 @@ def state_home(settings: Settings) -> Path:
     A relative one is meant from the checkout, wherever a command is started: cron starts it
     elsewhere.
     """
-    home = settings.home.expanduser()
+    return _from_checkout(settings.home)
+
+
+def anchor_dir(settings: Settings) -> Path:
+    """Return the directory that holds the anchors of the audit log's chain."""
+    chosen = settings.audit.anchor_dir
+    return state_home(settings) if chosen is None else _from_checkout(chosen)
+
+
+def _from_checkout(path: Path) -> Path:
+    path = path.expanduser()
     checkout = Path(liveops.__file__).resolve().parents[1]
     base = checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
-    return home if home.is_absolute() else base / home
+    return path if path.is_absolute() else base / path
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
     InterfaceError,
+    InternalError,
     OperationalError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -84,6 +85,11 @@ def translated() -> Iterator[None]:
         rule = "must be something the ledger can hold"
         raise InvalidInput(field="value", rule=rule, found=_first_line(error)) from error
     except (OperationalError, InterfaceError) as error:
+        raise LedgerUnavailable(f"the ledger did not answer: {_first_line(error)}") from error
+    except InternalError as error:
+        # So the server ends a session that idles in a transaction; other ones are our own faults.
+        if not error.connection_invalidated:
+            raise
         raise LedgerUnavailable(f"the ledger did not answer: {_first_line(error)}") from error
     except DBAPIError as error:
         refusal = refusal_of(error.orig)

@@ -1,9 +1,10 @@
-"""Lock classes and their order: kill key, use case, gate, then rows by id.
+"""Lock classes and their order: kill key, use case, gate, audit chain, then rows by id.
 
 - `use_case`: a session lock held by long jobs; busy means another process does the work.
 - `gate`: held only round the final writes. An assignment batch takes it shared, whatever changes
   who may be routed to takes it exclusively; both as a statement of their own, before the read they
   protect, so that no assignment to a halted arm commits after the halt was acknowledged.
+- `audit_chain`: held by whoever seals, and by nobody who writes audit rows: those never wait.
 """
 
 from __future__ import annotations
@@ -26,14 +27,20 @@ ATTEMPTS = 40
 WRITER_NAME = "liveops-writer"
 """Application name of the sessions that commit batches."""
 
+_SEALING_SECONDS_MAX = 5
+
 
 class LockClass(IntEnum):
-    """First key of an advisory lock; the second is the experiment's id. Values are never reused."""
+    """First key of an advisory lock; the second is the experiment's id, or 0 for the whole ledger.
+
+    Values are never reused.
+    """
 
     MIGRATION = 0
     KILL = 1
     USE_CASE = 2
     GATE = 3
+    AUDIT = 4
 
 
 @contextmanager
@@ -113,3 +120,15 @@ _END_HOLDERS = """
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND a.application_name = :application
 """
+
+
+def audit_chain(connection: Connection) -> None:
+    """Wait until nobody else seals, and keep others from it until this transaction ends.
+
+    A statement of its own, before the head is read: else two would continue the same head. A
+    process that is stopped in the middle loses its session, and with it the lock.
+    """
+    limit = "SELECT set_config(:name, :seconds, true)"
+    for name in ("lock_timeout", "idle_in_transaction_session_timeout"):
+        run(connection, limit, name=name, seconds=f"{_SEALING_SECONDS_MAX}s")
+    run(connection, "SELECT pg_advisory_xact_lock(:class, 0)", **{"class": int(LockClass.AUDIT)})

@@ -67,6 +67,7 @@ def run(
     from bandit.service import reporting
     from liveops.api.server import listening, wait_for_stop
     from liveops.report import render_report
+    from liveops.sealer import sealing
     from liveops.wiring import running_app
 
     _stop_on_terminate()
@@ -84,6 +85,7 @@ def run(
     progress.print(f"starting the ledger in {settings.home}")
     with (
         running_app(settings, demo=True, create=True, upgrade=True) as app,
+        sealing(app),
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
         _drive(app, plan, out=out, progress=progress)

@@ -30,11 +30,13 @@ def serve(
 ) -> None:
     """Serve the HTTP API until stopped."""
     from liveops.api.server import listening, wait_for_stop
+    from liveops.sealer import sealing
     from liveops.wiring import running_app
 
     settings = settings_from(config)
     with (
         running_app(settings, demo=demo, create=True, upgrade=True) as app,
+        sealing(app),
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
         admin = f", for operators {at.admin}" if at.admin else ""

@@ -23,7 +23,7 @@ from alerts.catalogue import CATALOGUE
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import PolicyName
 from bandit.core.reading import ChecklistRule, Rules
-from bandit.service import experiments
+from bandit.service import auditing, experiments
 from bandit.storage.engine import connect
 from liveops.clock import VirtualClock
 from liveops.metrics import FRESH
@@ -123,6 +123,16 @@ def test_an_unknown_value_is_an_absent_series(engine: Engine) -> None:
     assert all(math.isfinite(s.value) for s in winning)
 
 
+def test_audit_rows_are_counted_until_they_are_sealed(engine: Engine) -> None:
+    clock = VirtualClock(NOON)
+    with service(engine, clock=clock) as client:
+        open_btc(engine)
+        assert value(scraped(client), "liveops_audit_unsealed_rows") == 3
+        auditing.seal(engine, now=NOON)
+        clock.advance_to(NOON + FRESH)
+        assert value(scraped(client), "liveops_audit_unsealed_rows") == 0
+
+
 def test_a_retired_policy_disappears(engine: Engine) -> None:
     open_btc(engine)
     experiments.change_arm(
@@ -161,12 +171,12 @@ def test_equal_windows_are_one_series(engine: Engine) -> None:
 def test_scrapes_within_two_seconds_share_one_reading(engine: Engine) -> None:
     clock = VirtualClock(NOON)
     with service(engine, clock=clock) as client:
-        assert len(scraped(client)) == 1
+        empty = scraped(client)
         open_btc(engine)
         clock.advance_to(NOON + FRESH - timedelta(microseconds=1))
-        assert len(scraped(client)) == 1
+        assert scraped(client) == empty
         clock.advance_to(NOON + FRESH)
-        assert len(scraped(client)) > 1
+        assert len(scraped(client)) > len(empty)
 
 
 def test_a_ledger_that_is_away_is_a_zero_and_nothing_else() -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from bandit.core.kill_switch import KillCause
-from bandit.service import killing
+from bandit.service import auditing, killing
 from bandit.service.assigning import Router
 
 # Each with a column that an UPDATE might be tempted to correct.
@@ -21,6 +21,8 @@ FACTS = {
     "audit_log": "details",
     "claims": "claimed_at",
     "kill_events": "reason",
+    "audit_seals": "chain_hash",
+    "ledger_identity": "id",
     "parameter_history": "new_value",
 }
 
@@ -32,6 +34,7 @@ def filled(engine: Engine) -> Engine:
     [made] = assign(engine, ["claimed"])
     Router(engine).claim(made.id, now=NOON)
     killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
+    auditing.seal(engine, now=NOON)
     return engine
 
 

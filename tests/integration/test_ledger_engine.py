@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from ledger import CHALLENGER, NOON, feed, open_btc
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InternalError, ProgrammingError
 
 from bandit.core.errors import InvalidAllocation, InvalidInput, LedgerUnavailable
 from bandit.service import ledger
@@ -64,6 +64,13 @@ def test_lost_session_is_unavailability_once_and_replaced_after(database_url: st
         run_in(other, "SELECT pg_terminate_backend(pg_backend_pid())", "SELECT 1")
     assert run_in(other, "SELECT 1") == [1]
     other.dispose()
+
+
+def test_fault_of_ours_within_a_session_stays_what_it_is(engine: Engine) -> None:
+    with pytest.raises(InternalError, match="aborted"), transaction(engine) as connection:  # noqa: PT012
+        with pytest.raises(ProgrammingError):
+            connection.execute(text("SELECT nothing"))
+        connection.execute(text("SELECT 1"))
 
 
 def test_failed_transaction_leaves_nothing(engine: Engine) -> None:

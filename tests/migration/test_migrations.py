@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import CommandLine, Config
-from ledger import CHALLENGER, feed, open_btc, wait_until_blocked
+from ledger import CHALLENGER, NOON, feed, open_btc, wait_until_blocked
 from postgres_server import PostgresServer
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
+from bandit.core.audit_chain import anchor_of
 from bandit.core.errors import LedgerUnavailable
+from bandit.service import auditing
 from bandit.service.ledger import ledger_digest
 from bandit.storage.engine import connect
 from bandit.storage.migrate import current, head, require_head, upgrade
@@ -100,6 +102,23 @@ def test_running_twice_changes_nothing(engine: Engine, database_url: str) -> Non
         assert set(connection.execute(objects).all()) == before
     assert ledger_digest(engine) == digest
     assert current(database_url) == head()
+
+
+def test_audit_rows_of_an_older_release_wait_to_be_sealed(empty_url: str) -> None:
+    command.upgrade(config(empty_url), "0003")
+    engine = connect(empty_url)
+    insert = (
+        "INSERT INTO audit_log (at, actor, action, subject, details) "
+        "VALUES (:now, 'test', 'drill', 'btc', '{}')"
+    )
+    with engine.begin() as connection:
+        connection.execute(text(insert), [{"now": NOON}] * 3)
+    upgrade(empty_url)
+    head_of_chain = auditing.seal(engine, now=NOON)
+    assert head_of_chain is not None
+    assert head_of_chain.sequence == 3
+    assert auditing.verify(engine, [anchor_of(head_of_chain)]).findings == ()
+    engine.dispose()
 
 
 def test_two_processes_that_start_at_once_both_succeed(empty_url: str) -> None:

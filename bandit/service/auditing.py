@@ -1,0 +1,130 @@
+"""Seal the audit log, and say whether it is still what was sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain, islice
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from bandit.core.audit_chain import (
+    Anchor,
+    AnchorCheck,
+    Finding,
+    Seal,
+    chain_findings,
+    sealed,
+    stray_findings,
+)
+from bandit.core.model import checked_instant
+from bandit.storage import audit, locks
+from bandit.storage.engine import snapshot, transaction
+
+SEALS_MAX = 5_000
+"""Rows that one transaction seals; what waits beyond that is the next call's."""
+
+FINDINGS_MAX = 1000
+"""A verification ends at so many findings: the rest would say nothing new."""
+
+_ANCHORS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditReport:
+    """What a verification saw: `rows` are all rows, `waiting` those of them not sealed yet.
+
+    `head` is the newest seal, `anchored` the newest anchor that agrees with the chain, and
+    `torn_lines` counts what could not be read as an anchor.
+    """
+
+    findings: tuple[Finding, ...]
+    rows: int
+    waiting: int
+    head: Seal | None
+    anchored: Anchor | None
+    torn_lines: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report for `--json`."""
+        return {
+            "rows": self.rows,
+            "waiting": self.waiting,
+            "sealed_to": None if self.head is None else self.head.sequence,
+            "anchored_to": None if self.anchored is None else self.anchored.sequence,
+            "torn_lines": self.torn_lines,
+            "findings": [finding.to_json() for finding in self.findings],
+        }
+
+
+def ledger_id(engine: Engine) -> UUID:
+    """Return what tells this ledger from every other one."""
+    with snapshot(engine) as connection:
+        return audit.ledger_id(connection)
+
+
+def seal(engine: Engine, *, now: datetime) -> Seal | None:
+    """Chain the committed rows that have no seal; return the newest seal, None where there is none.
+
+    Any number of processes may call this at once: one after the other they extend one chain.
+    """
+    checked_instant(now, field="now")
+    with transaction(engine) as connection:
+        if not audit.waiting(connection):
+            return audit.head(connection)
+        locks.audit_chain(connection)
+        head = audit.head(connection)
+        rows = audit.unsealed(connection, rows_max=SEALS_MAX)
+        seals = list(sealed(rows, after=head, now=now))
+        audit.append_seals(connection, seals)
+    return seals[-1] if seals else head
+
+
+def unsealed_rows(engine: Engine) -> int:
+    """Return how many rows wait to be sealed."""
+    with snapshot(engine) as connection:
+        return audit.waiting(connection)
+
+
+def verify(engine: Engine, anchors: Iterable[Anchor | None]) -> AuditReport:
+    """Compare every row with its seal, the seals with one another, and the chain with its anchors.
+
+    `anchors` must have been written before the call: later ones belong to seals it does not see.
+    None among them is a torn line. Neither rows nor anchors are held in memory.
+    """
+    with (
+        snapshot(engine) as connection,
+        closing(audit.links(connection)) as links,
+        closing(audit.strays(connection)) as strays,
+    ):
+        head = audit.head(connection)
+        check = AnchorCheck(head=0 if head is None else head.sequence)
+        findings = chain(
+            chain_findings(links),
+            stray_findings(strays),
+            _anchor_findings(connection, anchors, check),
+        )
+        return AuditReport(
+            findings=tuple(islice(findings, FINDINGS_MAX)),
+            rows=audit.appended(connection),
+            waiting=audit.waiting(connection),
+            head=head,
+            anchored=check.agreeing,
+            torn_lines=check.torn_lines,
+        )
+
+
+def _anchor_findings(
+    connection: Connection, anchors: Iterable[Anchor | None], check: AnchorCheck
+) -> Iterator[Finding]:
+    remaining = iter(anchors)
+    while some := list(islice(remaining, _ANCHORS_AT_ONCE)):
+        sequences = [anchor.sequence for anchor in some if anchor is not None]
+        chained = audit.chain_hashes(connection, sequences)
+        for anchor in some:
+            check.compare(anchor, None if anchor is None else chained.get(anchor.sequence))
+    yield from check.findings()
