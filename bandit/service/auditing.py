@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,7 +29,7 @@ SEALS_MAX = 5_000
 """Rows that one transaction seals; what waits beyond that is the next call's."""
 
 FINDINGS_MAX = 1000
-"""A verification ends at so many findings: the rest would say nothing new."""
+"""At so many rows and seals a verification stops to look for more: they would say nothing new."""
 
 _ANCHORS_AT_ONCE = 1000
 
@@ -103,13 +103,10 @@ def verify(engine: Engine, anchors: Iterable[Anchor | None]) -> AuditReport:
     ):
         head = audit.head(connection)
         check = AnchorCheck(head=0 if head is None else head.sequence)
-        findings = chain(
-            chain_findings(links),
-            stray_findings(strays),
-            _anchor_findings(connection, anchors, check),
-        )
+        _compare(connection, anchors, check)
+        in_the_log = chain(chain_findings(links), stray_findings(strays))
         return AuditReport(
-            findings=tuple(islice(findings, FINDINGS_MAX)),
+            findings=(*islice(in_the_log, FINDINGS_MAX), *check.findings()),
             rows=audit.appended(connection),
             waiting=audit.waiting(connection),
             head=head,
@@ -118,13 +115,10 @@ def verify(engine: Engine, anchors: Iterable[Anchor | None]) -> AuditReport:
         )
 
 
-def _anchor_findings(
-    connection: Connection, anchors: Iterable[Anchor | None], check: AnchorCheck
-) -> Iterator[Finding]:
+def _compare(connection: Connection, anchors: Iterable[Anchor | None], check: AnchorCheck) -> None:
     remaining = iter(anchors)
     while some := list(islice(remaining, _ANCHORS_AT_ONCE)):
         sequences = [anchor.sequence for anchor in some if anchor is not None]
         chained = audit.chain_hashes(connection, sequences)
         for anchor in some:
             check.compare(anchor, None if anchor is None else chained.get(anchor.sequence))
-    yield from check.findings()
