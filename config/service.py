@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, StringConstraints, ValidationInfo, field_validator
 
+from bandit.core.kill_switch import DailyLossRelease
 from bandit.core.model import Profile, Strategy
 from config.section import Count, Number, Section, setting
 
@@ -197,6 +198,21 @@ class Audit(Section):
         None,
         meaning="Directory of the chain's anchors, best on another disk; empty is under `home`.",
         unit="path",
+    )
+
+
+class KillSwitch(Section):
+    """The switch that stops every decision of an account."""
+
+    latch_file: Path | None = setting(
+        None,
+        meaning="File that kills every account while it exists; empty: KILLED in `home`.",
+        unit="path",
+    )
+    daily_loss_release: DailyLossRelease = setting(
+        DailyLossRelease.MANUAL,
+        meaning="Who releases after the day's loss: a person, or the next_day by itself.",
+        unit="name",
     )
 
 

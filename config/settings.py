@@ -39,6 +39,7 @@ from config.service import (
     Checklist,
     Database,
     ExperimentDefaults,
+    KillSwitch,
     Limits,
     Logging,
     Ramp,
@@ -81,6 +82,7 @@ class Settings(Section):
     ramp: Ramp = Ramp()
     limits: Limits = Limits()
     checklist: Checklist = Checklist()
+    kill_switch: KillSwitch = KillSwitch()
     audit: Audit = Audit()
     logging: Logging = Logging()
     exchange: Exchange = Exchange()

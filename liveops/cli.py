@@ -23,6 +23,7 @@ from bandit.core.lifecycle import ArmVerb
 from liveops.commands import (
     audit,
     keys,
+    killing,
     ledger,
     market,
     monitor,
@@ -50,6 +51,8 @@ app.command("report")(monitor.report)
 app.command("decisions")(monitor.decisions)
 for verb in ArmVerb:
     app.command(verb.value)(operate.command_of(verb))
+app.command("kill")(killing.kill)
+app.command("release")(killing.release)
 app.add_typer(policies.policy_commands, name="policy")
 app.add_typer(policies.experiment_commands, name="experiment")
 app.add_typer(ledger.commands, name="ledger")

@@ -19,6 +19,7 @@ from bandit.storage import migrate
 from bandit.storage.engine import connect, database_now, snapshot
 from config.settings import LoadedSettings, Settings, load_settings, read_environment
 from liveops.clock import Clock, SystemClock, skew
+from liveops.latch import Latch, latch_of
 from liveops.ledger_server import ledger_server
 
 SKEW_SECONDS_MAX = 5.0
@@ -32,6 +33,7 @@ class App:
     engine: Engine
     router: Router
     clock: Clock
+    latch: Latch
     demo: bool
     revive: Callable[[], None]
 
@@ -65,6 +67,7 @@ def running_app(
                 engine=engine,
                 router=Router(engine),
                 clock=clock or SystemClock(),
+                latch=latch_of(settings, demo=demo),
                 demo=demo,
                 revive=server.revive,
             )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,6 +21,7 @@ from config.settings import Settings
 from liveops.api.application import create_api
 from liveops.api.server import serving
 from liveops.clock import Clock, VirtualClock
+from liveops.latch import Latch
 from liveops.wiring import App
 
 TABLES = (
@@ -81,9 +83,10 @@ def service(
     key: str | None = None,
     router: Router | None = None,
     keys: Sequence[Mapping[str, Any]] = (),
+    latch: Latch | None = None,
 ) -> Iterator[CheckedClient]:
     """Serve the ledger of `engine` on a free port, at noon of the tests' day unless told."""
-    app = application(engine, clock=clock, key=key, router=router, keys=keys)
+    app = application(engine, clock=clock, key=key, router=router, keys=keys, latch=latch)
     with serving(app, host="127.0.0.1", port=0) as url, CheckedClient(url, key=key) as client:
         yield client
 
@@ -95,6 +98,7 @@ def application(
     key: str | None = None,
     router: Router | None = None,
     keys: Sequence[Mapping[str, Any]] = (),
+    latch: Latch | None = None,
 ) -> App:
     """An App on the ledger of `engine` with default settings."""
     return App(
@@ -102,6 +106,7 @@ def application(
         engine=engine,
         router=router or Router(engine),
         clock=clock or VirtualClock(NOON),
+        latch=latch or Latch(Path("/nowhere/KILLED")),
         demo=False,
         revive=lambda: None,
     )

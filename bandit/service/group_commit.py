@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -144,7 +144,7 @@ class GroupCommit(Generic[Key, Item, Result]):
                 else:
                     _refuse(group, error)
                 return
-            except BanditError as error:
+            except Exception as error:  # noqa: BLE001 - callers raise it; the lane must go on
                 _refuse(group, error)
                 return
             for waiting, result in zip(group, results, strict=True):
@@ -170,18 +170,16 @@ class GroupCommit(Generic[Key, Item, Result]):
         raise LedgerUnavailable(f"the ledger did not answer within {self._patience:g} s")
 
 
-def _answer(waiting: _Waiting[Item, Result], result: Result | BanditError) -> None:
+def _answer(waiting: _Waiting[Item, Result], result: Result | Exception) -> None:
     if waiting.future.done():
         return  # its caller has left
-    if isinstance(result, BanditError):
+    if isinstance(result, Exception):
         waiting.future.set_exception(result)
     else:
         waiting.future.set_result(result)
 
 
-def _refuse(
-    group: Sequence[_Waiting[Item, Result]] | deque[_Waiting[Item, Result]], error: BanditError
-) -> None:
+def _refuse(group: Iterable[_Waiting[Item, Result]], error: Exception) -> None:
     for waiting in group:
         _answer(waiting, error)
 

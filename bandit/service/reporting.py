@@ -122,6 +122,7 @@ class ExperimentReport:
             "champion": experiment.champion,
             "capital": f"{experiment.capital:f}",
             "currency": experiment.currency,
+            "account": experiment.account_name,
             "equity_fraction": experiment.equity_fraction,
             "profile": experiment.profile.value,
             "strategy": experiment.strategy.value,

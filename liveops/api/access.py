@@ -28,7 +28,7 @@ ADMIN_SCOPES: Final = frozenset({KeyScope.OPERATE, KeyScope.READ, KeyScope.WEBHO
 """What the admin listener serves: whatever stops trading or watches it, and no trading."""
 
 _SCOPES: Final = (
-    (KeyScope.TRADE, re.compile(r"/v1/experiments/[^/]+/(assignments|decide)")),
+    (KeyScope.TRADE, re.compile(r"/v1/experiments/[^/]+/(assignments|decide|fallbacks)")),
     (KeyScope.TRADE, re.compile(r"/v1/assignments/[^/]+/claim")),
     (KeyScope.INGEST, re.compile(r"/v1/(outcomes|shadow-outcomes|marks|heartbeats)(/.*)?")),
     (KeyScope.WEBHOOK, re.compile(r"/v1/webhooks/.+")),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from bandit.core.kill_switch import KillCause
 from bandit.core.model import (
     WHOLE_PPM,
     ArmMode,
@@ -22,6 +23,7 @@ from bandit.core.model import (
 from bandit.core.performance import NumberState
 from bandit.core.profit_factor import ProfitFactorState
 from bandit.service.recording import Recorded
+from bandit.storage.accounts import AccountRecord
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
 from bandit.storage.policies import PolicyRecord
 from liveops.api.problems import Problem
@@ -103,6 +105,7 @@ class ExperimentAnswer(Answer):
     champion: str
     capital: Amount
     currency: str
+    account: str
     equity_fraction: float
     profile: Profile
     strategy: Strategy
@@ -120,6 +123,7 @@ class ExperimentAnswer(Answer):
             champion=experiment.champion,
             capital=f"{experiment.capital:f}",
             currency=experiment.currency,
+            account=experiment.account_name,
             equity_fraction=experiment.equity_fraction,
             profile=experiment.profile,
             strategy=experiment.strategy,
@@ -148,24 +152,62 @@ class AssignmentAnswer(Answer):
     decided_at: Time
     expires_at: Time
 
+
+def assignment_values(made: Assignment) -> dict[str, Any]:
+    """Return the values of an `AssignmentAnswer`."""
+    return {
+        "assignment_id": str(made.id),
+        "experiment": made.experiment,
+        "unit_id": made.unit_id,
+        "policy": made.policy,
+        "policy_sha": made.policy_sha,
+        "role": made.role,
+        "propensity": made.propensity,
+        "allocation_version": made.allocation_version,
+        "epoch": made.epoch,
+        "mode": made.mode,
+        "size_multiplier": made.size_multiplier,
+        "confidence_bump": made.confidence_bump,
+        "decided_at": _time(made.decided_at),
+        "expires_at": _time(made.expires_at),
+    }
+
+
+class ClaimAnswer(Answer):
+    """A decision that may be acted on."""
+
+    assignment_id: Id
+    claimed_at: Time = Field(description="When it was claimed first.")
+
+
+def claim_values(assignment: str, claimed_at: datetime) -> dict[str, str]:
+    """Return the values of a `ClaimAnswer`."""
+    return {"assignment_id": assignment.lower(), "claimed_at": _time(claimed_at)}
+
+
+class AccountAnswer(Answer):
+    """An account and its kill switch; the last four tell of its newest turn, if there was one."""
+
+    name: str
+    currency: str
+    is_killed: bool
+    cause: KillCause | None
+    reason: str | None
+    actor: str | None
+    at: Time | None
+
     @classmethod
-    def of(cls, made: Assignment) -> Self:
-        """Return the assignment as callers read it."""
+    def of(cls, record: AccountRecord) -> Self:
+        """Return the account as callers read it."""
+        newest = record.newest
         return cls(
-            assignment_id=str(made.id),
-            experiment=made.experiment,
-            unit_id=made.unit_id,
-            policy=made.policy,
-            policy_sha=made.policy_sha,
-            role=made.role,
-            propensity=made.propensity,
-            allocation_version=made.allocation_version,
-            epoch=made.epoch,
-            mode=made.mode,
-            size_multiplier=made.size_multiplier,
-            confidence_bump=made.confidence_bump,
-            decided_at=_time(made.decided_at),
-            expires_at=_time(made.expires_at),
+            name=record.name,
+            currency=record.currency,
+            is_killed=record.is_killed,
+            cause=None if newest is None else newest.cause,
+            reason=None if newest is None else newest.reason,
+            actor=None if newest is None else newest.actor,
+            at=None if newest is None else _time(newest.at),
         )
 
 
@@ -301,6 +343,7 @@ class ReportAnswer(Answer):
     champion: str
     capital: Amount
     currency: str
+    account: str
     equity_fraction: float
     profile: Profile
     strategy: Strategy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,13 +12,16 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bandit import __version__
+from bandit.service.live_routing import LiveRouter
 from config.scopes import KeyScope
 from liveops.api import operating, probes, trading
 from liveops.api.access import OPEN_PATHS, Gatekeeper, Keyring, scope_of
 from liveops.api.bodies import (
+    KillOrder,
     NewArm,
     NewAssignment,
     NewExperiment,
+    NewFallback,
     NewOutcome,
     NewPolicy,
     Reasoned,
@@ -31,7 +36,9 @@ _DESCRIBED_HERE: tuple[type[BaseModel], ...] = (
     NewExperiment,
     NewArm,
     NewAssignment,
+    NewFallback,
     NewOutcome,
+    KillOrder,
     Reasoned,
     Problem,
 )
@@ -63,6 +70,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
         docs_url=None,  # the page would fetch its scripts from the internet
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
+        lifespan=_lifespan,
     )
     api.state.app = app
     api.state.registry = registry_of(app)
@@ -70,10 +78,20 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
     install(api)
     ring = Keyring.of(app.settings)
     api.add_middleware(Gatekeeper, ring=ring, served=served, now=app.clock.now)
-    for router in (operating.router, trading.router, probes.router):
+    # The routes that bots wait for come first: they are found first.
+    for router in (trading.hot, operating.router, trading.router, probes.router):
         api.include_router(router)
     api.openapi = lambda: _described(api, with_key=not ring.is_empty, served=served)  # type: ignore[method-assign]  # FastAPI's documented way
     return api
+
+
+@asynccontextmanager
+async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
+    app: App = api.state.app
+    url = app.engine.url.render_as_string(hide_password=False)
+    live = api.state.live = LiveRouter(app.router, url=url, now=app.clock.now)
+    async with live.running():
+        yield
 
 
 def _described(api: FastAPI, *, with_key: bool, served: frozenset[KeyScope]) -> dict[str, Any]:

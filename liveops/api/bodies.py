@@ -63,8 +63,17 @@ def _instant(value: object) -> datetime:
         raise ValueError(rule) from None
 
 
+def is_uuid(text: str) -> bool:
+    """Say whether `text` is a UUID in its usual form.
+
+    >>> is_uuid("00000000-0000-8000-8000-000000000000"), is_uuid("{0}")
+    (True, False)
+    """
+    return _UUID.fullmatch(text) is not None
+
+
 def _uuid(value: object) -> UUID:
-    if not isinstance(value, str) or _UUID.fullmatch(value) is None:
+    if not isinstance(value, str) or not is_uuid(value):
         raise ValueError("must be a UUID")
     return UUID(value)
 
@@ -129,6 +138,9 @@ class NewExperiment(Body):
     profile: Annotated[Profile, Field(strict=False)] | None = None
     strategy: Annotated[Strategy, Field(strict=False)] | None = None
     decision_seconds_valid: Ratio | None = None
+    account: Name | None = Field(
+        default=None, description="Shares kill switch and loss limits; else the currency's own."
+    )
 
 
 class NewArm(Body):
@@ -154,6 +166,24 @@ class Reasoned(Body):
     """Why an operator acts."""
 
     reason: str = Field(min_length=1, max_length=1000)
+
+
+class NewFallback(Body):
+    """A decision that a bot took for the champion while it could not reach the service."""
+
+    unit_id: str = _text("^[!-~]{1,128}$", "Key of the opportunity.")
+    instrument: str = _text("^[A-Za-z0-9][A-Za-z0-9_./:-]{0,31}$", "Such as BTCUSDT.")
+    decided_at: Instant
+    reason: str = Field(min_length=1, max_length=1000, description="Why the bot was on its own.")
+
+
+class KillOrder(Body):
+    """Whom to kill or release, and why."""
+
+    reason: str = Field(min_length=1, max_length=1000)
+    accounts: list[Name] | None = Field(
+        default=None, min_length=1, description="Left out: every account."
+    )
 
 
 class NewOutcome(Body):

@@ -9,10 +9,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
+from bandit.core.errors import Conflict
+from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import Experiment, Policy, PolicyName, checked_name, checked_sha
-from bandit.service import experiments, policies, reporting, scaling
+from bandit.service import experiments, killing, policies, reporting, scaling
 from liveops.api.answers import (
+    AccountAnswer,
     AllocationAnswer,
     ArmAnswer,
     DecisionAnswer,
@@ -21,7 +24,15 @@ from liveops.api.answers import (
     PolicyAnswer,
     ReportAnswer,
 )
-from liveops.api.bodies import NewArm, NewExperiment, NewPolicy, Reasoned, body_of, schema_of
+from liveops.api.bodies import (
+    KillOrder,
+    NewArm,
+    NewExperiment,
+    NewPolicy,
+    Reasoned,
+    body_of,
+    schema_of,
+)
 from liveops.api.parameters import (
     Application,
     Caller,
@@ -36,7 +47,7 @@ router = APIRouter(prefix="/v1", responses=declared(503))
 
 _READS = declared(404, 422)
 _LISTS = declared()
-_WRITES = declared(400, 404, 409, 413, 415, 422)
+_WRITES = declared(400, 404, 409, 413, 415, 422, 423)
 _CREATED = "There already, with the same body"
 
 
@@ -196,6 +207,46 @@ def scale_experiment(app: Application, caller: Caller, experiment: ExperimentNam
     )
 
 
+@router.get("/kill", responses=_LISTS)
+def show_kill_switches(app: Application) -> list[AccountAnswer]:
+    """Show every account and who turned its kill switch last, and why."""
+    return [AccountAnswer.of(account) for account in killing.states(app.engine)]
+
+
+@router.post("/kill", openapi_extra=schema_of(KillOrder), responses=_WRITES)
+def kill(
+    app: Application,
+    caller: Caller,
+    body: Annotated[KillOrder, Depends(body_of(KillOrder))],
+) -> list[AccountAnswer]:
+    """Stop every decision of these accounts: after the answer none commits, on any replica."""
+    killed = killing.kill(
+        app.engine,
+        body.accounts,
+        cause=KillCause.HAND,
+        reason=body.reason,
+        now=app.clock.now(),
+        actor=caller,
+    )
+    return [AccountAnswer.of(account) for account in killed]
+
+
+@router.delete("/kill", openapi_extra=schema_of(KillOrder), responses=_WRITES)
+def release(
+    app: Application,
+    caller: Caller,
+    body: Annotated[KillOrder, Depends(body_of(KillOrder))],
+) -> list[AccountAnswer]:
+    """Let these accounts decide again; 409 while the latch of the service's host is set."""
+    if app.latch.is_set():
+        message = f"the latch {app.latch.path} is set: `liveops release` on the service's host"
+        raise Conflict(f"{message} removes it and releases")
+    released = killing.release(
+        app.engine, body.accounts, reason=body.reason, now=app.clock.now(), actor=caller
+    )
+    return [AccountAnswer.of(account) for account in released]
+
+
 @router.get("/experiments/{experiment}/allocations", responses=_READS)
 def list_allocations(
     app: Application, experiment: ExperimentName, newest: Newest = 100
@@ -235,6 +286,7 @@ def _experiment(app: App, body: NewExperiment) -> Experiment:
         profile=defaults.profile if body.profile is None else body.profile,
         strategy=defaults.strategy if body.strategy is None else body.strategy,
         decision_seconds_valid=float(defaults.decision_seconds_valid if valid is None else valid),
+        account=body.account,
     )
 
 

@@ -34,3 +34,4 @@ PolicyReference = Annotated[
     ),
 ]
 Newest = Annotated[int, Query(ge=1, le=1000, description="Only this many of the newest.")]
+AssignmentId = Annotated[str, Path(json_schema_extra={"format": "uuid"})]

@@ -18,11 +18,16 @@ from bandit.core.errors import (
     AmbiguousName,
     BanditError,
     Conflict,
+    Expired,
+    ForeignProtocol,
     InvalidAllocation,
     InvalidInput,
     InvalidTransition,
+    Killed,
     LedgerUnavailable,
     LockHeldElsewhere,
+    Overloaded,
+    Revoked,
     StaleEpoch,
     UnknownName,
 )
@@ -68,6 +73,11 @@ _OF_ERROR: Final[Mapping[type[BanditError], Kind]] = {
         (InvalidAllocation, 422, "The allocation would break a limit"),
         (LockHeldElsewhere, 409, "Another process does this now"),
         (StaleEpoch, 503, "The experiment changed meanwhile; try again"),
+        (Killed, 423, "The kill switch is on"),
+        (Revoked, 409, "The arm may not act on the decision any more"),
+        (Expired, 409, "The decision was not claimed in time"),
+        (ForeignProtocol, 503, "This replica is older or newer than the ledger"),
+        (Overloaded, 503, "Too much waits to be stored; try again"),
         (LedgerUnavailable, 503, "The ledger does not answer; try again"),
     )
 }
@@ -256,7 +266,7 @@ def _methods(request: Request) -> str:
         scope = {**request.scope, "method": method}
         return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
-    return ", ".join(method for method in ("GET", "POST") if is_served(method))
+    return ", ".join(method for method in ("GET", "POST", "DELETE") if is_served(method))
 
 
 async def _on_fault(_: Request, __: Exception) -> JSONResponse:

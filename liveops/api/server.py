@@ -163,7 +163,7 @@ def _config(api: FastAPI, bounds: Bounds) -> uvicorn.Config:
     return uvicorn.Config(
         api,
         http=bounded_by(bounds),
-        lifespan="off",
+        lifespan="on",
         ws="none",
         log_config=None,  # whoever runs us has set up logging, to stderr
         access_log=False,

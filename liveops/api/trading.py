@@ -5,17 +5,28 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
 
 from bandit.core.errors import BanditError, InvalidInput
 from bandit.core.model import UnitId
 from bandit.core.outcomes import Outcome
 from bandit.service import recording
+from bandit.service.live_routing import LiveRouter
 from bandit.service.recording import BATCH_MAX, Recorded
 from bandit.service.routing_table import Opportunity
-from liveops.api.answers import AssignmentAnswer, LineAnswer, OutcomeAnswer
+from liveops.api.answers import (
+    AssignmentAnswer,
+    ClaimAnswer,
+    LineAnswer,
+    OutcomeAnswer,
+    assignment_values,
+    claim_values,
+)
 from liveops.api.bodies import (
     JSON,
+    JSON_BYTES_MAX,
     NewAssignment,
+    NewFallback,
     NewOutcome,
     body_of,
     read,
@@ -23,11 +34,14 @@ from liveops.api.bodies import (
     require_type,
     schema_of,
 )
-from liveops.api.parameters import Application, ExperimentName
+from liveops.api.hot import HotRoute, assignment_json, opportunity_in, uuid_in
+from liveops.api.parameters import Application, AssignmentId, Caller, ExperimentName
 from liveops.api.problems import declared, problem_of
 from liveops.api.strict_json import parse
+from liveops.wiring import App
 
 router = APIRouter(prefix="/v1", responses=declared(503))
+hot = APIRouter(prefix="/v1", responses=declared(503), route_class=HotRoute)
 
 NDJSON = "application/x-ndjson"
 BATCH_BYTES_MAX = 4 * 1024 * 1024
@@ -35,26 +49,57 @@ BATCH_BYTES_MAX = 4 * 1024 * 1024
 _WRITES = declared(400, 404, 409, 413, 415, 422)
 
 
-@router.post(
+@hot.post(
     "/experiments/{experiment}/assignments",
     openapi_extra=schema_of(NewAssignment),
+    response_model=AssignmentAnswer,
+    responses=_WRITES | declared(423),
+)
+async def assign(request: Request, experiment: ExperimentName) -> Response:
+    """Choose the arm of a unit; again for the same unit gives the same bytes."""
+    require_type(request, JSON)
+    asked = opportunity_in(await read_bytes(request, most=JSON_BYTES_MAX))
+    made = await _live(request).assign(experiment, asked)
+    # After the commit: no answer leaves once the latch is set.
+    _app(request).latch.require_open()
+    return Response(assignment_json(made), media_type=JSON)
+
+
+@hot.post(
+    "/assignments/{assignment}/claim",
+    response_model=ClaimAnswer,
+    responses=declared(404, 409, 422, 423),
+)
+async def claim(request: Request, assignment: AssignmentId) -> Response:
+    """Ask just before the order whether the decision still stands; again, the same answer."""
+    claimed_at = await _live(request).claim(uuid_in(assignment, field="assignment"))
+    _app(request).latch.require_open()
+    return JSONResponse(claim_values(assignment, claimed_at))
+
+
+@router.post(
+    "/experiments/{experiment}/fallbacks",
+    openapi_extra=schema_of(NewFallback),
     responses=_WRITES,
 )
-def assign(
+def report_fallback(
     app: Application,
+    caller: Caller,
     experiment: ExperimentName,
-    body: Annotated[NewAssignment, Depends(body_of(NewAssignment))],
+    body: Annotated[NewFallback, Depends(body_of(NewFallback))],
 ) -> AssignmentAnswer:
-    """Choose the arm of a unit; again for the same unit gives the same bytes."""
+    """Tell of a decision that a bot took for the champion alone; it never counts as evidence.
+
+    It happened, so it is taken while the account is killed too. Again gives the same answer.
+    """
     opportunity = Opportunity(
         unit_id=UnitId(body.unit_id),
         instrument=body.instrument,
-        context=body.context,
-        proposed_actions=body.proposed_actions,
-        position=body.position,
+        context={"fallback": {"reason": body.reason, "reported_by": caller}},
+        fallback_at=body.decided_at,
     )
     (made,) = app.router.assign(experiment, [opportunity], now=app.clock.now())
-    return AssignmentAnswer.of(made)
+    return AssignmentAnswer(**assignment_values(made))
 
 
 @router.post(
@@ -125,6 +170,18 @@ def record_batch(
     if media_type == NDJSON:
         return Response("".join(f"{line}\n" for line in lines), media_type=NDJSON)
     return Response(f"[{','.join(lines)}]", media_type=JSON)
+
+
+def _app(request: Request) -> App:
+    app = request.app.state.app
+    assert isinstance(app, App)
+    return app
+
+
+def _live(request: Request) -> LiveRouter:
+    live = request.app.state.live
+    assert isinstance(live, LiveRouter)
+    return live
 
 
 def _entries(media_type: str, body: bytes) -> list[Outcome | BanditError]:

@@ -11,8 +11,8 @@ from ledger import open_btc, register
 from sqlalchemy import Engine, create_engine
 
 from bandit.core.errors import StaleEpoch
-from bandit.core.model import Assignment
 from bandit.service.assigning import Router
+from bandit.service.routing_table import RoutingTable
 from bandit.storage import locks
 from bandit.storage.engine import connect
 from liveops.api.bodies import JSON_BYTES_MAX
@@ -201,7 +201,7 @@ class FailingRouter(Router):
         super().__init__(engine)
         self._error = error
 
-    def assign(self, *_: object, **__: object) -> list[Assignment]:
+    def table(self, _: str) -> RoutingTable:
         raise self._error
 
 

@@ -146,6 +146,7 @@ def test_experiment_is_reported_with_its_newest_decisions(engine: Engine) -> Non
         "champion": "prod",
         "capital": "10000.00000000",
         "currency": "USD",
+        "account": "usd",
         "equity_fraction": 0.1,
         "profile": "guarded",
         "strategy": "ramp",
