@@ -110,9 +110,11 @@ def secret_file(name: str, *, setting: str) -> str:
     except OSError as error:
         rule = f"must name a readable file, not {name}"
         raise InvalidInput(field=setting, rule=rule, found=error.strerror) from None
-    with os.fdopen(handle, "rb") as file:
-        _require_private(os.fstat(file.fileno()), name, setting=setting)
-        content = file.read(BYTES_MAX + 1)
+    try:
+        _require_private(os.fstat(handle), name, setting=setting)
+        content = os.read(handle, BYTES_MAX + 1)
+    finally:
+        os.close(handle)
     try:
         text = content.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:

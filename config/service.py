@@ -19,7 +19,26 @@ def _rising_band(band: tuple[float, float]) -> tuple[float, float]:
 
 
 Band = Annotated[tuple[Number, Number], AfterValidator(_rising_band)]
-PostgresUrl = Annotated[str, StringConstraints(pattern=r"^postgresql(\+psycopg)?://")]
+
+
+def _readable_url(url: str) -> str:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        make_url(url)
+    except (ArgumentError, ValueError):
+        rule = "must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE; write @ : / in a part as %40"
+        # `from None`, as the original quotes a part, perhaps of the password.
+        raise ValueError(f"{rule} %3A %2F") from None
+    return url
+
+
+PostgresUrl = Annotated[
+    str,
+    StringConstraints(pattern=r"^postgresql(\+psycopg)?://"),
+    AfterValidator(_readable_url),
+]
 
 
 class Database(Section):

@@ -38,7 +38,7 @@ class LedgerProbe:
         url = engine.url.update_query_dict(limits)
         self._url = url.render_as_string(hide_password=False)
         self._seconds = seconds
-        self._asked: Future[None] | None = None
+        self._asked: Future[LedgerUnavailable | None] | None = None
 
     async def require_ledger(self) -> None:
         """Raise `LedgerUnavailable` unless the ledger answers in time, with our schema."""
@@ -49,16 +49,19 @@ class LedgerProbe:
             ).start()
         try:
             answer = asyncio.shield(asyncio.wrap_future(self._asked))
-            await asyncio.wait_for(answer, self._seconds)
+            refused = await asyncio.wait_for(answer, self._seconds)
         except TimeoutError:
             message = f"the ledger did not answer within {self._seconds:g} s"
             raise LedgerUnavailable(message) from None
+        if refused is not None:
+            # One of our own: an error that many requests raise would collect all their tracebacks.
+            raise LedgerUnavailable(str(refused)) from refused.__cause__
 
-    def _ask(self, answer: Future[None]) -> None:
+    def _ask(self, answer: Future[LedgerUnavailable | None]) -> None:
         try:
             migrate.require_head(self._url)
         except LedgerUnavailable as error:
-            answer.set_exception(error)
+            answer.set_result(error)
         else:
             answer.set_result(None)
         finally:

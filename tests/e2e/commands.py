@@ -27,13 +27,19 @@ def environment(home: Path | None, **more: str) -> dict[str, str]:
 
 
 def script(
-    name: str, *arguments: str, home: Path | None = None, timeout: float = 300, **more: str
+    name: str,
+    *arguments: str,
+    home: Path | None = None,
+    timeout: float = 300,
+    stdin: str | None = None,
+    **more: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run `liveops` or `live_ops_monitor` to its end."""
     return subprocess.run(
         [str(BIN / name), *arguments],
         env=environment(home, **more),
         cwd=REPOSITORY,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=timeout,
