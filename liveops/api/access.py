@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -50,6 +51,14 @@ def scope_of(method: str, path: str) -> KeyScope:
     return next(found, KeyScope.OPERATE) if method == "POST" else KeyScope.OPERATE
 
 
+class KeyState(StrEnum):
+    """How long a key is still good for; `EXPIRES_SOON` is soon."""
+
+    VALID = "valid"
+    ENDING = "expires soon"
+    EXPIRED = "expired"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
     """A key that the service knows, by its hash."""
@@ -59,9 +68,11 @@ class Key:
     digest: str
     expires_at: datetime | None
 
-    def is_expired(self, *, now: datetime) -> bool:
-        """Say whether the key's end has come."""
-        return self.expires_at is not None and now >= self.expires_at
+    def state(self, *, now: datetime) -> KeyState:
+        """Say how long the key is still good for."""
+        if self.expires_at is None or self.expires_at > now + EXPIRES_SOON:
+            return KeyState.VALID
+        return KeyState.ENDING if self.expires_at > now else KeyState.EXPIRED
 
 
 class Keyring:
@@ -111,8 +122,8 @@ class Keyring:
         return found
 
     def ending(self, *, now: datetime) -> list[Key]:
-        """Return the keys that have expired or will within `EXPIRES_SOON`."""
-        return [key for key in self.keys if key.is_expired(now=now + EXPIRES_SOON)]
+        """Return the keys that have expired or soon will."""
+        return [key for key in self.keys if key.state(now=now) is not KeyState.VALID]
 
 
 def digest_of(key: bytes) -> str:
@@ -127,8 +138,12 @@ def digest_of(key: bytes) -> str:
 def warn_of_ending_keys(ring: Keyring, *, now: datetime) -> None:
     """Log each key that has expired or soon will."""
     for key in ring.ending(now=now):
-        event = "API key has expired" if key.is_expired(now=now) else "API key expires soon"
-        log.warning(event, extra={"key_name": key.name, "expires_at": str(key.expires_at)})
+        data = {
+            "key_name": key.name,
+            "state": key.state(now=now).value,
+            "expires_at": str(key.expires_at),
+        }
+        log.warning("API key ends", extra=data)
 
 
 class Gatekeeper:
@@ -182,7 +197,7 @@ class Gatekeeper:
         if key is None:
             detail = "send the header Authorization: Bearer KEY"
             return refused(UNAUTHORIZED, detail, headers=challenge)
-        if key.is_expired(now=self._now()):
+        if key.state(now=self._now()) is KeyState.EXPIRED:
             detail = f"the key of {key.name} expired at {key.expires_at}"
             return refused(UNAUTHORIZED, detail, headers=challenge)
         if needed not in key.scopes:

@@ -180,6 +180,8 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, kind: Kind, detail: str) -> None:
         """Answer where no answer has begun, and hang up; whoever works on the request is told."""
+        if self._is_refused:
+            return
         self._is_refused = True
         log.debug("connection refused", extra={"code": kind.code, "client": str(self.client)})
         if self._may_answer():

@@ -66,7 +66,7 @@ def new(
 @commands.command("list")
 def show(as_json: AsJson = False, config: ConfigFile = None) -> None:
     """Print every key of the settings: whose, what it opens, until when."""
-    from liveops.api.access import EXPIRES_SOON, Keyring
+    from liveops.api.access import Keyring
     from liveops.clock import SystemClock
 
     ring, now = Keyring.of(settings_from(config)), SystemClock().now()
@@ -76,21 +76,17 @@ def show(as_json: AsJson = False, config: ConfigFile = None) -> None:
             "scopes": sorted(key.scopes),
             "sha256": key.digest,
             "expires_at": None if key.expires_at is None else key.expires_at.isoformat(),
-            "state": "expired"
-            if key.is_expired(now=now)
-            else "expires soon"
-            if key.is_expired(now=now + EXPIRES_SOON)
-            else "valid",
+            "state": key.state(now=now).value,
         }
         for key in ring.keys
     ]
     if as_json:
         print_json(rows)
         return
-    for row in rows:
-        until = f", until {row['expires_at']}" if row["expires_at"] else ""
-        opens = " ".join(row["scopes"] or ())
-        sys.stdout.write(f"{row['name']}: {opens} ({row['state']}{until})\n")
+    for key in ring.keys:
+        until = "" if key.expires_at is None else f", until {key.expires_at.isoformat()}"
+        opens = " ".join(sorted(key.scopes))
+        sys.stdout.write(f"{key.name}: {opens} ({key.state(now=now)}{until})\n")
     if not rows:
         sys.stdout.write("no key: anyone on this machine may call the API on loopback\n")
 

@@ -93,6 +93,8 @@ def run(
         _drive(app, plan, out=out, progress=progress)
         out.print(render_report(reporting.report(app.engine, plan.experiment)))
         _print_ways_on(out, at.public, plan.experiment)
+        if at.admin:
+            out.print(f"operators   {at.admin}")
         if not exit_after:
             progress.print("serving; Ctrl-C stops everything")
             wait_for_stop(meanwhile=app.revive)

@@ -61,7 +61,7 @@ def test_an_operator_halts_over_the_admin_listener_with_a_key_of_the_file(
         said = wait_for("serving http", log, process)
         admin = f"http://127.0.0.1:{ports[1]}"
         assert f"for operators {admin}" in said
-        assert 'API key expires soon key_name="desk"' in said
+        assert 'API key ends key_name="desk" state="expires soon"' in said
         halt = f"{admin}/v1/experiments/btc/arms/eee02a74/halt"
         codes = [
             httpx.post(halt, json={"reason": "drill"}, headers={"Authorization": f"Bearer {key}"})

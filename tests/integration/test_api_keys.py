@@ -175,8 +175,11 @@ def test_keys_that_end_within_a_week_are_logged_at_the_start(
     ring = Keyring.of(application(connect("postgresql://"), keys=keys).settings)
     with caplog.at_level(logging.WARNING):
         warn_of_ending_keys(ring, now=NOON)
-    said = [(record.getMessage(), vars(record)["key_name"]) for record in caplog.records]
-    assert said == [("API key has expired", "past"), ("API key expires soon", "soon")]
+    said = [
+        (record.getMessage(), vars(record)["key_name"], vars(record)["state"])
+        for record in caplog.records
+    ]
+    assert said == [("API key ends", "past", "expired"), ("API key ends", "soon", "expires soon")]
 
 
 def test_without_a_key_no_security_is_described() -> None:
