@@ -43,11 +43,12 @@ def client_of(app: App, bounds: Bounds) -> Iterator[socket.socket]:
 
 def await_a_place(url: str) -> None:
     """Ask until the service has room for one more connection."""
-    answered = 0
-    while answered != 200:
+    for _ in range(10_000):
         with connected(url) as client, suppress(ConnectionError):
             client.sendall(PING)
-            answered = status(one_answer(client))
+            if status(one_answer(client)) == 200:
+                return
+    raise AssertionError("no place became free")
 
 
 @contextmanager
@@ -70,7 +71,10 @@ def one_answer(client: socket.socket) -> bytes:
     """The next answer, of a connection that stays open."""
     received = b""
     while b"\r\n\r\n" not in received:
-        received += client.recv(1)
+        part = client.recv(1)
+        if not part:
+            raise ConnectionError("the service hung up before it answered")
+        received += part
     head = received.lower()
     length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
     body = b""
