@@ -1,8 +1,9 @@
-"""The only reader of the wall clock."""
+"""The only reader of the clocks."""
 
 from __future__ import annotations
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -24,7 +25,22 @@ class SystemClock:
 
     def now(self) -> datetime:
         """Return the machine's time."""
-        return datetime.now(UTC)  # noqa: TID251 - the one place
+        return now()
+
+
+def now() -> datetime:
+    """Return the machine's time, aware, in UTC."""
+    return datetime.now(UTC)  # noqa: TID251 - the one place
+
+
+def monotonic() -> float:
+    """Return seconds of a clock that nobody sets: only differences mean something.
+
+    >>> began = monotonic()
+    >>> monotonic() >= began
+    True
+    """
+    return time.monotonic()  # noqa: TID251 - the one place
 
 
 class VirtualClock:

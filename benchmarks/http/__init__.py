@@ -1,0 +1,1 @@
+"""Claims about what lies between a bot and the service."""

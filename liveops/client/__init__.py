@@ -1,0 +1,48 @@
+"""What a trading bot imports: decisions, and reports that outlive a service that is away.
+
+docs/sdk.md shows a bot.
+"""
+
+from __future__ import annotations
+
+from liveops.client.aio import AsyncClient
+from liveops.client.errors import (
+    ClientClosed,
+    ClientError,
+    Expired,
+    InvalidInput,
+    Killed,
+    Paused,
+    Problem,
+    RequestRefused,
+    Revoked,
+    ServiceUnavailable,
+    SpoolError,
+    SpoolFull,
+    SpoolUnusable,
+)
+from liveops.client.sync import Client
+from liveops.client.values import Assignment, AssignmentId, Kind, Reason, Refusal
+
+__all__ = [
+    "Assignment",
+    "AssignmentId",
+    "AsyncClient",
+    "Client",
+    "ClientClosed",
+    "ClientError",
+    "Expired",
+    "InvalidInput",
+    "Killed",
+    "Kind",
+    "Paused",
+    "Problem",
+    "Reason",
+    "Refusal",
+    "RequestRefused",
+    "Revoked",
+    "ServiceUnavailable",
+    "SpoolError",
+    "SpoolFull",
+    "SpoolUnusable",
+]

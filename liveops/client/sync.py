@@ -1,0 +1,167 @@
+"""The client for bots without an event loop: the same one, on a loop in a thread of its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Coroutine
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+
+from liveops.client.aio import CLOSE_SECONDS, AsyncClient
+from liveops.client.errors import ClientClosed
+from liveops.client.values import Assignment, AssignmentId, Options, Refusal
+
+if TYPE_CHECKING:
+    import asyncio
+
+T = TypeVar("T")
+
+
+class Client:
+    """Decisions and reports of one experiment; safe to call from any thread.
+
+    Make it once, after any fork, and close it, or use it as `with Client(…) as client`. Reports are
+    sent from the background from the moment it is made, those of earlier runs of the bot too.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        experiment: str,
+        *,
+        spool_dir: str | os.PathLike[str],
+        key: str | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        """Open the spool below `spool_dir` and start sending what is in it."""
+        import asyncio
+
+        self._client = AsyncClient(url, experiment, spool_dir=spool_dir, key=key, **options)
+        self._is_closed = False
+        self._loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
+        # A daemon: a bot that forgets to close ends all the same, and what it reported is on disk.
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="liveops-client", daemon=True
+        )
+        self._thread.start()
+        self._run(self._client.start())
+
+    def __repr__(self) -> str:
+        """Name service and experiment; never the key."""
+        return repr(self._client).removeprefix("Async")
+
+    def __enter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def close(self, timeout: float = CLOSE_SECONDS) -> None:
+        """Send for at most `timeout` seconds what is spooled, and stop; the rest stays on disk."""
+        if self._is_closed:
+            return
+        try:
+            self._run(self._client.close(timeout))
+        finally:
+            self._is_closed = True
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def assign(
+        self,
+        unit_id: str,
+        instrument: str,
+        *,
+        context: object = None,
+        proposed_actions: object = None,
+        position: Assignment | None = None,
+        deadline: float | None = None,
+    ) -> Assignment:
+        """Return which policy decides a unit; see `AsyncClient.assign`."""
+        return self._run(
+            self._client.assign(
+                unit_id,
+                instrument,
+                context=context,
+                proposed_actions=proposed_actions,
+                position=position,
+                deadline=deadline,
+            )
+        )
+
+    def claim(self, assignment: Assignment, *, deadline: float | None = None) -> datetime:
+        """Ask, just before the order, whether a decision still stands; see `AsyncClient.claim`."""
+        return self._run(self._client.claim(assignment, deadline=deadline))
+
+    def outcome(
+        self,
+        assignment: Assignment | AssignmentId,
+        *,
+        pnl: Decimal,
+        return_ratio: Decimal | float,
+        opened_at: datetime,
+        closed_at: datetime,
+        fees: Decimal | None = None,
+        slippage: Decimal | None = None,
+        size: Decimal | None = None,
+        r_multiple: Decimal | float | None = None,
+        worst_excursion: Decimal | float | None = None,
+    ) -> None:
+        """Report what a decision earned; when this returns, the report is on disk."""
+        self._run(
+            self._client.outcome(
+                assignment,
+                pnl=pnl,
+                return_ratio=return_ratio,
+                opened_at=opened_at,
+                closed_at=closed_at,
+                fees=fees,
+                slippage=slippage,
+                size=size,
+                r_multiple=r_multiple,
+                worst_excursion=worst_excursion,
+            )
+        )
+
+    def no_trade(self, assignment: Assignment | AssignmentId) -> None:
+        """Report that the policy declined: evidence, but no trade."""
+        self._run(self._client.no_trade(assignment))
+
+    def mark(
+        self,
+        assignment: Assignment | AssignmentId,
+        *,
+        unrealised_pnl: Decimal,
+        marked_at: datetime,
+    ) -> None:
+        """Report what an open position would earn if it closed now."""
+        self._run(self._client.mark(assignment, unrealised_pnl=unrealised_pnl, marked_at=marked_at))
+
+    def pending(self) -> int:
+        """Return how many reports the service has not acknowledged."""
+        return self._run(self._client.pending())
+
+    def refused(self) -> list[Refusal]:
+        """Return the reports that the service will never take, oldest first."""
+        return self._run(self._client.refused())
+
+    def forget(self, refusal: Refusal) -> None:
+        """Drop a refused report that somebody has looked at."""
+        self._run(self._client.forget(refusal))
+
+    def flush(self, timeout: float) -> bool:
+        """Send what is spooled; return whether all of it was acknowledged or refused in time."""
+        return self._run(self._client.flush(timeout))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        import asyncio
+
+        if self._is_closed:
+            work.close()
+            raise ClientClosed("the client was closed")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()

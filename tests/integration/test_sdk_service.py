@@ -1,0 +1,221 @@
+"""The SDK against the service itself, over a socket, on a real ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_service import application, service
+from ledger import CHALLENGER, NOON, count, open_btc
+from sdk_bot import UNIT, Hands, earned, eventually
+from sqlalchemy import Engine, text
+
+from liveops.api.server import serving
+from liveops.client import (
+    AsyncClient,
+    Client,
+    ClientClosed,
+    InvalidInput,
+    Kind,
+    Reason,
+    RequestRefused,
+    ServiceUnavailable,
+)
+from liveops.clock import VirtualClock
+
+KEY = "a-key-that-nobody-may-see"
+
+
+@pytest.fixture
+def url(engine: Engine) -> Iterator[str]:
+    """A service with the experiment `btc`."""
+    open_btc(engine)
+    with service(engine, key=KEY) as client:
+        yield str(client.base_url)
+
+
+@pytest.fixture
+def client(url: str, tmp_path: Path) -> Iterator[Client]:
+    with Client(url, "btc", key=KEY, spool_dir=tmp_path, **Hands().options()) as client:
+        yield client
+
+
+def outcomes(engine: Engine) -> list[tuple[str, Decimal]]:
+    """Unit and P&L of every outcome, in the order of units."""
+    statement = text(
+        "SELECT a.unit_id, o.pnl FROM outcomes o JOIN assignments a ON a.id = o.assignment_id"
+        " ORDER BY a.unit_id"
+    )
+    with engine.connect() as connection:
+        return [(unit, pnl) for unit, pnl in connection.execute(statement)]
+
+
+def test_a_unit_gets_one_policy_for_ever(client: Client, engine: Engine) -> None:
+    first = client.assign(UNIT, "BTCUSD", context={"spread": 0.25})
+    assert client.assign(UNIT, "BTCUSD", context={"spread": 0.25}) == first
+    assert (first.experiment, first.unit_id, first.is_fallback) == ("btc", UNIT, False)
+    assert first.policy in ("prod", CHALLENGER)
+    assert (
+        first.expires_at == first.decided_at + timedelta(seconds=2) == NOON + timedelta(seconds=2)
+    )
+    assert count(engine, "assignments") == 1
+
+
+def test_an_open_position_keeps_its_policy(client: Client) -> None:
+    opener = client.assign(UNIT, "BTCUSD")
+    for bar in range(5):
+        later = client.assign(f"bar-{bar}", "BTCUSD", position=opener)
+        assert (later.policy, later.propensity) == (opener.policy, 1.0)
+
+
+def test_outcomes_reach_the_ledger_once(client: Client, engine: Engine) -> None:
+    made = [client.assign(f"u-{n}", "BTCUSD") for n in range(5)]
+    for assignment in made:
+        earned(assignment, client)
+        earned(assignment.id, client)  # reported twice, as a bot does that is not sure
+    client.no_trade(client.assign("u-9", "BTCUSD"))
+    assert client.flush(30)
+    assert outcomes(engine) == [(f"u-{n}", Decimal("12.34")) for n in range(5)] + [
+        ("u-9", Decimal(0))
+    ]
+    assert (client.pending(), client.refused()) == (0, [])
+
+
+def test_a_refused_outcome_is_kept_told_and_blocks_nothing(
+    client: Client, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = [client.assign(f"u-{n}", "BTCUSD") for n in range(3)]
+    earned(made[0], client)
+    assert client.flush(30)
+    earned(made[0], client, pnl="99")  # another body for the same decision
+    for assignment in made[1:]:
+        earned(assignment, client)
+    assert client.flush(30)
+    (refusal,) = client.refused()
+    assert (refusal.kind, refusal.problem.code, refusal.problem.status) == (
+        Kind.OUTCOME,
+        "conflict",
+        409,
+    )
+    assert '"99.00000000"' in refusal.body
+    assert "the service refused a report" in caplog.messages
+    assert outcomes(engine) == [(f"u-{n}", Decimal("12.34")) for n in range(3)]
+    client.forget(refusal)
+    assert client.refused() == []
+
+
+def test_what_the_service_refuses_is_raised_with_field_and_rule(client: Client, url: str) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        client.assign(UNIT, "BTCUSD", context=["x" * 70_000])
+    assert caught.value.code == "body_too_large"
+    with pytest.raises(InvalidInput, match="unit_id: must match"):
+        client.assign("with space", "BTCUSD")
+    earned(client.assign("late", "BTCUSD"), client)
+
+
+def test_an_experiment_that_is_none_is_no_outage(url: str, tmp_path: Path) -> None:
+    with Client(url, "eth", key=KEY, spool_dir=tmp_path, **Hands().options()) as client:
+        with pytest.raises(RequestRefused) as caught:
+            client.assign(UNIT, "BTCUSD")
+        assert caught.value.code == "unknown_name"
+
+
+def test_a_wrong_key_loses_no_outcome_and_is_never_shown(
+    url: str, engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with Client(url, "btc", key=KEY, spool_dir=tmp_path, **Hands().options()) as client:
+        made = client.assign(UNIT, "BTCUSD")
+        assert KEY not in repr(client)
+    wrong = "another-key-that-nobody-may-see"
+    with Client(url, "btc", key=wrong, spool_dir=tmp_path, **Hands().options()) as client:
+        with pytest.raises(RequestRefused) as caught:
+            client.assign("u-2", "BTCUSD")
+        assert caught.value.code == "unauthorized"
+        earned(made, client)
+        assert not client.flush(1)
+        assert (client.pending(), client.refused()) == (1, [])
+    with Client(url, "btc", key=KEY, spool_dir=tmp_path, **Hands().options()) as client:
+        assert client.flush(30)
+    assert outcomes(engine) == [(UNIT, Decimal("12.34"))]
+    shown = [*caplog.messages, *(str(vars(r)) for r in caplog.records), str(caught.value)]
+    shown += [file.read_bytes().decode("latin-1") for file in tmp_path.rglob("*")]
+    assert not [said for said in shown if "nobody-may-see" in said]
+
+
+def test_the_champion_decides_while_the_service_is_away(engine: Engine, tmp_path: Path) -> None:
+    open_btc(engine)
+    app = application(engine, clock=VirtualClock(NOON))
+    hands = Hands()
+    with serving(app, host="127.0.0.1", port=0) as url:
+        client = Client(url, "btc", spool_dir=tmp_path, **hands.options())
+        routed = client.assign(UNIT, "BTCUSD")
+    hands.pass_by(60)
+    alone = client.assign("u-2", "BTCUSD")
+    assert (alone.policy, alone.policy_sha, alone.role) == ("prod", "aaaaaaaa", "champion")
+    assert (alone.is_fallback, alone.propensity) == (True, 1.0)
+    assert alone.decided_at == NOON + timedelta(minutes=1)
+    assert client.assign("u-2", "BTCUSD") == alone
+    with pytest.raises(ServiceUnavailable):
+        client.claim(routed)
+    with pytest.raises(ServiceUnavailable, match="the policy that opened the position"):
+        client.assign("u-3", "BTCUSD", position=routed)
+    earned(routed, client)
+    port = int(url.rsplit(":", 1)[1])
+    with serving(app, host="127.0.0.1", port=port):
+        # The report of a fallback is a route that this service does not have yet: it waits.
+        eventually(lambda: client.pending() == 1)
+        assert outcomes(engine) == [(UNIT, Decimal("12.34"))]
+    client.close(timeout=0)
+
+
+def test_an_async_bot_gets_the_same(url: str, engine: Engine, tmp_path: Path) -> None:
+    async def bot() -> list[str]:
+        options: dict[str, Any] = Hands().options()
+        async with AsyncClient(url, "btc", key=KEY, spool_dir=tmp_path, **options) as client:
+            made = await asyncio.gather(*(client.assign(f"u-{n}", "BTCUSD") for n in range(20)))
+            for assignment in made:
+                await client.outcome(
+                    assignment,
+                    pnl=Decimal("-1.5"),
+                    return_ratio=-0.00015,
+                    opened_at=NOON,
+                    closed_at=NOON,
+                )
+            assert await client.flush(30)
+            assert (await client.pending(), await client.refused()) == (0, [])
+            assert repr(client) == f"AsyncClient('{url}', 'btc')"
+        with pytest.raises(ClientClosed):
+            await client.assign("late", "BTCUSD")
+        return [assignment.unit_id for assignment in made]
+
+    units = asyncio.run(bot())
+    assert outcomes(engine) == [(unit, Decimal("-1.5")) for unit in sorted(units)]
+
+
+def test_a_closed_client_says_so(client: Client) -> None:
+    client.close()
+    client.close()
+    with pytest.raises(ClientClosed):
+        client.assign(UNIT, "BTCUSD")
+
+
+def test_a_decision_alone_says_why(url: str, tmp_path: Path) -> None:
+    hands = Hands()
+    with Client(url, "btc", key=KEY, spool_dir=tmp_path, **hands.options()) as client:
+        client.assign(UNIT, "BTCUSD")
+        # A deadline that nobody can meet is an outage to the bot.
+        for number in range(4):
+            assert client.assign(f"u-{number}", "BTCUSD", deadline=0.0).is_fallback
+        core = client._client._core
+        reasons = [core.spool.fallback(f"u-{number}") for number in range(4)]
+        assert [r.reason for r in reasons if r is not None] == [Reason.NO_ANSWER] * 3 + [
+            Reason.BREAKER_OPEN
+        ]
+        client.close(timeout=0)
