@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from liveops.client.errors import (
     Expired,
@@ -63,8 +64,6 @@ def checked_url(url: str) -> str:
     >>> checked_url("http://127.0.0.1:8800/")
     'http://127.0.0.1:8800'
     """
-    from urllib.parse import urlsplit  # loads more than our types do
-
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidInput(field="url", rule="must be an http or https address", found=parts.scheme)

@@ -86,7 +86,7 @@ def test_a_clock_set_back_gives_no_second_quarter_of_an_hour(tmp_path: Path, han
     with bot_of_a_dead_service(tmp_path, hands) as client:
         hands.pass_by(899)
         client.assign("u-1", "BTCUSD")
-        url = client._client._core.url
+        url = client._client._driver.core.url
     hands.now -= timedelta(hours=1)
     hands.seconds = 0.0  # the machine was restarted
     with bot(url, tmp_path, hands) as client:
@@ -101,7 +101,7 @@ def test_a_denied_fallback_stays_denied_after_a_restart(tmp_path: Path, hands: H
         hands.pass_by(3600)
         with pytest.raises(ServiceUnavailable):
             client.assign("u-1", "BTCUSD")
-        url = client._client._core.url
+        url = client._client._driver.core.url
     hands.now -= timedelta(hours=1)
     with bot(url, tmp_path, hands) as client, pytest.raises(ServiceUnavailable):
         client.assign("u-2", "BTCUSD")
@@ -109,7 +109,7 @@ def test_a_denied_fallback_stays_denied_after_a_restart(tmp_path: Path, hands: H
 
 def test_a_restarted_bot_remembers_champion_and_contact(tmp_path: Path, hands: Hands) -> None:
     with bot_of_a_dead_service(tmp_path, hands) as client:
-        url = client._client._core.url
+        url = client._client._driver.core.url
     hands.pass_by(600)
     with bot(url, tmp_path, hands) as client:
         alone = client.assign("u-1", "BTCUSD")

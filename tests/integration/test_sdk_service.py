@@ -213,7 +213,7 @@ def test_a_decision_alone_says_why(url: str, tmp_path: Path) -> None:
         # A deadline that nobody can meet is an outage to the bot.
         for number in range(4):
             assert client.assign(f"u-{number}", "BTCUSD", deadline=0.0).is_fallback
-        core = client._client._core
+        core = client._client._driver.core
         reasons = [core.spool.fallback(f"u-{number}") for number in range(4)]
         assert [r.reason for r in reasons if r is not None] == [Reason.NO_ANSWER] * 3 + [
             Reason.BREAKER_OPEN

@@ -1,0 +1,248 @@
+"""Carries the requests of the core over HTTP on an event loop, and sends the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Final, ParamSpec, TypeVar, Unpack
+
+import httpx
+
+from liveops.client import protocol
+from liveops.client.core import Core
+from liveops.client.errors import ClientClosed
+from liveops.client.flushing import PAUSE_SECONDS, Round, pause_seconds
+from liveops.client.protocol import Exchange, Reply, Request
+from liveops.client.values import Assignment, Options, Reason
+
+_DELIVERY_SECONDS: Final = 30.0
+_IDLE_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 0.03
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Driver:
+    """The moving parts of a client: connections, a thread for the disk, a task that sends."""
+
+    def __init__(
+        self,
+        url: str,
+        experiment: str,
+        *,
+        spool_dir: str | os.PathLike[str],
+        key: str | None,
+        **options: Unpack[Options],
+    ) -> None:
+        """Open the spool; nothing moves yet."""
+        self._key = protocol.checked_key(key)
+        self.core = Core(url, experiment, spool_dir=spool_dir, **options)
+        self._flusher: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    def start(self) -> None:
+        """Start sending what is spooled, on the loop that runs; again changes nothing."""
+        if self._is_closed:
+            raise ClientClosed("the client was closed")
+        if self._flusher is not None:
+            return
+        headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
+        self._http = httpx.AsyncClient(
+            headers=headers,
+            timeout=None,  # noqa: S113 - every request runs under a deadline of its own
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
+            trust_env=False,  # a proxy variable must not redirect orders
+        )
+        # A thread of our own: a name server that hangs blocks the loop's threads, not our disk.
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="liveops-spool")
+        self._wake, self._hurry, self._rested = (asyncio.Event() for _ in range(3))
+        self._failures = 0
+        self._flusher = asyncio.create_task(self._flush_for_ever())
+
+    async def close(self, timeout: float) -> None:
+        """Send for at most `timeout` seconds, and stop."""
+        if self._is_closed:
+            return
+        try:
+            if self._flusher is not None:
+                await self.flush(timeout)
+        finally:
+            self._is_closed = True
+            if self._flusher is not None:
+                self._flusher.cancel()
+                await asyncio.gather(self._flusher, return_exceptions=True)
+                await self._http.aclose()
+                self._disk.shutdown()
+            self.core.spool.close()
+
+    async def on_disk(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Do what may wait for the disk, while the loop goes on."""
+        self.start()
+        call = functools.partial(work, *arguments, **named)
+        return await asyncio.get_running_loop().run_in_executor(self._disk, call)
+
+    async def assign(
+        self,
+        unit_id: str,
+        instrument: str,
+        *,
+        context: object,
+        proposed_actions: object,
+        position: Assignment | None,
+        deadline: float | None,
+    ) -> Assignment:
+        """Ask for a unit's policy, and where it is not known, for the champion."""
+        core = self.core
+        opener = None if position is None else await self.on_disk(core.opener, position)
+        request = protocol.assignment_request(
+            core.experiment,
+            unit_id=unit_id,
+            instrument=instrument,
+            context=context,
+            proposed_actions=proposed_actions,
+            position=opener,
+        )
+        decided = await self.on_disk(core.decided_alone, unit_id)
+        if decided is not None:
+            return decided
+        ends_at = self._decision_ends_at(deadline)
+        exchange = await self._ask(request, ends_at=ends_at)
+        made = await self.on_disk(
+            core.assigned,
+            exchange,
+            unit_id=unit_id,
+            instrument=instrument,
+            is_position=position is not None,
+        )
+        self.wake()
+        if core.needs_champion() and not made.is_fallback:
+            asked = await self._ask(protocol.champion_request(core.experiment), ends_at=ends_at)
+            await self.on_disk(core.heard_champion, asked.reply)
+        return made
+
+    async def claim(self, assignment: Assignment, *, deadline: float | None) -> datetime:
+        """Claim a decision; what was decided alone is reported first."""
+        core, ends_at = self.core, self._decision_ends_at(deadline)
+        known = await self.on_disk(core.id_or_report, assignment)
+        if isinstance(known, Request):
+            exchange = await self._ask(known, ends_at=ends_at)
+            reply = exchange.reply
+            if reply is None or protocol.is_unreachable(reply):
+                return await self.on_disk(core.claimed, exchange, assignment)
+            known = await self.on_disk(core.reported, assignment, reply)
+        exchange = await self._ask(protocol.claim_request(known), ends_at=ends_at)
+        return await self.on_disk(core.claimed, exchange, assignment)
+
+    async def flush(self, timeout: float) -> bool:
+        """Send at once; return whether nothing is left in time."""
+        self.start()
+        ends_at = _loop_time() + timeout
+        self._failures = 0
+        self._hurry.set()
+        while await self.on_disk(self.core.spool.pending) > 0:
+            self._rested.clear()
+            self.wake()
+            try:
+                async with asyncio.timeout_at(ends_at):
+                    await self._rested.wait()
+            except TimeoutError:
+                return await self.on_disk(self.core.spool.pending) == 0
+        return True
+
+    def wake(self) -> None:
+        """Send what is new."""
+        self._wake.set()
+
+    async def _ask(self, request: Request, *, ends_at: float) -> Exchange:
+        """Send a request that may be repeated, twice if need be and time allows."""
+        core = self.core
+        sent_at = core.now()
+        if not core.breaker.admits(at=core.monotonic()):
+            return Exchange(reply=None, sent_at=sent_at, reason=Reason.BREAKER_OPEN)
+        reply = await self._send(request, ends_at=ends_at)
+        pause = _RETRY_SECONDS * (0.5 + core.jitter())
+        if protocol.may_retry(reply) and _loop_time() + pause < ends_at:
+            await asyncio.sleep(pause)
+            reply = await self._send(request, ends_at=ends_at)
+        if reply is None:
+            core.breaker.failed(at=core.monotonic())
+            return Exchange(reply=None, sent_at=sent_at)
+        core.breaker.succeeded()
+        return Exchange(reply=reply, sent_at=sent_at, reason=Reason.SERVER_FAULT)
+
+    async def _send(self, request: Request, *, ends_at: float) -> Reply | None:
+        headers = {"Content-Type": request.media_type} if request.body else {}
+        try:
+            async with asyncio.timeout_at(ends_at):
+                response = await self._http.request(
+                    request.method,
+                    self.core.url + request.path,
+                    content=request.body,
+                    headers=headers,
+                )
+        except (httpx.RequestError, TimeoutError):
+            return None
+        return Reply(
+            status=response.status_code,
+            body=response.content,
+            retry_after_seconds=_seconds(response.headers.get("Retry-After")),
+        )
+
+    async def _flush_for_ever(self) -> None:
+        while True:
+            self._wake.clear()
+            self._hurry.clear()
+            pause = await self._flush_once()
+            self._rested.set()
+            if pause is None:
+                await _wait(self._wake, seconds=_IDLE_SECONDS)
+            else:
+                await _wait(self._hurry, seconds=pause)
+
+    async def _flush_once(self) -> float | None:
+        """Send what is spooled; return how long to pause where not all of it got through."""
+        core = self.core
+        round_ = Round(core)
+        try:
+            if not await self.on_disk(core.spool.take_lease):
+                return PAUSE_SECONDS  # another process of the bot sends
+            while (request := await self.on_disk(round_.next)) is not None:
+                reply = await self._send(request, ends_at=_loop_time() + _DELIVERY_SECONDS)
+                await self.on_disk(round_.take, reply)
+        except Exception:  # noqa: BLE001 - the boundary of this task: it must not end
+            core.log_fault()
+            round_.is_clean = False
+        finally:
+            core.spool.release_lease()
+        if round_.is_clean:
+            return None
+        self._failures = 1 if round_.settled else self._failures + 1
+        return pause_seconds(
+            self._failures,
+            retry_after_seconds=round_.retry_after_seconds,
+            jitter=core.jitter(),
+        )
+
+    def _decision_ends_at(self, deadline: float | None) -> float:
+        return _loop_time() + (self.core.deadline_seconds if deadline is None else deadline)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _wait(event: asyncio.Event, *, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+def _seconds(header: str | None) -> float:
+    # A date is lawful too, but nobody who says "in a second" sends one.
+    return float(header) if header is not None and header.isdigit() else 0.0
