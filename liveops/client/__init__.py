@@ -22,7 +22,7 @@ from liveops.client.errors import (
     SpoolUnusable,
 )
 from liveops.client.sync import Client
-from liveops.client.values import Assignment, AssignmentId, Kind, Reason, Refusal
+from liveops.client.values import Assignment, AssignmentId, Kind, Refusal
 
 __all__ = [
     "Assignment",
@@ -37,7 +37,6 @@ __all__ = [
     "Kind",
     "Paused",
     "Problem",
-    "Reason",
     "Refusal",
     "RequestRefused",
     "Revoked",

@@ -5,6 +5,7 @@ Each method may wait for the disk and none for the network.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -198,6 +199,12 @@ class Core:
         body = protocol.report_body(fields, assignment if unit_id is None else None)
         refusal = self.spool.add(kind, body, unit_id=unit_id, now=self.now())
         self.log_refused([] if refusal is None else [refusal])
+
+    def heard(self, reply: Reply) -> None:
+        """Take in a stop that the service tells while it is sent reports."""
+        if 400 <= reply.status < 500:
+            with contextlib.suppress(RequestRefused):
+                self._granted(reply)
 
     def log_refused(self, refused: list[Refusal]) -> None:
         """Say what the service will never take; `refused` of the client lists it from now on."""

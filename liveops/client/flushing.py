@@ -53,6 +53,7 @@ class Round:
         settled = sum(verdict.fate in gone for verdict in found)
         self.settled += settled
         if reply is not None:
+            self._core.heard(reply)
             self.retry_after_seconds = reply.retry_after_seconds
         if settled < len(found):
             self._go_on_after(reply, found)

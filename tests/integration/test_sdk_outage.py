@@ -414,6 +414,22 @@ def test_a_fallback_of_a_unit_that_went_elsewhere_is_refused_with_its_outcome(
 
 
 @promised_answer
+def test_a_kill_told_to_a_report_stops_the_fallbacks(
+    service: ScriptedService, tmp_path: Path, hands: Hands
+) -> None:
+    with bot(service.url, tmp_path, hands) as client:
+        client.assign("u-1", "BTCUSD")
+        service.answers["assign"] = away
+        service.answers["fallback"] = lambda _: problem(423, "killed")
+        client.assign("u-2", "BTCUSD")
+        eventually(lambda: "fallback" in service.came)
+        assert not client.flush(0.2)
+        with pytest.raises(Killed):
+            client.assign("u-3", "BTCUSD")
+        assert client.pending() == 1
+
+
+@promised_answer
 def test_marks_go_together_and_a_wrong_one_by_itself(
     service: ScriptedService, tmp_path: Path, hands: Hands
 ) -> None:
@@ -476,6 +492,19 @@ def test_a_full_spool_is_told_to_the_caller(tmp_path: Path, hands: Hands) -> Non
         with pytest.raises(SpoolFull):  # what cannot be journalled is not decided
             client.assign("u-2", "BTCUSD")
         assert client.pending() == 2
+
+
+def test_clients_on_one_spool_send_each_report_once(
+    service: ScriptedService, tmp_path: Path, hands: Hands
+) -> None:
+    with bot(service.url, tmp_path, hands) as first, bot(service.url, tmp_path, hands) as second:
+        made = [first.assign(f"u-{n}", "BTCUSD") for n in range(30)]
+        for number, assignment in enumerate(made):
+            earned(assignment, (first, second)[number % 2])
+        assert first.flush(30)
+        assert second.flush(30)
+    sent = [line["assignment_id"] for batch in service.bodies["batch"] for line in batch]
+    assert sorted(sent) == sorted(assignment.id for assignment in made)
 
 
 def test_the_key_goes_with_every_request(

@@ -23,10 +23,10 @@ from liveops.client import (
     ClientClosed,
     InvalidInput,
     Kind,
-    Reason,
     RequestRefused,
     ServiceUnavailable,
 )
+from liveops.client.values import Reason
 from liveops.clock import VirtualClock
 
 KEY = "a-key-that-nobody-may-see"
