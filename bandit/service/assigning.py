@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
@@ -94,6 +94,14 @@ class Router:
             return table
         with snapshot(self._engine) as connection:
             return self._remember(experiment, read_table(connection, experiment))
+
+    def refresh(self, epochs: Mapping[str, int]) -> None:
+        """Read again what is remembered of an older epoch than these."""
+        for experiment, epoch in epochs.items():
+            table = self._tables.get(experiment)
+            if table is not None and table.record.epoch < epoch:
+                with snapshot(self._engine) as connection:
+                    self._remember(experiment, read_table(connection, experiment))
 
     def _remember(self, experiment: str, read: RoutingTable) -> RoutingTable:
         with self._lock:

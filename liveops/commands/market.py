@@ -66,6 +66,7 @@ def run(
 
     from bandit.service import reporting
     from liveops.api.server import listening, wait_for_stop
+    from liveops.following import following_changes
     from liveops.kill_watch import watching_kill_switch
     from liveops.report import render_report
     from liveops.sealer import sealing
@@ -88,6 +89,7 @@ def run(
         running_app(settings, demo=True, create=True, upgrade=True) as app,
         sealing(app),
         watching_kill_switch(app),
+        following_changes(app),
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
         _drive(app, plan, out=out, progress=progress)

@@ -30,6 +30,7 @@ def serve(
 ) -> None:
     """Serve the HTTP API until stopped."""
     from liveops.api.server import listening, wait_for_stop
+    from liveops.following import following_changes
     from liveops.kill_watch import watching_kill_switch
     from liveops.sealer import sealing
     from liveops.wiring import running_app
@@ -39,6 +40,7 @@ def serve(
         running_app(settings, demo=demo, create=True, upgrade=True) as app,
         sealing(app),
         watching_kill_switch(app),
+        following_changes(app),
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
         admin = f", for operators {at.admin}" if at.admin else ""
