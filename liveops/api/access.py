@@ -161,19 +161,24 @@ class Gatekeeper:
         ring: Keyring,
         served: frozenset[KeyScope],
         now: Callable[[], datetime],
+        needs: KeyScope | None = None,
     ) -> None:
-        """Guard `app` with the keys of `ring`; of its routes, those of the scopes `served`."""
+        """Guard `app` with the keys of `ring`; of its routes, those of the scopes `served`.
+
+        Where every route of `app` needs one scope, `needs` spares the search for it.
+        """
         self._app = app
         self._ring = ring
         self._served = served
         self._now = now
+        self._needs = needs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it before anything of it is read."""
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        needed = scope_of(scope["method"], scope["path"])
+        needed = self._needs or scope_of(scope["method"], scope["path"])
         caller = self._caller(Headers(scope=scope), needed)
         if isinstance(caller, Response):
             await caller(scope, receive, send)

@@ -26,6 +26,7 @@ from liveops.api.bodies import (
     NewPolicy,
     Reasoned,
 )
+from liveops.api.hot import HotApi
 from liveops.api.problems import Problem, declared, install
 from liveops.metrics import registry_of
 from liveops.wiring import App
@@ -62,7 +63,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
 
     Handlers run in threads, one use case each, and take the time from `app.clock` only.
     """
-    api = FastAPI(
+    api = HotApi(
         title="liveops-bandit",
         version=__version__,
         description="Routes trading decisions between a champion and its challengers.",
@@ -78,7 +79,12 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
     install(api)
     ring = Keyring.of(app.settings)
     api.add_middleware(Gatekeeper, ring=ring, served=served, now=app.clock.now)
-    # The routes that bots wait for come first: they are found first.
+    api.enter_by(
+        lambda inner: Gatekeeper(
+            inner, ring=ring, served=served, now=app.clock.now, needs=KeyScope.TRADE
+        ),
+        trading.hot.routes,
+    )
     for router in (trading.hot, operating.router, trading.router, probes.router):
         api.include_router(router)
     api.openapi = lambda: _described(api, with_key=not ring.is_empty, served=served)  # type: ignore[method-assign]  # FastAPI's documented way

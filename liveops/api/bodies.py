@@ -19,7 +19,6 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
-from starlette.requests import ClientDisconnect
 
 from bandit.core.errors import InvalidInput
 from bandit.core.model import ArmMode, PolicyKind, Profile, Strategy
@@ -282,15 +281,16 @@ def require_type(request: Request, *types: str) -> str:
 async def read_bytes(request: Request, *, most: int) -> bytes:
     """Return the body, or refuse it with 413 as soon as it proves larger than `most` bytes."""
     body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > most:
-                raise HTTPException(413, f"the body must have at most {most} bytes")
-    except ClientDisconnect:
-        rule = "must arrive whole"
-        raise MalformedJson(field="body", rule=rule, found=f"{len(body)} bytes") from None
-    return bytes(body)
+    while True:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            rule = "must arrive whole"
+            raise MalformedJson(field="body", rule=rule, found=f"{len(body)} bytes")
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise HTTPException(413, f"the body must have at most {most} bytes")
+        if not message.get("more_body", False):
+            return bytes(body)
 
 
 def _given(value: _Value | None, field: str) -> _Value:

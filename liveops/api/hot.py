@@ -1,42 +1,89 @@
 """Routes that bots wait for: the same contract as every other, without the general machinery.
 
-FastAPI describes them in OpenAPI from the same models as the others; at run time their handler gets
-the request as it is. Bodies of the usual shape are read by msgspec, and whatever it does not take
-by the strict reader, whose word is final.
+FastAPI describes them in OpenAPI from the same models as the others, and would answer the same; at
+run time their handler gets the request before any middleware does. Bodies of the usual shape are
+read by msgspec, and whatever it does not take by the strict reader, whose word is final.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 import msgspec
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bandit.core.errors import InvalidInput
 from bandit.core.model import Assignment, UnitId
 from bandit.service.routing_table import Opportunity
-from liveops.api.answers import AssignmentAnswer, assignment_values
+from liveops.api.answers import assignment_values
 from liveops.api.bodies import NewAssignment, is_uuid, read
+from liveops.api.problems import answer_to
 from liveops.api.strict_json import parse
 
+Endpoint = Callable[..., Awaitable[Response]]
 
-class HotRoute(APIRoute):
-    """Hands the request to `endpoint(request, **path_parameters)` and sends what it returns."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Take what any route takes."""
-        super().__init__(*arguments, **options)
-        endpoint = self.endpoint
+class HotApi(FastAPI):
+    """An application whose hot routes get their request before any middleware sees it.
 
-        async def bare(scope: Scope, receive: Receive, send: Send) -> None:
-            request = Request(scope, receive, send)
-            response = await endpoint(request, **scope["path_params"])
-            await response(scope, receive, send)
+    `enter_by(guard)` says which; until then, and for everything else, FastAPI answers.
+    """
 
-        self.app = bare
+    _routes: tuple[tuple[re.Pattern[str], Endpoint], ...] = ()
+    _guarded: ASGIApp
+
+    def enter_by(self, guard: Callable[[ASGIApp], ASGIApp], routes: Sequence[BaseRoute]) -> None:
+        """Serve the POST routes among `routes` behind `guard` alone."""
+        chosen = [route for route in routes if isinstance(route, APIRoute)]
+        self._routes = tuple((route.path_regex, route.endpoint) for route in chosen)
+        self._guarded = guard(_answered)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            for pattern, endpoint in self._routes:
+                found = pattern.match(scope["path"])
+                if found is not None:
+                    scope["app"] = self
+                    scope["hot"] = endpoint, found.groupdict()
+                    await self._guarded(scope, receive, send)
+                    return
+        await super().__call__(scope, receive, send)
+
+
+class QuickJson(Response):
+    """An answer of ready JSON, its headers made in one go."""
+
+    def __init__(self, body: bytes) -> None:
+        """Answer 200 with `body`."""
+        self.status_code = 200
+        self.background = None
+        self.body = body
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+        ]
+
+
+async def _answered(scope: Scope, receive: Receive, send: Send) -> None:
+    request = Request(scope, receive, send)
+    endpoint, parameters = scope["hot"]
+    try:
+        response = await endpoint(request, **parameters)
+    except Exception as error:
+        response = await answer_to(request, error)
+        await response(scope, receive, send)
+        if response.status_code == 500:
+            raise  # the server logs it
+        return
+    await response(scope, receive, send)
 
 
 # Text fields only: what may hold any JSON is read strictly.
@@ -49,7 +96,6 @@ _Usual = msgspec.defstruct(
     forbid_unknown_fields=True,
 )
 _decode = msgspec.json.Decoder(_Usual).decode
-_Answer = msgspec.defstruct("_Answer", [(name, Any) for name in AssignmentAnswer.model_fields])
 _encode = msgspec.json.Encoder().encode
 
 
@@ -74,7 +120,7 @@ def opportunity_in(body: bytes) -> Opportunity:
 
 def assignment_json(made: Assignment) -> bytes:
     """Return an assignment as callers read it, in the fields of `AssignmentAnswer`."""
-    return _encode(_Answer(**assignment_values(made)))
+    return _encode(assignment_values(made))
 
 
 def uuid_in(text: str, *, field: str) -> UUID:

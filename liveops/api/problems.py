@@ -189,6 +189,17 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(Exception, _on_fault)
 
 
+async def answer_to(request: Request, error: Exception) -> JSONResponse:
+    """Return the problem document of any failure, for what FastAPI does not answer itself."""
+    match error:
+        case BanditError():
+            return await _on_error(request, error)
+        case HTTPException():
+            return await _on_refusal(request, error)
+        case _:
+            return await _on_fault(request, error)
+
+
 def _problem(
     kind: Kind,
     detail: str,

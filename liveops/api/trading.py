@@ -34,14 +34,14 @@ from liveops.api.bodies import (
     require_type,
     schema_of,
 )
-from liveops.api.hot import HotRoute, assignment_json, opportunity_in, uuid_in
+from liveops.api.hot import QuickJson, assignment_json, opportunity_in, uuid_in
 from liveops.api.parameters import Application, AssignmentId, Caller, ExperimentName
 from liveops.api.problems import declared, problem_of
 from liveops.api.strict_json import parse
 from liveops.wiring import App
 
 router = APIRouter(prefix="/v1", responses=declared(503))
-hot = APIRouter(prefix="/v1", responses=declared(503), route_class=HotRoute)
+hot = APIRouter(prefix="/v1", responses=declared(503))
 
 NDJSON = "application/x-ndjson"
 BATCH_BYTES_MAX = 4 * 1024 * 1024
@@ -62,7 +62,7 @@ async def assign(request: Request, experiment: ExperimentName) -> Response:
     made = await _live(request).assign(experiment, asked)
     # After the commit: no answer leaves once the latch is set.
     _app(request).latch.require_open()
-    return Response(assignment_json(made), media_type=JSON)
+    return QuickJson(assignment_json(made))
 
 
 @hot.post(
