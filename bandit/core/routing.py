@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, field
+from functools import lru_cache, reduce
 from uuid import UUID
 
 from bandit.core.model import WHOLE_PPM, PolicyName, Ppm, UnitId, whole
@@ -20,11 +20,19 @@ from bandit.core.model import WHOLE_PPM, PolicyName, Ppm, UnitId, whole
 BUCKET_BITS = 64
 
 
-def _keyed_hash(salt: bytes, *, use: bytes, experiment: str, unit: str, size: int) -> bytes:
+@lru_cache(maxsize=256)
+def _prefix(salt: bytes, use: bytes, experiment: str, size: int) -> hashlib.blake2b:
     # The length prefix keeps ("ab", "c") and ("a", "bc") apart.
     name = experiment.encode()
-    message = len(name).to_bytes(2, "big") + name + unit.encode()
-    return hashlib.blake2b(message, digest_size=size, key=salt, person=use).digest()
+    message = len(name).to_bytes(2, "big") + name
+    return hashlib.blake2b(message, digest_size=size, key=salt, person=use)
+
+
+def _keyed_hash(salt: bytes, *, use: bytes, experiment: str, unit: str, size: int) -> bytes:
+    # What all units of an experiment share is hashed once: setting up costs as much as hashing.
+    hashed = _prefix(salt, use, experiment, size).copy()
+    hashed.update(unit.encode())
+    return hashed.digest()
 
 
 def bucket_of(salt: bytes, *, experiment: str, unit: UnitId) -> int:
@@ -67,12 +75,16 @@ class Partition:
     """Every part of a million, each belonging to exactly one policy, in ascending stretches."""
 
     stretches: tuple[Stretch, ...]
+    _starts: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Lay the starts side by side, to be searched for every unit."""
+        object.__setattr__(self, "_starts", tuple(stretch.start for stretch in self.stretches))
 
     def policy_of(self, bucket: int) -> PolicyName:
         """Return the policy that decides units in `bucket`."""
         part = (bucket * WHOLE_PPM) >> BUCKET_BITS
-        index = bisect_right(self.stretches, part, key=lambda stretch: stretch.start) - 1
-        return self.stretches[index].policy
+        return self.stretches[bisect_right(self._starts, part) - 1].policy
 
 
 def partition(ppm: Mapping[PolicyName, Ppm]) -> Partition:
