@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -50,8 +49,17 @@ class Outcome:
         >>> a.body_hash() == b.body_hash()
         True
         """
-        body = {name: _canonical(getattr(self, name)) for name in sorted(self.__slots__)}
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
+        # The bytes that json.dumps(sort_keys=True) made of it since the first release: stored
+        # hashes stay true. Nothing in it can need an escape.
+        body = (
+            f'{{"assignment_id": "{self.assignment_id}", "closed_at": {_moment(self.closed_at)}, '
+            f'"fees": {_decimal(self.fees)}, "no_trade": {"true" if self.no_trade else "false"}, '
+            f'"opened_at": {_moment(self.opened_at)}, "pnl": "{self.pnl:f}", '
+            f'"r_multiple": {_decimal(self.r_multiple)}, "return_ratio": "{self.return_ratio:f}", '
+            f'"size": {_decimal(self.size)}, "slippage": {_decimal(self.slippage)}, '
+            f'"worst_excursion": {_decimal(self.worst_excursion)}}}'
+        )
+        return hashlib.sha256(body.encode()).digest()
 
 
 def declined(assignment_id: UUID) -> Outcome:
@@ -138,15 +146,9 @@ def is_expired(outcome: Outcome, *, expires_at: datetime) -> bool:
     return outcome.opened_at is not None and outcome.opened_at > expires_at
 
 
-def _canonical(value: object) -> object:
-    match value:
-        case None | bool():
-            return value
-        case Decimal():
-            return f"{value:f}"
-        case datetime():
-            return value.isoformat()
-        case UUID():
-            return str(value)
-        case _:
-            raise TypeError(f"no canonical form for {type(value).__name__}")
+def _decimal(value: Decimal | None) -> str:
+    return "null" if value is None else f'"{value:f}"'
+
+
+def _moment(value: datetime | None) -> str:
+    return "null" if value is None else f'"{value.isoformat()}"'

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from decimal import Decimal, localcontext
+from itertools import islice
 
 from bandit.core.equity import EquityState
 from bandit.core.outcomes import Outcome
@@ -47,22 +48,61 @@ class Sums:
         >>> Sums().plus(declined(UUID(int=1)), expired=False).n_trades
         0
         """
-        earned = outcome.return_ratio
+        return self.plus_all([(outcome, expired)])
+
+    def plus_all(self, outcomes: Iterable[tuple[Outcome, bool]]) -> Sums:
+        """Count more outcomes, each with whether its decision had expired."""
+        n_outcomes, n_trades, n_expired = self.n_outcomes, self.n_trades, self.n_expired
+        n_wins, n_losses, fees = self.n_wins, self.n_losses, self.fees
+        gross_profit, gross_loss = self.gross_profit, self.gross_loss
+        gain, loss, squares = self.return_gain, self.return_loss, self.return_squares
         with localcontext(prec=_EXACT_DIGITS):
-            return replace(
-                self,
-                n_outcomes=self.n_outcomes + 1,
-                n_trades=self.n_trades + (not outcome.no_trade),
-                n_wins=self.n_wins + (earned > 0),
-                n_losses=self.n_losses + (earned < 0),
-                n_expired=self.n_expired + expired,
-                gross_profit=self.gross_profit + max(outcome.pnl, _ZERO),
-                gross_loss=self.gross_loss - min(outcome.pnl, _ZERO),
-                fees=self.fees + (outcome.fees or _ZERO),
-                return_gain=self.return_gain + max(earned, _ZERO),
-                return_loss=self.return_loss - min(earned, _ZERO),
-                return_squares=self.return_squares + earned * earned,
-            )
+            for outcome, expired in outcomes:
+                earned, pnl = outcome.return_ratio, outcome.pnl
+                n_outcomes += 1
+                n_expired += expired
+                if not outcome.no_trade:
+                    n_trades += 1
+                if pnl > 0:
+                    gross_profit += pnl
+                elif pnl < 0:
+                    gross_loss -= pnl
+                if earned > 0:
+                    n_wins += 1
+                    gain += earned
+                elif earned < 0:
+                    n_losses += 1
+                    loss -= earned
+                squares += earned * earned
+                if outcome.fees is not None:
+                    fees += outcome.fees
+        return Sums(
+            n_outcomes=n_outcomes,
+            n_trades=n_trades,
+            n_wins=n_wins,
+            n_losses=n_losses,
+            n_expired=n_expired,
+            gross_profit=gross_profit,
+            gross_loss=gross_loss,
+            fees=fees,
+            return_gain=gain,
+            return_loss=loss,
+            return_squares=squares,
+        )
+
+    def minus(self, outcome: Outcome, *, expired: bool) -> Sums:
+        """Take back an outcome that was counted: the sums of the set without it.
+
+        >>> from uuid import UUID
+        >>> from bandit.core.outcomes import declined
+        >>> once = Sums().plus(declined(UUID(int=1)), expired=True)
+        >>> once.minus(declined(UUID(int=1)), expired=True) == Sums()
+        True
+        """
+        counted = Sums().plus(outcome, expired=expired)
+        with localcontext(prec=_EXACT_DIGITS):
+            left = {name: getattr(self, name) - getattr(counted, name) for name in self.__slots__}
+        return Sums(**left)
 
     @property
     def profit_factor(self) -> ProfitFactor:
@@ -80,6 +120,47 @@ class Sums:
         return self.gross_profit - self.gross_loss
 
 
+@dataclass(slots=True, kw_only=True)
+class DaySums:
+    """Exact sums of an arm's trades that closed on one UTC day in one instrument."""
+
+    n_trades: int = 0
+    n_wins: int = 0
+    n_losses: int = 0
+    pnl: Decimal = _ZERO
+    fees: Decimal = _ZERO
+    return_gain: Decimal = _ZERO
+    return_loss: Decimal = _ZERO
+
+    def add(self, trade: Outcome) -> None:
+        """Count one more trade."""
+        earned = trade.return_ratio
+        self.n_trades += 1
+        self.pnl += trade.pnl
+        if trade.fees is not None:
+            self.fees += trade.fees
+        if earned > 0:
+            self.n_wins += 1
+            self.return_gain += earned
+        elif earned < 0:
+            self.n_losses += 1
+            self.return_loss -= earned
+
+
+def by_day(trades: Iterable[tuple[Outcome, str]]) -> dict[tuple[date, str], DaySums]:
+    """Sum trades, each with its instrument, by the UTC day they closed on and the instrument."""
+    days: dict[tuple[date, str], DaySums] = {}
+    with localcontext(prec=_EXACT_DIGITS):
+        for trade, instrument in trades:
+            assert trade.closed_at is not None
+            key = (trade.closed_at.date(), instrument)
+            day = days.get(key)
+            if day is None:
+                day = days[key] = DaySums()
+            day.add(trade)
+    return days
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fold:
     """What depends on the order of trades: equity at nominal size, drawdown, streaks.
@@ -93,13 +174,19 @@ class Fold:
     streaks: Streaks = field(default_factory=Streaks)
     last: tuple[datetime, str] | None = None
 
-    def after(self, trade: ClosedTrade, *, equity_fraction: float) -> Fold:
-        """Return the fold one trade later."""
+    def after(self, *trades: ClosedTrade, equity_fraction: float) -> Fold:
+        """Return the fold one trade later, or several, which must come in closing order."""
+        last = self.last
+        for trade in trades:
+            place = (trade.closed_at, trade.unit)
+            assert last is None or place > last
+            last = place
+        results = [trade.result for trade in trades]
         return Fold(
-            n=self.n + 1,
-            equity=self.equity.after(equity_fraction * trade.result),
-            streaks=self.streaks.after(trade.result),
-            last=(trade.closed_at, trade.unit),
+            n=self.n + len(trades),
+            equity=self.equity.after(*(equity_fraction * result for result in results)),
+            streaks=self.streaks.after(*results),
+            last=last,
         )
 
     def continues_with(self, trades: Sequence[ClosedTrade]) -> bool:
@@ -108,11 +195,13 @@ class Fold:
 
 
 def folded(start: Fold, trades: Iterable[ClosedTrade], *, equity_fraction: float) -> Iterator[Fold]:
-    """Yield the fold after each of `trades`, which must come in closing order."""
-    state = start
-    for trade in trades:
-        assert state.last is None or (trade.closed_at, trade.unit) > state.last
-        state = state.after(trade, equity_fraction=equity_fraction)
+    """Yield the fold at each checkpoint on the way through `trades`, and after the last of them.
+
+    They must come in closing order.
+    """
+    state, left = start, iter(trades)
+    while some := list(islice(left, CHECKPOINT_EVERY - state.n % CHECKPOINT_EVERY)):
+        state = state.after(*some, equity_fraction=equity_fraction)
         yield state
 
 

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from bandit.core.errors import BanditError, Conflict, InvalidInput, UnknownName
 from bandit.core.model import checked_instant
 from bandit.core.outcomes import Outcome, check_times, is_expired
-from bandit.core.performance import ClosedTrade, window_numbers
-from bandit.core.tally import Fold, folded, is_checkpoint
-from bandit.storage import assignments, outcomes, statistics
-from bandit.storage.assignments import AssignedArm
+from bandit.service import counting
+from bandit.storage import assignments, outcomes
+from bandit.storage.assignments import AssignedUnit
 from bandit.storage.engine import transaction
 from bandit.storage.outcomes import OutcomeRow
-from bandit.storage.statistics import ArmStatistics
 
 BATCH_MAX = 1000
 
@@ -42,137 +40,64 @@ def record(
     assignment nobody made, `InvalidInput` for impossible times, `Conflict` for another body than
     the first. The same body again is the same answer.
     """
-    checked_instant(now, field="now")
+    now = checked_instant(now, field="now")
     if not 1 <= len(batch) <= BATCH_MAX:
         rule = f"must be 1 to {BATCH_MAX} outcomes"
         raise InvalidInput(field="batch", rule=rule, found=len(batch))
     with transaction(engine) as connection:
-        arms = assignments.arms_of(connection, [o.assignment_id for o in batch])
-        errors = {i: _refused(o, arms, now=now) for i, o in enumerate(batch)}
-        lawful = [o for i, o in enumerate(batch) if errors[i] is None]
-        new = {o.assignment_id: _row(o, arms[o.assignment_id]) for o in reversed(lawful)}
-        created = outcomes.insert(connection, list(new.values()), now=now) if new else set()
-        stored = outcomes.stored(connection, list(new))
+        units = assignments.units_of(connection, {o.assignment_id for o in batch})
+        entries = [_entry(o, units.get(o.assignment_id), now=now) for o in batch]
+        # Of several bodies for one assignment the first is the one to store.
+        new = {e.outcome.assignment_id: e for e in reversed(entries) if isinstance(e, OutcomeRow)}
+        known = outcomes.insert(connection, list(new.values()), now=now) if new else set()
+        stored = outcomes.stored(connection, known) if known else {}
+        created = [row for key, row in new.items() if key not in known]
         if created:
-            _count(connection, [new[key] for key in sorted(created)], arms)
+            counting.count(connection, created)
+    for row in created:
+        stored[row.outcome.assignment_id] = (row.body_hash, now, row.expired)
+    unsaid = new.keys() - known
     answers: list[Recorded | BanditError] = []
-    for i, outcome in enumerate(batch):
-        error = errors[i]
-        if error is not None:
-            answers.append(error)
+    for entry in entries:
+        if isinstance(entry, BanditError):
+            answers.append(entry)
             continue
-        answers.append(_answer(outcome, stored, created))
+        answers.append(_answer(entry, stored, created=entry.outcome.assignment_id in unsaid))
         # A body that comes twice in one batch was created by the first.
-        created.discard(outcome.assignment_id)
+        unsaid.discard(entry.outcome.assignment_id)
     return answers
 
 
-def _refused(
-    outcome: Outcome, arms: Mapping[UUID, AssignedArm], *, now: datetime
-) -> BanditError | None:
-    arm = arms.get(outcome.assignment_id)
-    if arm is None:
+def row_of(outcome: Outcome, unit: AssignedUnit, *, now: datetime) -> OutcomeRow:
+    """Return what is stored of an outcome; raises `InvalidInput` for impossible times."""
+    check_times(outcome, decided_at=unit.decided_at, now=now)
+    return OutcomeRow(
+        outcome,
+        unit.arm_id,
+        unit.unit_id,
+        unit.instrument,
+        unit.decided_at,
+        is_expired(outcome, expires_at=unit.expires_at),
+        outcome.body_hash(),
+    )
+
+
+def _entry(
+    outcome: Outcome, unit: AssignedUnit | None, *, now: datetime
+) -> OutcomeRow | BanditError:
+    if unit is None:
         return UnknownName(kind="assignment", name=str(outcome.assignment_id))
     try:
-        check_times(outcome, decided_at=arm.assignment.decided_at, now=now)
+        return row_of(outcome, unit, now=now)
     except InvalidInput as error:
         return error
-    return None
-
-
-def _row(outcome: Outcome, arm: AssignedArm) -> OutcomeRow:
-    return OutcomeRow(
-        outcome=outcome,
-        arm_id=arm.arm_id,
-        unit_id=arm.assignment.unit_id,
-        instrument=arm.assignment.instrument,
-        decided_at=arm.assignment.decided_at,
-        expired=is_expired(outcome, expires_at=arm.assignment.expires_at),
-    )
 
 
 def _answer(
-    outcome: Outcome,
-    stored: Mapping[UUID, tuple[bytes, datetime, bool]],
-    created: set[UUID],
+    row: OutcomeRow, stored: Mapping[UUID, tuple[bytes, datetime, bool]], *, created: bool
 ) -> Recorded | BanditError:
-    body_hash, recorded_at, expired = stored[outcome.assignment_id]
-    if body_hash != outcome.body_hash():
-        return Conflict(
-            f"assignment {outcome.assignment_id} has another outcome already; the first stands"
-        )
-    return Recorded(
-        assignment_id=outcome.assignment_id,
-        created=outcome.assignment_id in created,
-        recorded_at=recorded_at,
-        expired=expired,
-    )
-
-
-def _count(
-    connection: Connection, created: Sequence[OutcomeRow], arms: Mapping[UUID, AssignedArm]
-) -> None:
-    by_arm: dict[int, list[OutcomeRow]] = {}
-    for row in created:
-        by_arm.setdefault(row.arm_id, []).append(row)
-    held = statistics.locked(connection, list(by_arm))
-    statistics.add_days(connection, [row.outcome.assignment_id for row in created])
-    for arm_id, rows in sorted(by_arm.items()):
-        _count_arm(connection, held[arm_id], rows, arms[rows[0].outcome.assignment_id])
-
-
-def _count_arm(
-    connection: Connection,
-    before: ArmStatistics,
-    rows: Sequence[OutcomeRow],
-    arm: AssignedArm,
-) -> None:
-    sums = before.sums
-    for row in rows:
-        sums = sums.plus(row.outcome, expired=row.expired)
-    new = sorted(
-        (_trade(row) for row in rows if not row.outcome.no_trade),
-        key=lambda trade: (trade.closed_at, trade.unit),
-    )
-    fold = _refolded(connection, before, new, equity_fraction=arm.equity_fraction)
-    short, long = arm.windows
-    newest = outcomes.newest_trades(connection, before.arm_id, long)
-    fraction = arm.equity_fraction
-    statistics.write(
-        connection,
-        ArmStatistics(arm_id=before.arm_id, sums=sums, fold=fold),
-        short=window_numbers(newest, window=short, nominal_fraction=fraction),
-        long=window_numbers(newest, window=long, nominal_fraction=fraction),
-        window_from=newest[0].closed_at if newest else None,
-    )
-
-
-def _refolded(
-    connection: Connection,
-    before: ArmStatistics,
-    new: Sequence[ClosedTrade],
-    *,
-    equity_fraction: float,
-) -> Fold:
-    """Fold on where the history ends, or take it up again before the earliest late trade."""
-    if not new:
-        return before.fold
-    start, trades = before.fold, list(new)
-    if not start.continues_with(new):
-        place = (new[0].closed_at, new[0].unit)
-        start = statistics.checkpoint_before(connection, before.arm_id, place)
-        trades = outcomes.trades_after(connection, before.arm_id, start.last)
-    state = start
-    for state in folded(start, trades, equity_fraction=equity_fraction):
-        if is_checkpoint(state):
-            statistics.add_checkpoint(connection, before.arm_id, state)
-    return state
-
-
-def _trade(row: OutcomeRow) -> ClosedTrade:
-    assert row.outcome.closed_at is not None
-    return ClosedTrade(
-        closed_at=row.outcome.closed_at,
-        unit=row.unit_id,
-        result=float(row.outcome.return_ratio),
-    )
+    key = row.outcome.assignment_id
+    body_hash, recorded_at, expired = stored[key]
+    if body_hash != row.body_hash:
+        return Conflict(f"assignment {key} has another outcome already; the first stands")
+    return Recorded(assignment_id=key, created=created, recorded_at=recorded_at, expired=expired)

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import Connection
 
-from bandit.core.model import (
-    ArmMode,
-    ArmRole,
-    Assignment,
-    PolicyName,
-    PolicySha,
-    UnitId,
-)
-from bandit.storage.engine import PROTOCOL, rows
-
-_COLUMNS = """
-  SELECT s.id, e.name AS experiment, s.unit_id, s.instrument, p.name AS policy, p.sha, s.role,
-         s.mode, s.propensity, s.position_id, s.allocation_version, s.epoch, s.size_multiplier,
-         s.confidence_bump, s.decided_at, s.expires_at, s.arm_id, e.equity_fraction,
-         e.rules
-  FROM assignments s
-  JOIN experiments e ON e.id = s.experiment_id
-  JOIN arms a ON a.id = s.arm_id
-  JOIN policies p ON p.id = a.policy_id
-"""
+from bandit.core.model import UnitId
+from bandit.storage.engine import PROTOCOL
 
 
 class AssignmentRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -119,49 +101,21 @@ def commit(connection: Connection, batch: AssignmentBatch) -> dict[UUID, StoredA
     return {row.id: row for row in map(StoredAssignment._make, found)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssignedArm:
-    """An assignment with what its outcome is counted under."""
+class AssignedUnit(NamedTuple):
+    """What an outcome needs to know of its assignment."""
 
-    assignment: Assignment
+    id: UUID
     arm_id: int
-    equity_fraction: float
-    windows: tuple[int, int]
+    unit_id: UnitId
+    instrument: str
+    decided_at: datetime
+    expires_at: datetime
 
 
-def arms_of(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, AssignedArm]:
-    """Return the stored assignments among `ids` with their arms."""
-    found = rows(connection, _COLUMNS + " WHERE s.id = ANY(:ids)", ids=list(ids))
-    return {
-        row["id"]: AssignedArm(
-            assignment=_assignment(row),
-            arm_id=row["arm_id"],
-            equity_fraction=row["equity_fraction"],
-            windows=(
-                row["rules"]["checklist"]["window"],
-                row["rules"]["checklist"]["long_window"],
-            ),
-        )
-        for row in found
-    }
+_UNITS = f"SELECT {', '.join(AssignedUnit._fields)} FROM assignments WHERE id = ANY (%s)"  # noqa: S608 - names are ours
 
 
-def _assignment(row: dict[str, Any]) -> Assignment:
-    return Assignment(
-        id=row["id"],
-        experiment=row["experiment"],
-        unit_id=UnitId(row["unit_id"]),
-        instrument=row["instrument"],
-        policy=PolicyName(row["policy"]),
-        policy_sha=PolicySha(row["sha"]),
-        role=ArmRole(row["role"]),
-        mode=ArmMode(row["mode"]),
-        propensity=row["propensity"],
-        sticky=row["position_id"] is not None,
-        allocation_version=row["allocation_version"],
-        epoch=row["epoch"],
-        size_multiplier=row["size_multiplier"],
-        confidence_bump=row["confidence_bump"],
-        decided_at=row["decided_at"],
-        expires_at=row["expires_at"],
-    )
+def units_of(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, AssignedUnit]:
+    """Return the stored assignments among `ids`."""
+    found = connection.exec_driver_sql(_UNITS, (list(ids),))
+    return {row[0]: AssignedUnit._make(row) for row in found}

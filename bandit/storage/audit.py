@@ -6,12 +6,10 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from bandit.core.audit_chain import AuditId, AuditRow, Link, Seal, Stray
-from bandit.storage.engine import one, rows, run
-
-_ROWS_AT_ONCE = 1000
+from bandit.storage.engine import one, rows, run, streamed
 
 # Text, so that what is hashed is what is stored, whatever the session's settings are.
 _COLUMNS = """
@@ -81,7 +79,7 @@ def links(connection: Connection) -> Generator[Link]:
         f"SELECT s.sequence, s.audit_id, s.row_hash, s.chain_hash, s.sealed_at, {_COLUMNS} "  # noqa: S608
         "FROM audit_seals s LEFT JOIN audit_log l ON l.id = s.audit_id ORDER BY s.sequence"
     )
-    for found in _streamed(connection, statement):
+    for found in streamed(connection, statement):
         yield Link(seal=_seal(found), row=None if found["id"] is None else _row(found))
 
 
@@ -94,7 +92,7 @@ def strays(connection: Connection) -> Generator[Stray]:
         LEFT JOIN audit_seals s ON s.audit_id = coalesce(l.id, u.audit_id)
         WHERE s.audit_id IS NULL ORDER BY 1
     """
-    for found in _streamed(connection, statement):
+    for found in streamed(connection, statement):
         yield Stray(**found)
 
 
@@ -103,14 +101,6 @@ def chain_hashes(connection: Connection, sequences: Sequence[int]) -> dict[int, 
     statement = "SELECT sequence, chain_hash FROM audit_seals WHERE sequence = ANY(:sequences)"
     found = rows(connection, statement, sequences=list(sequences))
     return {row["sequence"]: bytes(row["chain_hash"]) for row in found}
-
-
-def _streamed(connection: Connection, statement: str) -> Generator[dict[str, Any]]:
-    options = {"yield_per": _ROWS_AT_ONCE}
-    # Closed also where the reader stops early: a cursor must not outlive its transaction.
-    with connection.execute(text(statement), execution_options=options) as result:
-        for found in result.mappings():
-            yield dict(found)
 
 
 def _seal(found: Mapping[str, Any]) -> Seal:

@@ -46,10 +46,28 @@ TABLES = {
     "outcomes": """
         SELECT e.name AS experiment, o.unit_id, p.name AS policy, o.instrument, o.no_trade, o.pnl,
                o.return_ratio, o.r_multiple, o.fees, o.slippage, o.size, o.worst_excursion,
-               o.opened_at, o.closed_at, o.expired
-        FROM outcomes o JOIN arms a ON a.id = o.arm_id
+               o.opened_at, o.closed_at, o.expired, o.revision, r.reason
+        FROM current_outcomes o JOIN arms a ON a.id = o.arm_id
         JOIN experiments e ON e.id = a.experiment_id JOIN policies p ON p.id = a.policy_id
+        LEFT JOIN outcome_revisions r
+          ON r.assignment_id = o.assignment_id AND r.revision = o.revision
         ORDER BY e.name, o.unit_id""",
+    "superseded_outcomes": """
+        SELECT e.name AS experiment, o.unit_id, p.name AS policy, o.instrument, o.no_trade, o.pnl,
+               o.return_ratio, o.r_multiple, o.fees, o.slippage, o.size, o.worst_excursion,
+               o.opened_at, o.closed_at, o.expired, o.revision, o.reason
+        FROM (SELECT assignment_id, 0 AS revision, arm_id, unit_id, instrument, no_trade, pnl,
+                     return_ratio, r_multiple, fees, slippage, size, worst_excursion, opened_at,
+                     closed_at, expired, NULL AS reason FROM outcomes
+              UNION ALL
+              SELECT assignment_id, revision, arm_id, unit_id, instrument, no_trade, pnl,
+                     return_ratio, r_multiple, fees, slippage, size, worst_excursion, opened_at,
+                     closed_at, expired, reason FROM outcome_revisions) o
+        JOIN outcome_revisions later
+          ON later.assignment_id = o.assignment_id AND later.revision = o.revision + 1
+        JOIN arms a ON a.id = o.arm_id
+        JOIN experiments e ON e.id = a.experiment_id JOIN policies p ON p.id = a.policy_id
+        ORDER BY e.name, o.unit_id, o.revision""",
     "arm_statistics": """
         SELECT e.name AS experiment, p.name AS policy, s.n_outcomes, s.n_trades, s.n_wins,
                s.n_losses, s.n_expired, s.gross_profit, s.gross_loss, s.fees, s.return_gain,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -34,6 +34,7 @@ from bandit.core.errors import (
 PROTOCOL = 1
 """The decision protocol this code speaks; the ledger refuses decisions under any other."""
 
+_ROWS_AT_ONCE = 1000
 _LIMIT = re.compile(r"limit (\w+): ([^\n]*)")
 
 
@@ -124,6 +125,16 @@ def rows(connection: Connection, statement: str, **values: Any) -> list[dict[str
     result = connection.execute(text(statement), values)
     columns = tuple(result.keys())
     return [dict(zip(columns, row, strict=True)) for row in result.all()]
+
+
+def streamed(connection: Connection, statement: str, **values: Any) -> Generator[dict[str, Any]]:
+    """Run one statement and yield its rows by column name, a few at a time."""
+    options = {"yield_per": _ROWS_AT_ONCE}
+    # Closed also where the reader stops early: a cursor must not outlive its transaction.
+    with connection.execute(text(statement), values, execution_options=options) as result:
+        columns = tuple(result.keys())
+        for row in result:
+            yield dict(zip(columns, row, strict=True))
 
 
 def one(connection: Connection, statement: str, **values: Any) -> dict[str, Any] | None:

@@ -1,25 +1,29 @@
-"""Outcomes: the first body of an assignment stands."""
+"""Outcomes: the first body of an assignment stands, corrections are revisions beside it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+import msgspec
+from sqlalchemy import Connection, text
 
 from bandit.core.model import UnitId
 from bandit.core.outcomes import Outcome
 from bandit.core.performance import ClosedTrade
 from bandit.core.profit_factor import ProfitFactor
-from bandit.storage.engine import one, rows
+from bandit.storage.engine import one, rows, run
+
+_ROWS_AT_ONCE = 2000
+_BEFORE_ALL = datetime(1999, 1, 1, tzinfo=UTC)
+_NUMBERS = ("pnl", "return_ratio", "r_multiple", "fees", "slippage", "size", "worst_excursion")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutcomeRow:
+class OutcomeRow(msgspec.Struct, frozen=True):
     """An outcome with what its assignment adds to it."""
 
     outcome: Outcome
@@ -28,34 +32,58 @@ class OutcomeRow:
     instrument: str
     decided_at: datetime
     expired: bool
+    body_hash: bytes
+
+    @property
+    def trade(self) -> ClosedTrade | None:
+        """The closed trade it tells of; None when the policy declined."""
+        if self.outcome.closed_at is None:
+            return None
+        return ClosedTrade(
+            closed_at=self.outcome.closed_at,
+            unit=self.unit_id,
+            result=float(self.outcome.return_ratio),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeVersion:
+    """The newest version of an outcome: `revision` 0 is the one that was told first."""
+
+    row: OutcomeRow
+    revision: int
+    recorded_at: datetime
+
+
+class _Written(msgspec.Struct, frozen=True):
+    """An outcome as the database reads it; decimals travel as text, so no digit is lost."""
+
+    assignment_id: UUID
+    arm_id: int
+    unit_id: str
+    instrument: str
+    no_trade: bool
+    pnl: Decimal
+    return_ratio: Decimal
+    r_multiple: Decimal | None
+    fees: Decimal | None
+    slippage: Decimal | None
+    size: Decimal | None
+    worst_excursion: Decimal | None
+    opened_at: datetime
+    closed_at: datetime
+    expired: bool
+    body_hash: str
 
 
 def insert(connection: Connection, new: Sequence[OutcomeRow], *, now: datetime) -> set[UUID]:
-    """Store the outcomes whose assignment has none yet; return the ids of those stored."""
-    inserted = rows(
-        connection,
-        """
-        INSERT INTO outcomes (
-          assignment_id, arm_id, unit_id, instrument, no_trade, pnl, return_ratio, r_multiple, fees,
-          slippage, size, worst_excursion, opened_at, closed_at, expired, body_hash, recorded_at)
-        SELECT r.assignment_id, r.arm_id, r.unit_id, r.instrument, r.no_trade, r.pnl,
-               r.return_ratio, r.r_multiple, r.fees, r.slippage, r.size, r.worst_excursion,
-               r.opened_at, r.closed_at, r.expired, decode(r.body_hash, 'hex'), :now
-        FROM json_to_recordset(CAST(:rows AS json)) AS r (
-          assignment_id uuid, arm_id bigint, unit_id text, instrument text, no_trade boolean,
-          pnl numeric, return_ratio numeric, r_multiple numeric, fees numeric, slippage numeric,
-          size numeric, worst_excursion numeric, opened_at timestamptz, closed_at timestamptz,
-          expired boolean, body_hash text)
-        ORDER BY r.assignment_id
-        ON CONFLICT DO NOTHING RETURNING assignment_id
-        """,
-        rows=json.dumps([_json_row(row) for row in new], allow_nan=False),
-        now=now,
-    )
-    return {row["assignment_id"] for row in inserted}
+    """Store the outcomes whose assignment has none yet; return the ids of those that had one."""
+    batch = msgspec.json.encode([_written(row) for row in new]).decode()
+    statement = "SELECT * FROM commit_outcomes(%s::json, %s)"
+    return {found[0] for found in connection.exec_driver_sql(statement, (batch, now))}
 
 
-def stored(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, tuple[bytes, datetime, bool]]:
+def stored(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, tuple[bytes, datetime, bool]]:
     """Return body hash, time of recording and expiry flag of the outcomes among `ids`."""
     found = rows(
         connection,
@@ -69,35 +97,80 @@ def stored(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, tuple[byte
     }
 
 
-def newest_trades(connection: Connection, arm_id: int, count: int) -> list[ClosedTrade]:
-    """Return an arm's newest `count` trades in closing order."""
-    found = rows(
+def newest_version(connection: Connection, assignment_id: UUID) -> OutcomeVersion | None:
+    """Return the version of an outcome that counts; None when there is no outcome."""
+    found = one(
         connection,
-        "SELECT closed_at, unit_id, return_ratio FROM outcomes "
-        "WHERE arm_id = :arm_id AND NOT no_trade "
-        "ORDER BY closed_at DESC, unit_id DESC LIMIT :count",
-        arm_id=arm_id,
-        count=count,
+        "SELECT c.*, s.decided_at FROM current_outcomes c "
+        "JOIN assignments s ON s.id = c.assignment_id WHERE c.assignment_id = :id",
+        id=assignment_id,
     )
-    return [_trade(row) for row in reversed(found)]
+    if found is None:
+        return None
+    return OutcomeVersion(
+        row=_row(found), revision=found["revision"], recorded_at=found["recorded_at"]
+    )
+
+
+def append_revision(
+    connection: Connection, made: OutcomeVersion, *, actor: str, reason: str
+) -> None:
+    """Append a version to an outcome; the database refuses one that does not follow."""
+    written = msgspec.structs.asdict(_written(made.row))
+    hashed = written.pop("body_hash")
+    columns = ", ".join(written)
+    values = ", ".join(f":{name}" for name in written)
+    run(
+        connection,
+        f"INSERT INTO outcome_revisions ({columns}, revision, body_hash, recorded_at, actor, "  # noqa: S608 - names are ours
+        f"reason) VALUES ({values}, :revision, decode(:hashed, 'hex'), :now, :actor, :reason)",
+        **written,
+        hashed=hashed,
+        revision=made.revision,
+        now=made.recorded_at,
+        actor=actor,
+        reason=reason,
+    )
+
+
+NEWEST_TRADES = """
+  (SELECT o.closed_at, o.unit_id, o.return_ratio FROM outcomes o
+   WHERE o.arm_id = %(arm)s AND NOT o.no_trade AND NOT EXISTS (
+     SELECT FROM outcome_revisions r WHERE r.assignment_id = o.assignment_id OFFSET 0)
+   ORDER BY o.closed_at DESC, o.unit_id DESC LIMIT %(most)s)
+  UNION ALL
+  (SELECT v.closed_at, v.unit_id, v.return_ratio FROM outcome_revisions v
+   WHERE v.arm_id = %(arm)s AND NOT v.no_trade AND NOT EXISTS (
+     SELECT FROM outcome_revisions r
+     WHERE r.assignment_id = v.assignment_id AND r.revision = v.revision + 1 OFFSET 0)
+   ORDER BY v.closed_at DESC, v.unit_id DESC LIMIT %(most)s)
+  ORDER BY closed_at DESC, unit_id DESC LIMIT %(most)s
+"""
+"""`current_outcomes` spelt out: the planner does not hand a LIMIT into the branches of a view."""
+
+
+def newest_trades(connection: Connection, arm_id: int, count: int) -> list[ClosedTrade]:
+    """Return an arm's newest `count` trades in closing order, each in its newest version."""
+    found = connection.exec_driver_sql(NEWEST_TRADES, {"arm": arm_id, "most": count}).all()
+    return [_trade(*row) for row in reversed(found)]
 
 
 def trades_after(
     connection: Connection, arm_id: int, last: tuple[datetime, str] | None
-) -> list[ClosedTrade]:
-    """Return an arm's trades that closed after `last`, in closing order."""
-    closed_at, unit_id = last or (None, None)
-    found = rows(
-        connection,
-        "SELECT closed_at, unit_id, return_ratio FROM outcomes "
-        "WHERE arm_id = :arm_id AND NOT no_trade AND (CAST(:closed_at AS timestamptz) IS NULL "
-        "OR (closed_at, unit_id) > (CAST(:closed_at AS timestamptz), CAST(:unit_id AS text))) "
-        "ORDER BY closed_at, unit_id",
-        arm_id=arm_id,
-        closed_at=closed_at,
-        unit_id=unit_id,
+) -> Iterator[ClosedTrade]:
+    """Stream an arm's trades that closed after `last`, in closing order and newest version."""
+    closed_at, unit_id = last or (_BEFORE_ALL, "")
+    statement = text(
+        "SELECT closed_at, unit_id, return_ratio FROM current_outcomes "
+        "WHERE arm_id = :arm_id AND NOT no_trade "
+        "AND (closed_at, unit_id) > (:closed_at, CAST(:unit_id AS text)) "
+        "ORDER BY closed_at, unit_id"
     )
-    return [_trade(row) for row in found]
+    place = {"arm_id": arm_id, "closed_at": closed_at, "unit_id": unit_id}
+    options = {"yield_per": _ROWS_AT_ONCE}
+    with connection.execute(statement, place, execution_options=options) as result:
+        for row in result:
+            yield _trade(*row)
 
 
 def champion_over_window(connection: Connection, arm_id: int) -> ProfitFactor:
@@ -112,31 +185,48 @@ def champion_over_window(connection: Connection, arm_id: int) -> ProfitFactor:
     )
 
 
-def _trade(row: Mapping[str, Any]) -> ClosedTrade:
-    return ClosedTrade(
-        closed_at=row["closed_at"], unit=row["unit_id"], result=float(row["return_ratio"])
+def _trade(closed_at: datetime, unit_id: str, return_ratio: Decimal) -> ClosedTrade:
+    return ClosedTrade(closed_at=closed_at, unit=unit_id, result=float(return_ratio))
+
+
+def _written(row: OutcomeRow) -> _Written:
+    outcome = row.outcome
+    return _Written(
+        outcome.assignment_id,
+        row.arm_id,
+        row.unit_id,
+        row.instrument,
+        outcome.no_trade,
+        outcome.pnl,
+        outcome.return_ratio,
+        outcome.r_multiple,
+        outcome.fees,
+        outcome.slippage,
+        outcome.size,
+        outcome.worst_excursion,
+        # A policy that declined is placed in time by its decision.
+        outcome.opened_at or row.decided_at,
+        outcome.closed_at or row.decided_at,
+        row.expired,
+        row.body_hash.hex(),
     )
 
 
-def _json_row(row: OutcomeRow) -> dict[str, Any]:
-    outcome = row.outcome
-    # A policy that declined is placed in time by its decision.
-    opened_at = outcome.opened_at or row.decided_at
-    closed_at = outcome.closed_at or row.decided_at
-    numbers = ("pnl", "return_ratio", "r_multiple", "fees", "slippage", "size", "worst_excursion")
-    return {
-        "assignment_id": str(outcome.assignment_id),
-        "arm_id": row.arm_id,
-        "unit_id": row.unit_id,
-        "instrument": row.instrument,
-        "no_trade": outcome.no_trade,
-        "opened_at": opened_at.isoformat(),
-        "closed_at": closed_at.isoformat(),
-        "expired": row.expired,
-        "body_hash": outcome.body_hash().hex(),
-        **{name: _text(getattr(outcome, name)) for name in numbers},
-    }
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else f"{value:f}"
+def _row(found: Mapping[str, Any]) -> OutcomeRow:
+    declined = found["no_trade"]
+    outcome = Outcome(
+        assignment_id=found["assignment_id"],
+        no_trade=declined,
+        opened_at=None if declined else found["opened_at"],
+        closed_at=None if declined else found["closed_at"],
+        **{name: found[name] for name in _NUMBERS},
+    )
+    return OutcomeRow(
+        outcome,
+        found["arm_id"],
+        UnitId(found["unit_id"]),
+        found["instrument"],
+        found["decided_at"],
+        found["expired"],
+        bytes(found["body_hash"]),
+    )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import Connection
+import msgspec
+from sqlalchemy import Connection, text
 
 from bandit.core.equity import EquityState
 from bandit.core.performance import Streaks, WindowNumbers
-from bandit.core.tally import Fold, Sums
+from bandit.core.tally import DaySums, Fold, Sums
 from bandit.storage.engine import one, rows, run
 
 
@@ -26,14 +26,52 @@ class ArmStatistics:
     fold: Fold
 
 
-def locked(connection: Connection, arm_ids: Sequence[int]) -> dict[int, ArmStatistics]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmTerms:
+    """What an arm's experiment says of how its outcomes are counted."""
+
+    arm_id: int
+    equity_fraction: float
+    windows: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedArm:
+    """An arm's statistics with the terms they follow."""
+
+    terms: ArmTerms
+    statistics: ArmStatistics
+
+
+def locked(connection: Connection, arm_ids: Iterable[int]) -> dict[int, CountedArm]:
     """Lock the statistics of `arm_ids`, in ascending order, and return them."""
     found = rows(
         connection,
-        "SELECT * FROM arm_statistics WHERE arm_id = ANY(:ids) ORDER BY arm_id FOR NO KEY UPDATE",
+        """
+        SELECT s.*, e.equity_fraction, (e.rules #>> '{checklist,window}')::integer AS short_window,
+               (e.rules #>> '{checklist,long_window}')::integer AS long_window
+        FROM arm_statistics s
+        JOIN arms a ON a.id = s.arm_id JOIN experiments e ON e.id = a.experiment_id
+        WHERE s.arm_id = ANY(:ids) ORDER BY s.arm_id FOR NO KEY UPDATE OF s
+        """,
         ids=sorted(arm_ids),
     )
-    return {row["arm_id"]: _statistics(row) for row in found}
+    return {row["arm_id"]: _counted(row) for row in found}
+
+
+def lock(connection: Connection, arm_id: int) -> None:
+    """Lock the statistics of an arm, whatever they say."""
+    statement = "SELECT FROM arm_statistics WHERE arm_id = :arm_id FOR NO KEY UPDATE"
+    run(connection, statement, arm_id=arm_id)
+
+
+def _counted(row: Mapping[str, Any]) -> CountedArm:
+    terms = ArmTerms(
+        arm_id=row["arm_id"],
+        equity_fraction=row["equity_fraction"],
+        windows=(row["short_window"], row["long_window"]),
+    )
+    return CountedArm(terms=terms, statistics=_statistics(row))
 
 
 def of_arms(connection: Connection, arm_ids: Sequence[int]) -> dict[int, ArmStatistics]:
@@ -44,18 +82,20 @@ def of_arms(connection: Connection, arm_ids: Sequence[int]) -> dict[int, ArmStat
     return {row["arm_id"]: _statistics(row) for row in found}
 
 
-def write(
-    connection: Connection,
-    statistics: ArmStatistics,
-    *,
-    short: WindowNumbers,
-    long: WindowNumbers,
-    window_from: datetime | None,
-) -> None:
-    """Store an arm's sums, fold and windows."""
-    sums = asdict(statistics.sums)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmWindows:
+    """An arm's numbers of its newest trades; `since` is when the oldest of them closed."""
+
+    short: WindowNumbers
+    long: WindowNumbers
+    since: datetime | None
+
+
+def columns_of(statistics: ArmStatistics, windows: ArmWindows) -> dict[str, Any]:
+    """Return the row of `arm_statistics` that holds these numbers."""
+    short, long = windows.short, windows.long
     columns = (
-        sums
+        asdict(statistics.sums)
         | _fold_columns(statistics.fold)
         | {
             "pf_short": short.profit_factor.value,
@@ -64,36 +104,67 @@ def write(
             "pf_long": long.profit_factor.value,
             "pf_long_state": long.profit_factor.state.value,
             "dd_long_percent": long.drawdown_percent,
-            "window_from": window_from,
+            "window_from": windows.since,
         }
     )
-    columns.pop("fold_n")
+    assert columns.pop("fold_n") == statistics.sums.n_trades
+    return columns
+
+
+def write(connection: Connection, statistics: ArmStatistics, windows: ArmWindows) -> None:
+    """Store an arm's sums, fold and windows."""
+    columns = columns_of(statistics, windows)
     assignments = ", ".join(f"{name} = :{name}" for name in columns)
     statement = f"UPDATE arm_statistics SET {assignments} WHERE arm_id = :arm_id"  # noqa: S608 - names are ours
     run(connection, statement, arm_id=statistics.arm_id, **columns)
 
 
-def add_days(connection: Connection, assignment_ids: Sequence[UUID]) -> None:
-    """Add newly stored trades to the sums of their arm, UTC day and instrument."""
+def add_days(connection: Connection, arm_id: int, days: Mapping[tuple[date, str], DaySums]) -> None:
+    """Add newly counted trades to the sums of their UTC day and instrument."""
+    added = [
+        {"day": day, "instrument": instrument, **asdict(sums)}
+        for (day, instrument), sums in days.items()
+    ]
     run(
         connection,
         """
         INSERT INTO arm_days AS d (arm_id, day, instrument, n_trades, n_wins, n_losses, pnl, fees,
                                    return_gain, return_loss)
-        SELECT o.arm_id, (o.closed_at AT TIME ZONE 'UTC')::date, o.instrument, count(*),
-               count(*) FILTER (WHERE o.return_ratio > 0),
-               count(*) FILTER (WHERE o.return_ratio < 0),
-               sum(o.pnl), coalesce(sum(o.fees), 0), sum(greatest(o.return_ratio, 0)),
-               -sum(least(o.return_ratio, 0))
-        FROM outcomes o WHERE o.assignment_id = ANY(:ids) AND NOT o.no_trade
-        GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+        SELECT :arm_id, r.day, r.instrument, r.n_trades, r.n_wins, r.n_losses, r.pnl, r.fees,
+               r.return_gain, r.return_loss
+        FROM json_to_recordset(CAST(:days AS json)) AS r (
+          day date, instrument text, n_trades bigint, n_wins bigint, n_losses bigint, pnl numeric,
+          fees numeric, return_gain numeric, return_loss numeric)
         ON CONFLICT (arm_id, day, instrument) DO UPDATE SET
           n_trades = d.n_trades + excluded.n_trades, n_wins = d.n_wins + excluded.n_wins,
           n_losses = d.n_losses + excluded.n_losses, pnl = d.pnl + excluded.pnl,
           fees = d.fees + excluded.fees, return_gain = d.return_gain + excluded.return_gain,
           return_loss = d.return_loss + excluded.return_loss
         """,
-        ids=list(assignment_ids),
+        arm_id=arm_id,
+        days=msgspec.json.encode(added).decode(),
+    )
+
+
+def take_from_day(
+    connection: Connection, arm_id: int, day: date, instrument: str, sums: DaySums
+) -> None:
+    """Take trades that no longer count from the sums of their day; one without trades goes."""
+    place = {"arm_id": arm_id, "day": day, "instrument": instrument}
+    of_day = "arm_id = :arm_id AND day = :day AND instrument = :instrument"
+    # Before the update, whose result without trades would be unlawful.
+    run(
+        connection,
+        f"DELETE FROM arm_days WHERE {of_day} AND n_trades = :n",  # noqa: S608 - constants
+        **place,
+        n=sums.n_trades,
+    )
+    changes = ", ".join(f"{name} = {name} - :{name}" for name in DaySums.__slots__)
+    run(
+        connection,
+        f"UPDATE arm_days SET {changes} WHERE {of_day}",  # noqa: S608 - names are ours
+        **place,
+        **asdict(sums),
     )
 
 
@@ -143,21 +214,33 @@ def checkpoint_before(connection: Connection, arm_id: int, place: tuple[datetime
     return Fold() if found is None else _fold(found)
 
 
-def add_checkpoint(connection: Connection, arm_id: int, fold: Fold) -> None:
-    """Keep a place at which the fold can be taken up again."""
-    run(
-        connection,
+def add_checkpoints(connection: Connection, arm_id: int, folds: Sequence[Fold]) -> None:
+    """Keep places at which the fold can be taken up again."""
+    if not folds:
+        return
+    statement = text(
         """
         INSERT INTO equity_checkpoints (
           arm_id, closed_at, unit_id, n_trades, equity, equity_peak, drawdown_max,
           losing_streak, losing_streak_max, winning_streak, winning_streak_max)
-        VALUES (:arm_id, :last_closed_at, :last_unit_id, :fold_n, :equity, :equity_peak,
+        VALUES (:arm_id, :closed_at, :unit_id, :n_trades, :equity, :equity_peak,
                 :drawdown_max, :losing_streak, :losing_streak_max, :winning_streak,
                 :winning_streak_max)
-        """,
-        arm_id=arm_id,
-        **_fold_columns(fold),
+        """
     )
+    rows = [{"arm_id": arm_id, **checkpoint_columns(fold)} for fold in folds]
+    connection.execute(statement, rows)
+
+
+def checkpoint_columns(fold: Fold) -> dict[str, Any]:
+    """Return the row of `equity_checkpoints` that holds a fold.
+
+    >>> checkpoint_columns(Fold())["n_trades"]
+    0
+    """
+    columns = _fold_columns(fold)
+    names = {"fold_n": "n_trades", "last_closed_at": "closed_at", "last_unit_id": "unit_id"}
+    return {names.get(name, name): value for name, value in columns.items()}
 
 
 def _fold_columns(fold: Fold) -> dict[str, Any]:

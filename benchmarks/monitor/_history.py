@@ -5,15 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import psycopg
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
-from bandit.core.performance import ClosedTrade, window_numbers
-from bandit.core.tally import Fold, Sums, folded, is_checkpoint
-from bandit.storage import outcomes, statistics
-from bandit.storage.engine import one, snapshot, transaction
-from bandit.storage.experiments import ArmRecord, ExperimentRecord
-from bandit.storage.statistics import ArmStatistics
-from benchmarks.temporary_ledger import INSTRUMENT
+from bandit.service import rebuilding
+from bandit.storage.experiments import ArmRecord
+from benchmarks.temporary_ledger import ACTOR, INSTRUMENT
 
 END = datetime(2026, 1, 1, tzinfo=UTC)
 """When the newest planted trade closes."""
@@ -44,31 +40,10 @@ SELECT d.id, d.arm_id, d.unit_id, d.instrument, false, round(1000 * d.earned, 8)
 FROM drawn d ORDER BY d.decided_at
 """
 
-_IDS_BY_DAY = """
-SELECT array_agg(assignment_id) FROM outcomes WHERE arm_id = %s
-GROUP BY (closed_at AT TIME ZONE 'UTC')::date
-"""
-
-_SUMS = """
-SELECT count(*) AS n_outcomes,
-       count(*) FILTER (WHERE NOT no_trade) AS n_trades,
-       count(*) FILTER (WHERE return_ratio > 0) AS n_wins,
-       count(*) FILTER (WHERE return_ratio < 0) AS n_losses,
-       count(*) FILTER (WHERE expired) AS n_expired,
-       coalesce(sum(pnl) FILTER (WHERE pnl > 0), 0) AS gross_profit,
-       coalesce(-sum(pnl) FILTER (WHERE pnl < 0), 0) AS gross_loss,
-       coalesce(sum(fees), 0) AS fees,
-       coalesce(sum(return_ratio) FILTER (WHERE return_ratio > 0), 0) AS return_gain,
-       coalesce(-sum(return_ratio) FILTER (WHERE return_ratio < 0), 0) AS return_loss,
-       coalesce(sum(return_ratio * return_ratio), 0) AS return_squares
-FROM outcomes WHERE arm_id = :arm_id
-"""
-
 
 def plant(
     engine: Engine,
     connection: psycopg.Connection,
-    record: ExperimentRecord,
     arm: ArmRecord,
     *,
     trades: int,
@@ -86,56 +61,9 @@ def plant(
     connection.execute("SELECT setseed(0.5)")
     connection.execute(_ASSIGNMENTS, values)
     connection.execute(_OUTCOMES, values)
-    fold = _folded(engine, connection, record, arm)
-    rule, fraction = record.rules.checklist, record.experiment.equity_fraction
-    with transaction(engine) as ledger:
-        newest = outcomes.newest_trades(ledger, arm.id, rule.long_window)
-        statistics.write(
-            ledger,
-            ArmStatistics(arm_id=arm.id, sums=_sums(ledger, arm), fold=fold),
-            short=window_numbers(newest, window=rule.window, nominal_fraction=fraction),
-            long=window_numbers(newest, window=rule.long_window, nominal_fraction=fraction),
-            window_from=newest[0].closed_at,
-        )
-        for (ids,) in connection.execute(_IDS_BY_DAY, [arm.id]):
-            statistics.add_days(ledger, ids)
+    rebuilding.repair(engine, now=END, actor=ACTOR)
 
 
-def sums_agree(engine: Engine, arm: ArmRecord) -> bool:
-    """Say whether an arm's stored sums are those of its outcomes, counted again."""
-    with snapshot(engine) as connection:
-        return statistics.of_arms(connection, [arm.id])[arm.id].sums == _sums(connection, arm)
-
-
-def _sums(connection: Connection, arm: ArmRecord) -> Sums:
-    found = one(connection, _SUMS, arm_id=arm.id)
-    assert found is not None
-    return Sums(**found)
-
-
-def _folded(
-    engine: Engine,
-    connection: psycopg.Connection,
-    record: ExperimentRecord,
-    arm: ArmRecord,
-) -> Fold:
-    state = Fold()
-    with (
-        transaction(engine) as ledger,
-        connection.transaction(),
-        connection.cursor(name="trades") as cursor,
-    ):
-        cursor.itersize = 10_000  # rows that are here at a time
-        rows = cursor.execute(
-            "SELECT closed_at, unit_id, return_ratio FROM outcomes WHERE arm_id = %s "
-            "ORDER BY closed_at, unit_id",
-            [arm.id],
-        )
-        trades = (
-            ClosedTrade(closed_at=closed_at, unit=unit, result=float(earned))
-            for closed_at, unit, earned in rows
-        )
-        for state in folded(Fold(), trades, equity_fraction=record.experiment.equity_fraction):
-            if is_checkpoint(state):
-                statistics.add_checkpoint(ledger, arm.id, state)
-    return state
+def sums_agree(engine: Engine) -> bool:
+    """Say whether every arm's statistics are those of its outcomes, counted again."""
+    return rebuilding.compare(engine, now=END).mismatches == ()

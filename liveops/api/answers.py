@@ -24,6 +24,7 @@ from bandit.core.performance import NumberState
 from bandit.core.profit_factor import ProfitFactorState
 from bandit.service.recording import Recorded
 from bandit.storage.accounts import AccountRecord
+from bandit.service.revising import Revised
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
 from bandit.storage.policies import PolicyRecord
 from liveops.api.problems import Problem
@@ -225,6 +226,22 @@ class OutcomeAnswer(Answer):
             assignment_id=str(recorded.assignment_id),
             recorded_at=_time(recorded.recorded_at),
             expired=recorded.expired,
+        )
+
+
+class RevisionAnswer(OutcomeAnswer):
+    """The version of an outcome that counts."""
+
+    revision: int = Field(description="Counted from 1; 0 is what was told first.", ge=0)
+
+    @classmethod
+    def of_revised(cls, revised: Revised) -> Self:
+        """Return the version as callers read it."""
+        return cls(
+            assignment_id=str(revised.assignment_id),
+            recorded_at=_time(revised.recorded_at),
+            expired=revised.expired,
+            revision=revised.revision,
         )
 
 

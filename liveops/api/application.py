@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from bandit import __version__
 from bandit.service.live_routing import LiveRouter
 from config.scopes import KeyScope
-from liveops.api import operating, probes, trading
+from liveops.api import correcting, operating, probes, trading
 from liveops.api.access import OPEN_PATHS, Gatekeeper, Keyring, scope_of
 from liveops.api.bodies import (
     KillOrder,
@@ -24,6 +24,7 @@ from liveops.api.bodies import (
     NewFallback,
     NewOutcome,
     NewPolicy,
+    NewRevision,
     Reasoned,
 )
 from liveops.api.hot import HotApi
@@ -39,6 +40,7 @@ _DESCRIBED_HERE: tuple[type[BaseModel], ...] = (
     NewAssignment,
     NewFallback,
     NewOutcome,
+    NewRevision,
     KillOrder,
     Reasoned,
     Problem,
@@ -85,7 +87,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
         ),
         trading.hot.routes,
     )
-    for router in (trading.hot, operating.router, trading.router, probes.router):
+    for router in (trading.hot, operating.router, trading.router, correcting.router, probes.router):
         api.include_router(router)
     api.openapi = lambda: _described(api, with_key=not ring.is_empty, served=served)  # type: ignore[method-assign]  # FastAPI's documented way
     return api

@@ -222,9 +222,15 @@ class NewOutcome(Body):
 
     def _require_nothing_else(self) -> None:
         for name, value in self.model_dump(by_alias=True, exclude_none=True).items():
-            if name not in ("assignment_id", "no_trade"):
+            if name not in ("assignment_id", "no_trade", "reason"):
                 rule = "must be left out when no_trade is true"
                 raise InvalidInput(field=name, rule=rule, found=value)
+
+
+class NewRevision(NewOutcome):
+    """An outcome as it should have been told, all of it, and why it is told again."""
+
+    reason: str = Field(min_length=1, max_length=1000)
 
 
 _Model = TypeVar("_Model", bound=Body)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from ledger import CHALLENGER, NOON, assign, feed, open_btc
+from ledger import CHALLENGER, NOON, assign, closed, feed, open_btc, record_all
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from bandit.core.kill_switch import KillCause
-from bandit.service import auditing, killing
+from bandit.service import auditing, killing, rebuilding, revising
 from bandit.service.assigning import Router
 
 # Each with a column that an UPDATE might be tempted to correct.
@@ -18,12 +18,14 @@ FACTS = {
     "allocations": "ppm",
     "assignments": "propensity",
     "outcomes": "pnl",
+    "outcome_revisions": "pnl",
     "audit_log": "details",
     "claims": "claimed_at",
     "kill_events": "reason",
     "audit_seals": "chain_hash",
     "ledger_identity": "id",
     "parameter_history": "new_value",
+    "statistics_comparisons": "mismatches",
 }
 
 
@@ -31,8 +33,12 @@ FACTS = {
 def filled(engine: Engine) -> Engine:
     open_btc(engine)
     feed(engine, CHALLENGER, ["0.001", "-0.001"])
-    [made] = assign(engine, ["claimed"])
+    [made, corrected] = assign(engine, ["claimed", "corrected"])
     Router(engine).claim(made.id, now=NOON)
+    record_all(engine, [closed(corrected, "0.001", minutes=1)], now=NOON)
+    lost = closed(corrected, "-0.001", minutes=1)
+    revising.revise(engine, lost, reason="drill", now=NOON, actor="test")
+    rebuilding.compare(engine, now=NOON)
     killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
     auditing.seal(engine, now=NOON)
     return engine

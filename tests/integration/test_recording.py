@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -176,6 +177,35 @@ def test_batch_of_an_unlawful_size_is_refused(engine: Engine, size: int) -> None
 def test_naive_now_is_refused(engine: Engine) -> None:
     with pytest.raises(InvalidInput, match=r"^now: "):
         record(engine, declined(UUID(int=1)), now=NOON.replace(tzinfo=None))
+
+
+def test_every_batch_enters_the_audit_log_with_the_digest_of_its_rows(engine: Engine) -> None:
+    open_btc(engine)
+    made = assign(engine, [f"u-{i}" for i in range(5)])
+    record(engine, *(closed(a, "0.001") for a in made[:3]))
+    # Nothing new in it: no row.
+    record(engine, *(closed(a, "0.001") for a in made[:3]))
+    record(engine, *(closed(a, "0.001") for a in made[2:]), declined(UUID(int=1)))
+    with engine.connect() as connection:
+        batches = connection.execute(
+            text(
+                "SELECT id, actor, subject, details ->> 'rows', details ->> 'sha256' "
+                "FROM audit_log WHERE action = 'outcomes' ORDER BY id"
+            )
+        ).all()
+        assert [tuple(batch)[1:4] for batch in batches] == [
+            ("recorder", "btc", "3"),
+            ("recorder", "btc", "2"),
+        ]
+        for batch in batches:
+            lines = connection.execute(
+                text(
+                    "SELECT row_to_json(o)::text FROM outcomes o WHERE audit_id = :id "
+                    "ORDER BY assignment_id"
+                ),
+                {"id": batch[0]},
+            ).scalars()
+            assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == batch[4]
 
 
 # Races

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from uuid import UUID
@@ -135,7 +137,39 @@ def test_position_opened_after_its_decision_expired_is_flagged() -> None:
     assert not is_expired(declined(ID), expires_at=OPENED)
 
 
-def test_body_of_an_unknown_kind_has_no_hash() -> None:
-    odd = Outcome(assignment_id=ID, no_trade=True, pnl=1.5, return_ratio=Decimal(0))
-    with pytest.raises(TypeError, match="no canonical form for float"):
-        odd.body_hash()
+def canonical(value: object) -> object:
+    match value:
+        case Decimal():
+            return f"{value:f}"
+        case datetime():
+            return value.isoformat()
+        case UUID():
+            return str(value)
+        case _:
+            return value
+
+
+FULL = {
+    "fees": Decimal("0.25"),
+    "slippage": Decimal("-1e-8"),
+    "size": Decimal(3),
+    "r_multiple": Decimal("-0.5"),
+    "worst_excursion": Decimal(0),
+}
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        made(),
+        made(**FULL),
+        made(pnl=Decimal(0), return_ratio=Decimal(0), closed_at=OPENED.replace(microsecond=7)),
+        made(pnl=Decimal("-9999999999999999.99999999"), return_ratio=Decimal("-1e-12")),
+        declined(ID),
+    ],
+)
+def test_hash_is_that_of_the_body_as_sorted_json(outcome: Outcome) -> None:
+    # What ledgers hold since the first release.
+    body = {name: canonical(getattr(outcome, name)) for name in Outcome.__slots__}
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
+    assert outcome.body_hash() == digest
