@@ -69,6 +69,13 @@ CATALOGUE: Final = (
         help="Audit rows that wait to be sealed; the sealer of a running service leaves none.",
     ),
     Metric(
+        name="liveops_statistics_mismatches",
+        kind=MetricKind.GAUGE,
+        unit="columns",
+        help="Stored statistics that differed from the outcomes behind them when last compared.",
+        absent="before the first nightly comparison, and while the ledger does not answer",
+    ),
+    Metric(
         name="liveops_allocation_version",
         kind=MetricKind.GAUGE,
         unit="version",

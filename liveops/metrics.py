@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from alerts.catalogue import ARM, CATALOGUE, Metric, MetricKind
 from bandit.core.errors import LedgerUnavailable
 from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus
-from bandit.service import auditing, experiments, reporting
+from bandit.service import auditing, experiments, rebuilding, reporting
 from bandit.service.reporting import ArmReport, ExperimentReport
 from liveops.wiring import App
 
@@ -62,12 +62,15 @@ class LedgerCollector(Collector):
         try:
             reports = [reporting.report(engine, name) for name in experiments.listed(engine)]
             unsealed = auditing.unsealed_rows(engine)
+            mismatches = rebuilding.newest_mismatches(engine)
         except LedgerUnavailable:
             return [("liveops_up", (), 0.0)]
         samples: list[Sample] = [
             ("liveops_up", (), 1.0),
             ("liveops_audit_unsealed_rows", (), unsealed),
         ]
+        if mismatches is not None:
+            samples.append(("liveops_statistics_mismatches", (), mismatches))
         for report in reports:
             samples += _of_experiment(report)
         return samples

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bandit.core.errors import UnknownName
-from bandit.service import experiments, reporting, scaling
+from bandit.service import experiments, rebuilding, reporting, scaling
+from bandit.service.rebuilding import Mismatch
 from bandit.service.reporting import ExperimentReport
 from bandit.service.scaling import Night
 from liveops.wiring import App
@@ -37,3 +38,9 @@ def scale(app: App, policy_sha: str) -> Iterator[tuple[str, Night]]:
     """
     for name in experiments_of(app, policy_sha):
         yield name, scaling.scale(app.engine, name, now=app.clock.now(), actor=ACTOR)
+
+
+def wrong_statistics(app: App) -> tuple[Mismatch, ...]:
+    """Compare all statistics with the outcomes behind them, once a UTC day; return what differs."""
+    found = rebuilding.compare_once_a_day(app.engine, now=app.clock.now())
+    return () if found is None else found.mismatches

@@ -29,6 +29,9 @@ class Mismatch:
     table: str
     column: str
 
+    def __str__(self) -> str:
+        return f"{self.experiment}/{self.policy}: {self.table}.{self.column}"
+
     def to_json(self) -> dict[str, str]:
         """Return what `liveops ledger rebuild --json` prints."""
         return asdict(self)

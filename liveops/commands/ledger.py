@@ -1,4 +1,4 @@
-"""`liveops ledger digest` and `export`."""
+"""`liveops ledger digest`, `export` and `rebuild`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from liveops.commands.options import ConfigFile, Demo, ledger_app
+from liveops.commands.options import AsJson, ConfigFile, Demo, actor, ledger_app, print_json
 from snapshots.formats import ExportFormat
 
-commands = typer.Typer(help="Read the ledger as a whole.", no_args_is_help=True)
+commands = typer.Typer(help="The ledger as a whole.", no_args_is_help=True)
 
 
 @commands.command("digest")
@@ -38,3 +38,37 @@ def export(
     with ledger_app(config=config, demo=demo) as app:
         for path, rows in export_ledger(app.engine, directory, form=form):
             sys.stdout.write(f"{path} {rows} rows\n")
+
+
+@commands.command("rebuild")
+def rebuild(
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit 1 when something differs.")
+    ] = False,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Count every arm's statistics again from its outcomes and revisions; write anew what differs.
+
+    Names arm and column of whatever differs. Every arm that is written anew leaves an audit row.
+    """
+    from bandit.service import rebuilding
+
+    with ledger_app(config=config, demo=demo) as app:
+        now = app.clock.now()
+        if check:
+            found = rebuilding.compare(app.engine, now=now)
+        else:
+            found = rebuilding.repair(app.engine, now=now, actor=actor())
+    if as_json:
+        print_json(
+            {"arms": found.arms, "mismatches": [wrong.to_json() for wrong in found.mismatches]}
+        )
+    else:
+        for wrong in found.mismatches:
+            sys.stdout.write(f"{wrong}\n")
+        verdict = "differ" if check else "were written anew"
+        sys.stdout.write(f"{found.arms} arms, columns that {verdict}: {len(found.mismatches)}\n")
+    if check and found.mismatches:
+        raise typer.Exit(1)

@@ -37,6 +37,10 @@ def live_ops_monitor(
     with ledger_app(config=config, demo=demo) as app:
         if mode is Mode.SCALE:
             _print_nights(list(monitor.scale(app, policy_sha)), as_json=as_json)
+            # After the decision, which must not wait for a long history to be read.
+            for wrong in monitor.wrong_statistics(app):
+                advice = "`liveops ledger rebuild` writes it anew"
+                sys.stderr.write(f"warning: {wrong} is not what the outcomes say; {advice}\n")
         else:
             _print_reports(list(monitor.reports(app, policy_sha)), as_json=as_json)
 

@@ -23,7 +23,7 @@ from alerts.catalogue import CATALOGUE
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import PolicyName
 from bandit.core.reading import ChecklistRule, Rules
-from bandit.service import auditing, experiments
+from bandit.service import auditing, experiments, rebuilding
 from bandit.storage.engine import connect
 from liveops.clock import VirtualClock
 from liveops.metrics import FRESH
@@ -96,6 +96,7 @@ def test_exactly_the_catalogue_is_exposed(engine: Engine) -> None:
     open_btc(engine)
     now = feed(engine, CHALLENGER, ["0.02", "-0.01"])
     now = feed(engine, "prod", ["0.02", "-0.01"], now=now, prefix="p")
+    rebuilding.compare(engine, now=now)
     with service(engine, clock=VirtualClock(now)) as client:
         samples = scraped(client)
         families = list(text_string_to_metric_families(client.get("/metrics").text))

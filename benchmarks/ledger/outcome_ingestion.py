@@ -1,0 +1,160 @@
+"""Outcomes per second from NDJSON bytes to durable statistics, beside a bare COPY of the same rows.
+
+The yardstick is one COPY of the rows into the same constrained table in the same run. What ours does
+beside it: reads every line strictly, hashes every body, enters each batch into the audit log by the
+digest of its rows, and keeps sums, days, fold and windows of every arm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from decimal import Decimal
+from statistics import median
+from time import perf_counter
+
+import msgspec
+import numpy as np
+import psycopg
+from sqlalchemy import Engine
+
+from bandit.core.model import Assignment, UnitId
+from bandit.core.outcomes import Outcome
+from bandit.service import rebuilding, recording
+from bandit.service.assigning import BATCH_MAX as ASSIGNED_AT_ONCE
+from bandit.service.assigning import Router
+from bandit.service.recording import BATCH_MAX, Recorded
+from bandit.service.routing_table import Opportunity
+from benchmarks.claims import QUICK, Target, claim, paired, progress
+from benchmarks.temporary_ledger import (
+    EXPERIMENT,
+    INSTRUMENT,
+    OPENED,
+    ledger,
+    open_experiment,
+    server_on_disk,
+)
+from liveops.api.outcome_lines import outcomes_in
+
+ROWS = 2_000 if QUICK else 20_000
+ROUNDS = 1 if QUICK else 7
+TARGET = 0.25
+END = OPENED + timedelta(days=30)
+
+_COPY = """
+COPY outcomes (assignment_id, arm_id, unit_id, instrument, no_trade, pnl, return_ratio, r_multiple,
+               fees, slippage, size, worst_excursion, opened_at, closed_at, expired, body_hash,
+               recorded_at, audit_id)
+FROM STDIN
+"""
+_ROWS_OF_A_ROUND = _COPY.replace("COPY outcomes (", "COPY (SELECT ").replace(
+    ")\nFROM STDIN", " FROM outcomes WHERE unit_id LIKE %s) TO STDOUT"
+)
+
+
+def assigned(engine: Engine, round_: int) -> list[Assignment]:
+    """Assignments that wait for their outcomes."""
+    units = [
+        Opportunity(unit_id=UnitId(f"{round_}-{i:06}"), instrument=INSTRUMENT) for i in range(ROWS)
+    ]
+    router = Router(engine)
+    return [
+        made
+        for start in range(0, ROWS, ASSIGNED_AT_ONCE)
+        for made in router.assign(
+            EXPERIMENT, units[start : start + ASSIGNED_AT_ONCE], now=OPENED + timedelta(days=round_)
+        )
+    ]
+
+
+def batches_of(made: Sequence[Assignment], rng: np.random.Generator) -> list[bytes]:
+    """The trades of these assignments, one a second, as NDJSON in batches."""
+    results = rng.normal(0.0002, 0.01, len(made))
+    lines = [
+        msgspec.json.encode(
+            {
+                "assignment_id": assignment.id,
+                "pnl": f"{Decimal(round(result * 1e10)).scaleb(-7):f}",
+                "return": round(float(result), 10),
+                "opened_at": assignment.decided_at,
+                "closed_at": assignment.decided_at + timedelta(seconds=i),
+                "fees": "0.25",
+            }
+        )
+        for i, (assignment, result) in enumerate(zip(made, results, strict=True))
+    ]
+    return [
+        b"\n".join(lines[start : start + BATCH_MAX]) for start in range(0, len(lines), BATCH_MAX)
+    ]
+
+
+def ingested(engine: Engine, batches: Sequence[bytes]) -> dict[str, float]:
+    """Seconds it takes to read the batches, and to store them."""
+    seconds = {"read": 0.0, "store": 0.0}
+    for batch in batches:
+        start = perf_counter()
+        outcomes = [entry for entry in outcomes_in(batch) if isinstance(entry, Outcome)]
+        read = perf_counter()
+        answers = recording.record(engine, outcomes, now=END)
+        stored = perf_counter()
+        assert all(isinstance(answer, Recorded) and answer.created for answer in answers)
+        seconds["read"] += read - start
+        seconds["store"] += stored - read
+    return seconds
+
+
+def copied(connection: psycopg.Connection, rows: bytes) -> float:
+    """Seconds it takes to copy rows into the table of outcomes, and commit them."""
+    start = perf_counter()
+    with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        copy.write(rows)
+    connection.commit()
+    return perf_counter() - start
+
+
+def taken_out(connection: psycopg.Connection, round_: int) -> bytes:
+    """Take the outcomes of a round out of the table, so that they can be copied in again."""
+    with connection.cursor() as cursor, cursor.copy(_ROWS_OF_A_ROUND, [f"{round_}-%"]) as copy:
+        rows = b"".join(bytes(block) for block in copy)
+    connection.execute("SET LOCAL session_replication_role = replica")
+    connection.execute("DELETE FROM outcomes WHERE unit_id LIKE %s", [f"{round_}-%"])
+    connection.commit()
+    connection.autocommit = True
+    connection.execute("VACUUM outcomes")
+    connection.autocommit = False
+    return rows
+
+
+def main() -> None:
+    """Measure on a server that waits for its disk."""
+    rng = np.random.default_rng(7)
+    seconds: dict[str, list[float]] = {"read": [], "store": [], "copy": []}
+    with (
+        server_on_disk(durable=True) as server,
+        ledger(server, "ledger") as engine,
+        psycopg.connect(server.conninfo("ledger")) as connection,
+    ):
+        open_experiment(engine, challenger_ppm=100_000)
+        for round_ in range(ROUNDS):
+            progress(f"round {round_ + 1} of {ROUNDS}")
+            batches = batches_of(assigned(engine, round_), rng)
+            for name, taken in ingested(engine, batches).items():
+                seconds[name].append(taken)
+            seconds["copy"].append(copied(connection, taken_out(connection, round_)))
+        assert rebuilding.compare(engine, now=END).mismatches == ()
+    whole = [read + store for read, store in zip(seconds["read"], seconds["store"], strict=True)]
+    for name, taken in seconds.items():
+        progress(f"{name}: {1e6 * median(taken) / ROWS:.1f} µs a row")
+    claim(
+        "ledger.outcome_ingestion.ndjson_beside_copy",
+        ours=f"{ROWS / median(whole):.0f}/s",
+        yardstick=f"{ROWS / median(seconds['copy']):.0f}/s",
+        ratio=paired(seconds["copy"], whole),
+        side=Target.AT_LEAST,
+        target=TARGET,
+    )
+
+
+if __name__ == "__main__":
+    main()
