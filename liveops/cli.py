@@ -22,6 +22,7 @@ from bandit.core.errors import (
 from bandit.core.lifecycle import ArmVerb
 from liveops.commands import (
     audit,
+    imports,
     keys,
     killing,
     ledger,
@@ -56,6 +57,7 @@ app.command("release")(killing.release)
 app.add_typer(policies.policy_commands, name="policy")
 app.add_typer(policies.experiment_commands, name="experiment")
 app.add_typer(ledger.commands, name="ledger")
+app.add_typer(imports.commands, name="import")
 app.add_typer(keys.commands, name="key")
 app.add_typer(audit.commands, name="audit")
 app.add_typer(service.database_commands, name="db")

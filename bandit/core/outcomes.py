@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -151,4 +151,9 @@ def _decimal(value: Decimal | None) -> str:
 
 
 def _moment(value: datetime | None) -> str:
-    return "null" if value is None else f'"{value.isoformat()}"'
+    if value is None:
+        return "null"
+    if value.tzinfo is UTC:
+        # The same text at a third of the price: no offset is asked for.
+        return f'"{value.replace(tzinfo=None).isoformat()}+00:00"'
+    return f'"{value.isoformat()}"'

@@ -15,7 +15,7 @@ from bandit.storage.outcomes import OutcomeRow
 from bandit.storage.statistics import ArmStatistics, ArmTerms, ArmWindows, CountedArm
 
 
-def count(connection: Connection, created: Sequence[OutcomeRow]) -> None:
+def count(connection: Connection, created: Iterable[OutcomeRow]) -> None:
     """Count outcomes that were just stored; their arms are locked in ascending order."""
     by_arm: dict[int, list[OutcomeRow]] = {}
     for row in created:

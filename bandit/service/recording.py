@@ -45,27 +45,19 @@ def record(
         rule = f"must be 1 to {BATCH_MAX} outcomes"
         raise InvalidInput(field="batch", rule=rule, found=len(batch))
     with transaction(engine) as connection:
-        units = assignments.units_of(connection, {o.assignment_id for o in batch})
+        units = assignments.units_of(connection, [o.assignment_id for o in batch])
         entries = [_entry(o, units.get(o.assignment_id), now=now) for o in batch]
         # Of several bodies for one assignment the first is the one to store.
         new = {e.outcome.assignment_id: e for e in reversed(entries) if isinstance(e, OutcomeRow)}
         known = outcomes.insert(connection, list(new.values()), now=now) if new else set()
         stored = outcomes.stored(connection, known) if known else {}
-        created = [row for key, row in new.items() if key not in known]
+        created = [row for key, row in new.items() if key not in stored] if stored else new.values()
         if created:
             counting.count(connection, created)
-    for row in created:
-        stored[row.outcome.assignment_id] = (row.body_hash, now, row.expired)
-    unsaid = new.keys() - known
-    answers: list[Recorded | BanditError] = []
-    for entry in entries:
-        if isinstance(entry, BanditError):
-            answers.append(entry)
-            continue
-        answers.append(_answer(entry, stored, created=entry.outcome.assignment_id in unsaid))
-        # A body that comes twice in one batch was created by the first.
-        unsaid.discard(entry.outcome.assignment_id)
-    return answers
+    return [
+        entry if isinstance(entry, BanditError) else _answer(entry, new, stored, now=now)
+        for entry in entries
+    ]
 
 
 def row_of(outcome: Outcome, unit: AssignedUnit, *, now: datetime) -> OutcomeRow:
@@ -94,10 +86,21 @@ def _entry(
 
 
 def _answer(
-    row: OutcomeRow, stored: Mapping[UUID, tuple[bytes, datetime, bool]], *, created: bool
+    row: OutcomeRow,
+    new: Mapping[UUID, OutcomeRow],
+    stored: Mapping[UUID, tuple[bytes, datetime, bool]],
+    *,
+    now: datetime,
 ) -> Recorded | BanditError:
     key = row.outcome.assignment_id
-    body_hash, recorded_at, expired = stored[key]
+    first = new[key]
+    before = stored.get(key) if stored else None
+    body_hash, recorded_at, expired = before or (first.body_hash, now, first.expired)
     if body_hash != row.body_hash:
         return Conflict(f"assignment {key} has another outcome already; the first stands")
-    return Recorded(assignment_id=key, created=created, recorded_at=recorded_at, expired=expired)
+    return Recorded(
+        assignment_id=key,
+        created=before is None and row is first,
+        recorded_at=recorded_at,
+        expired=expired,
+    )

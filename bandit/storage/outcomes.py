@@ -55,7 +55,7 @@ class OutcomeVersion:
     recorded_at: datetime
 
 
-class _Written(msgspec.Struct, frozen=True):
+class _Written(msgspec.Struct, frozen=True, omit_defaults=True):
     """An outcome as the database reads it; decimals travel as text, so no digit is lost."""
 
     assignment_id: UUID
@@ -65,15 +65,15 @@ class _Written(msgspec.Struct, frozen=True):
     no_trade: bool
     pnl: Decimal
     return_ratio: Decimal
-    r_multiple: Decimal | None
-    fees: Decimal | None
-    slippage: Decimal | None
-    size: Decimal | None
-    worst_excursion: Decimal | None
     opened_at: datetime
     closed_at: datetime
     expired: bool
     body_hash: str
+    r_multiple: Decimal | None = None
+    fees: Decimal | None = None
+    slippage: Decimal | None = None
+    size: Decimal | None = None
+    worst_excursion: Decimal | None = None
 
 
 def insert(connection: Connection, new: Sequence[OutcomeRow], *, now: datetime) -> set[UUID]:
@@ -199,16 +199,16 @@ def _written(row: OutcomeRow) -> _Written:
         outcome.no_trade,
         outcome.pnl,
         outcome.return_ratio,
-        outcome.r_multiple,
-        outcome.fees,
-        outcome.slippage,
-        outcome.size,
-        outcome.worst_excursion,
         # A policy that declined is placed in time by its decision.
         outcome.opened_at or row.decided_at,
         outcome.closed_at or row.decided_at,
         row.expired,
         row.body_hash.hex(),
+        outcome.r_multiple,
+        outcome.fees,
+        outcome.slippage,
+        outcome.size,
+        outcome.worst_excursion,
     )
 
 

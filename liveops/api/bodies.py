@@ -31,11 +31,11 @@ JSON_BYTES_MAX = 64 * 1024
 JSON = "application/json"
 
 _MONEY = r"^-?[0-9]{1,17}(\.[0-9]{1,20})?$"
-_INSTANT = re.compile(
+INSTANT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
     r"(Z|[+-][0-9]{2}:[0-9]{2})"
 )
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def _number(value: object) -> Decimal:
@@ -54,7 +54,7 @@ def _money(value: object) -> Decimal:
 
 def _instant(value: object) -> datetime:
     rule = "must be an RFC 3339 time with its offset, such as 2026-03-01T12:00:00Z"
-    if not isinstance(value, str) or _INSTANT.fullmatch(value) is None:
+    if not isinstance(value, str) or INSTANT.fullmatch(value) is None:
         raise ValueError(rule)
     try:
         return datetime.fromisoformat(value)

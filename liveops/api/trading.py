@@ -35,6 +35,7 @@ from liveops.api.bodies import (
     schema_of,
 )
 from liveops.api.hot import QuickJson, assignment_json, opportunity_in, uuid_in
+from liveops.api.outcome_lines import outcome_in
 from liveops.api.parameters import Application, AssignmentId, Caller, ExperimentName
 from liveops.api.problems import declared, problem_of
 from liveops.api.strict_json import parse
@@ -188,7 +189,7 @@ def _entries(media_type: str, body: bytes) -> list[Outcome | BanditError]:
     if media_type == NDJSON:
         lines = body.removesuffix(b"\n").split(b"\n")
         _require_count(len(lines) if body else 0)
-        return [_outcome_in(line) for line in lines]
+        return [outcome_in(line) for line in lines]
     values = parse(body)
     if not isinstance(values, list):
         raise InvalidInput(field="batch", rule="must be a JSON array", found=type(values).__name__)
@@ -200,14 +201,6 @@ def _require_count(count: int) -> None:
     if not 1 <= count <= BATCH_MAX:
         rule = f"must be 1 to {BATCH_MAX} outcomes"
         raise InvalidInput(field="batch", rule=rule, found=count)
-
-
-def _outcome_in(line: bytes) -> Outcome | BanditError:
-    try:
-        value = parse(line)
-    except InvalidInput as error:
-        return error
-    return _outcome_of(value)
 
 
 def _outcome_of(value: object) -> Outcome | BanditError:

@@ -76,7 +76,7 @@ def test_rebuild_repairs_and_the_next_check_passes(
 
 def test_night_compares_once_and_the_metric_tells(engine: Engine) -> None:
     open_btc(engine)
-    feed(engine, CHALLENGER, ["0.002", "-0.001"])
+    feed(engine, CHALLENGER, ["0.002", "0.001", "-0.001"])
     clock = VirtualClock(NIGHT)
     app = application(engine, clock=clock)
     with service(engine, clock=clock) as client:
