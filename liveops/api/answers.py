@@ -23,8 +23,8 @@ from bandit.core.model import (
 from bandit.core.performance import NumberState
 from bandit.core.profit_factor import ProfitFactorState
 from bandit.service.recording import Recorded
-from bandit.storage.accounts import AccountRecord
 from bandit.service.revising import Revised
+from bandit.storage.accounts import AccountRecord
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
 from bandit.storage.policies import PolicyRecord
 from liveops.api.problems import Problem

@@ -68,7 +68,7 @@ def is_uuid(text: str) -> bool:
     >>> is_uuid("00000000-0000-8000-8000-000000000000"), is_uuid("{0}")
     (True, False)
     """
-    return _UUID.fullmatch(text) is not None
+    return UUID_TEXT.fullmatch(text) is not None
 
 
 def _uuid(value: object) -> UUID:
