@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bandit import __version__
+from bandit.service.live_recording import LiveRecorder
 from bandit.service.live_routing import LiveRouter
 from config.scopes import KeyScope
 from liveops.api import correcting, operating, probes, trading
@@ -81,13 +83,17 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
     install(api)
     ring = Keyring.of(app.settings)
     api.add_middleware(Gatekeeper, ring=ring, served=served, now=app.clock.now)
-    api.enter_by(
-        lambda inner: Gatekeeper(
-            inner, ring=ring, served=served, now=app.clock.now, needs=KeyScope.TRADE
-        ),
-        trading.hot.routes,
-    )
-    for router in (trading.hot, operating.router, trading.router, correcting.router, probes.router):
+    for scope, routes in ((KeyScope.TRADE, trading.hot), (KeyScope.INGEST, trading.hot_outcomes)):
+        guard = partial(Gatekeeper, ring=ring, served=served, now=app.clock.now, needs=scope)
+        api.enter_by(guard, routes.routes)
+    for router in (
+        operating.router,
+        trading.hot,
+        trading.hot_outcomes,
+        trading.router,
+        correcting.router,
+        probes.router,
+    ):
         api.include_router(router)
     api.openapi = lambda: _described(api, with_key=not ring.is_empty, served=served)  # type: ignore[method-assign]  # FastAPI's documented way
     return api
@@ -98,7 +104,8 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     app: App = api.state.app
     url = app.engine.url.render_as_string(hide_password=False)
     live = api.state.live = LiveRouter(app.router, url=url, now=app.clock.now)
-    async with live.running():
+    recorder = api.state.recorder = LiveRecorder(app.engine, now=app.clock.now)
+    async with live.running(), recorder.running():
         yield
 
 

@@ -33,27 +33,26 @@ Endpoint = Callable[..., Awaitable[Response]]
 class HotApi(FastAPI):
     """An application whose hot routes get their request before any middleware sees it.
 
-    `enter_by(guard)` says which; until then, and for everything else, FastAPI answers.
+    `enter_by` says which; to everything else FastAPI answers.
     """
 
-    _routes: tuple[tuple[re.Pattern[str], Endpoint], ...] = ()
-    _guarded: ASGIApp
+    _hot: tuple[tuple[re.Pattern[str], Endpoint, ASGIApp], ...] = ()
 
     def enter_by(self, guard: Callable[[ASGIApp], ASGIApp], routes: Sequence[BaseRoute]) -> None:
         """Serve the POST routes among `routes` behind `guard` alone."""
+        guarded = guard(_answered)
         chosen = [route for route in routes if isinstance(route, APIRoute)]
-        self._routes = tuple((route.path_regex, route.endpoint) for route in chosen)
-        self._guarded = guard(_answered)
+        self._hot += tuple((route.path_regex, route.endpoint, guarded) for route in chosen)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            for pattern, endpoint in self._routes:
+            for pattern, endpoint, guarded in self._hot:
                 found = pattern.match(scope["path"])
                 if found is not None:
                     scope["app"] = self
                     scope["hot"] = endpoint, found.groupdict()
-                    await self._guarded(scope, receive, send)
+                    await guarded(scope, receive, send)
                     return
         await super().__call__(scope, receive, send)
 
@@ -61,9 +60,9 @@ class HotApi(FastAPI):
 class QuickJson(Response):
     """An answer of ready JSON, its headers made in one go."""
 
-    def __init__(self, body: bytes) -> None:
-        """Answer 200 with `body`."""
-        self.status_code = 200
+    def __init__(self, body: bytes, *, status: int = 200) -> None:
+        """Answer with `body`."""
+        self.status_code = status
         self.background = None
         self.body = body
         self.raw_headers = [

@@ -11,6 +11,7 @@ from bandit.core.errors import BanditError, InvalidInput
 from bandit.core.model import UnitId
 from bandit.core.outcomes import Outcome
 from bandit.service import recording
+from bandit.service.live_recording import LiveRecorder
 from bandit.service.live_routing import LiveRouter
 from bandit.service.recording import BATCH_MAX, Recorded
 from bandit.service.routing_table import Opportunity
@@ -43,6 +44,7 @@ from liveops.wiring import App
 
 router = APIRouter(prefix="/v1", responses=declared(503))
 hot = APIRouter(prefix="/v1", responses=declared(503))
+hot_outcomes = APIRouter(prefix="/v1", responses=declared(503))
 
 NDJSON = "application/x-ndjson"
 BATCH_BYTES_MAX = 4 * 1024 * 1024
@@ -103,24 +105,25 @@ def report_fallback(
     return AssignmentAnswer(**assignment_values(made))
 
 
-@router.post(
+@hot_outcomes.post(
     "/outcomes",
     status_code=201,
     openapi_extra=schema_of(NewOutcome),
+    response_model=OutcomeAnswer,
     responses=_WRITES
     | {200: {"description": "Recorded before, with the same body", "model": OutcomeAnswer}},
 )
-def record_outcome(
-    app: Application,
-    body: Annotated[NewOutcome, Depends(body_of(NewOutcome))],
-    response: Response,
-) -> OutcomeAnswer:
+async def record_outcome(request: Request) -> Response:
     """Record what a decision earned; again with the same body answers 200 and the same bytes."""
-    (answer,) = recording.record(app.engine, [body.outcome()], now=app.clock.now())
-    if isinstance(answer, BanditError):
-        raise answer
-    response.status_code = 201 if answer.created else 200
-    return OutcomeAnswer.of(answer)
+    require_type(request, JSON)
+    outcome = outcome_in(await read_bytes(request, most=JSON_BYTES_MAX))
+    if isinstance(outcome, BanditError):
+        raise outcome
+    recorder = request.app.state.recorder
+    assert isinstance(recorder, LiveRecorder)
+    recorded = await recorder.record(outcome)
+    answer = OutcomeAnswer.of(recorded).model_dump_json().encode()
+    return QuickJson(answer, status=201 if recorded.created else 200)
 
 
 async def _batch(request: Request) -> tuple[str, bytes]:
