@@ -23,7 +23,7 @@ _BEFORE_ALL = datetime(1999, 1, 1, tzinfo=UTC)
 _NUMBERS = ("pnl", "return_ratio", "r_multiple", "fees", "slippage", "size", "worst_excursion")
 
 
-class OutcomeRow(msgspec.Struct, frozen=True):
+class OutcomeRow(msgspec.Struct, frozen=True, gc=False):
     """An outcome with what its assignment adds to it."""
 
     outcome: Outcome
@@ -55,7 +55,7 @@ class OutcomeVersion:
     recorded_at: datetime
 
 
-class _Written(msgspec.Struct, frozen=True, omit_defaults=True):
+class _Written(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """An outcome as the database reads it; decimals travel as text, so no digit is lost."""
 
     assignment_id: UUID

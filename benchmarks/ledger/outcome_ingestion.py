@@ -2,7 +2,7 @@
 
 The yardstick is one COPY of the rows into the same constrained table in the same run. What ours
 does beside it: reads every line strictly, hashes every body, enters each batch into the audit log
-by the digest of its rows, and keeps sums, days, fold and windows of every arm. A stream is what
+by the digest of its bodies, and keeps sums, days, fold and windows of every arm. A stream is what
 an import does: one batch is read while others are stored.
 """
 

@@ -173,8 +173,10 @@ CREATE OR REPLACE FUNCTION champion_over_window(
 $$;
 """
 
-# Like assignments, outcomes enter the audit log as one digest a batch. Returned are the ids of the
-# batch whose assignment has an outcome already.
+# Like assignments, outcomes enter the audit log as one digest a batch: that of their body hashes in
+# the order of assignments. A body hash covers all that was told, and unlike the text of a row it
+# does not depend on the settings of a session; the rest of a row is its assignment's, and that is
+# digested there. Returned are the ids of the batch whose assignment has an outcome already.
 BATCHES = """
 ALTER TABLE outcomes ADD COLUMN audit_id bigint;
 CREATE INDEX outcomes_by_batch ON outcomes (audit_id);
@@ -203,12 +205,10 @@ BEGIN
     -- Sorted, so that two batches never wait for each other in a circle.
     ORDER BY r.assignment_id
     ON CONFLICT DO NOTHING
-    RETURNING o.*
+    RETURNING o.assignment_id, o.arm_id, o.body_hash
   )
   SELECT count(*), array_agg(DISTINCT made.arm_id),
-         encode(sha256(convert_to(
-           string_agg(row_to_json(made)::text, chr(10) ORDER BY made.assignment_id),
-           'UTF8')), 'hex')
+         encode(sha256(string_agg(made.body_hash, ''::bytea ORDER BY made.assignment_id)), 'hex')
     INTO n_inserted, arm_ids, digest FROM made;
   IF n_inserted > 0 THEN
     INSERT INTO audit_log (id, at, actor, action, subject, details) OVERRIDING SYSTEM VALUE
