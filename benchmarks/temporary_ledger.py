@@ -15,6 +15,7 @@ from time import perf_counter
 
 from sqlalchemy import Engine
 
+from bandit.core.account import LossLimits
 from bandit.core.limits import Limits
 from bandit.core.model import Experiment, Policy, PolicyKind, PolicyName, PolicySha
 from bandit.core.reading import Rules
@@ -77,6 +78,7 @@ def open_experiment(engine: Engine, *, challenger_ppm: int) -> ExperimentRecord:
         challengers=names[1:],
         salt=bytes(range(32)),
         limits=Limits(start_ppm=challenger_ppm),
+        loss_limits=LossLimits(),
         rules=Rules(),
         now=OPENED,
         actor=ACTOR,

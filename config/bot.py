@@ -12,12 +12,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, SecretStr, StringConstraints
 
+from bandit.core.account import DRAWDOWN_HARD_LIMIT
 from config.section import Count, Number, Section, setting
 
 planned = partial(setting, in_force=False)
-
-DRAWDOWN_HARD_LIMIT = 0.15
-"""No setting and no optimiser may allow a deeper drawdown (SPEC F6)."""
 
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:-]{0,31}$")]
 Timeframe = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}[smhdwM]$")]
@@ -95,15 +93,19 @@ class Risk(Section):
         gt=0,
         le=1,
     )
-    max_daily_loss: Number = planned(
-        0.03, meaning="A larger loss in one UTC day kills trading.", unit="fraction", gt=0, le=1
-    )
-    max_drawdown: Number = planned(
-        0.10,
-        meaning="A deeper drawdown from the account's peak kills trading.",
-        unit="fraction",
+    max_daily_loss: Number = setting(
+        0.03,
+        meaning="A larger loss in one UTC day kills trading; an account keeps what it opened with.",
+        unit="fraction of the day's first equity",
         gt=0,
-        le=DRAWDOWN_HARD_LIMIT,
+        le=1,
+    )
+    max_drawdown: Number = setting(
+        0.10,
+        meaning="A deeper drawdown kills trading; an account keeps what it opened with.",
+        unit="fraction of peak equity",
+        gt=0,
+        le=float(DRAWDOWN_HARD_LIMIT),
     )
     max_open_positions: Count = planned(
         2, meaning="Most positions open at once.", unit="positions", ge=1

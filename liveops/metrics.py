@@ -12,7 +12,8 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from alerts.catalogue import ARM, CATALOGUE, Metric, MetricKind
 from bandit.core.errors import LedgerUnavailable
 from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus
-from bandit.service import auditing, experiments, rebuilding, reporting
+from bandit.service import accounts, auditing, experiments, rebuilding, reporting
+from bandit.service.accounts import AccountReport
 from bandit.service.reporting import ArmReport, ExperimentReport
 from liveops.wiring import App
 
@@ -63,6 +64,7 @@ class LedgerCollector(Collector):
             reports = [reporting.report(engine, name) for name in experiments.listed(engine)]
             unsealed = auditing.unsealed_rows(engine)
             mismatches = rebuilding.newest_mismatches(engine)
+            held = accounts.listed(engine, now=self._app.clock.now())
         except LedgerUnavailable:
             return [("liveops_up", (), 0.0)]
         samples: list[Sample] = [
@@ -71,6 +73,8 @@ class LedgerCollector(Collector):
         ]
         if mismatches is not None:
             samples.append(("liveops_statistics_mismatches", (), mismatches))
+        for account in held:
+            samples += _of_account(account)
         for report in reports:
             samples += _of_experiment(report)
         return samples
@@ -84,6 +88,14 @@ def _families(metric: Metric) -> Iterator[tuple[str, Family]]:
             yield metric.name, GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
     for alias in metric.aliases:
         yield alias.name, GaugeMetricFamily(alias.name, alias.help, labels=ARM)
+
+
+def _of_account(account: AccountReport) -> Iterator[Sample]:
+    labels, equity = (account.record.name,), account.equity
+    yield "liveops_account_equity", labels, float(equity.equity)
+    yield "liveops_account_drawdown_ratio", labels, equity.drawdown_percent / 100
+    yield "liveops_account_daily_loss_ratio", labels, equity.daily_loss_percent / 100
+    yield "liveops_account_killed", labels, float(account.record.is_killed)
 
 
 def _of_experiment(report: ExperimentReport) -> Iterator[Sample]:

@@ -18,7 +18,8 @@ from decimal import Decimal
 import numpy as np
 from sqlalchemy import Engine
 
-from bandit.core.errors import BanditError
+from bandit.core.account import LossLimits
+from bandit.core.errors import BanditError, Killed
 from bandit.core.limits import Limits
 from bandit.core.model import (
     Assignment,
@@ -63,8 +64,10 @@ class Plan:
     experiment: str
     profile: Profile
     limits: Limits
+    loss_limits: LossLimits
     rules: Rules
-    equity_fraction: float = 0.15
+    # So small that its account stays within the documents' loss limits on the shipped candles.
+    equity_fraction: float = 0.04
     costs: Costs = PERPETUAL_TAKER
 
 
@@ -116,13 +119,18 @@ def is_complete(engine: Engine, plan: Plan) -> bool:
 
 
 def replay(engine: Engine, plan: Plan) -> Iterator[Step]:
-    """Drive the whole plan, one bar a step; every step ends with everything committed."""
+    """Drive the whole plan, one bar a step; every step ends with everything committed.
+
+    A market whose account is killed is over: nobody is there to release it.
+    """
     _open(engine, plan)
     drive = _Drive(engine, plan)
     for done, bar in enumerate(plan.bars, start=1):
         now = plan.candles.closing(bar)
         night = drive.bar(bar, now=now)
         yield Step(done=done, total=len(plan.bars), at=now, night=night)
+        if drive.is_killed:
+            break
     end = drive.report_the_rest()
     ledger.note(
         engine,
@@ -146,6 +154,7 @@ class _Drive:
         }
         self._reports: list[_Report] = []
         self._now = plan.candles.opening(plan.bars.start)
+        self.is_killed = False
 
     def bar(self, bar: int, *, now: datetime) -> scaling.Night | None:
         """Report what is due, scale when the night begins, and decide the bar."""
@@ -155,8 +164,12 @@ class _Drive:
         opportunity = Opportunity(
             unit_id=UnitId(f"{now:%Y%m%dT%H%M%SZ}"), instrument=self._plan.candles.instrument
         )
-        (made,) = self._router.assign(self._plan.experiment, [opportunity], now=now)
-        self._act(made, bar)
+        try:
+            (made,) = self._router.assign(self._plan.experiment, [opportunity], now=now)
+        except Killed:
+            self.is_killed = True
+        else:
+            self._act(made, bar)
         return night
 
     def report_the_rest(self) -> datetime:
@@ -224,6 +237,7 @@ def _open(engine: Engine, plan: Plan) -> None:
         challengers=[PolicyName(rule.name) for rule in CHALLENGERS],
         salt=np.random.default_rng(plan.seed).bytes(32),
         limits=plan.limits,
+        loss_limits=plan.loss_limits,
         rules=plan.rules,
         now=opened,
         actor=ACTOR,

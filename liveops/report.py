@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from bandit.core.model import WHOLE_PPM, ArmStatus, DecisionKind, Verdict
 from bandit.core.profit_factor import ProfitFactor, ProfitFactorState
+from bandit.service.accounts import AccountReport
 from bandit.service.reporting import ArmReport, ExperimentReport
 from bandit.service.scaling import Night
 from bandit.storage.decisions import DecisionRecord
@@ -30,7 +31,43 @@ def render_report(report: ExperimentReport) -> RenderableType:
     """Return the report as tables: arms, then the checklist of each challenger."""
     experiment = report.record.experiment
     title = f"{experiment.name}: {experiment.profile}, allocation version {report.version}"
-    return Group(_arms_table(report, title), "", _checklist_table(report), "")
+    account = account_line(report.account)
+    return Group(_arms_table(report, title), account, "", _checklist_table(report), "")
+
+
+def account_line(account: AccountReport) -> Text:
+    """Return where an account's money stands, in red and with the reason when it is killed."""
+    equity = account.equity
+    said = (
+        f"account {account.record.name}: equity {equity.equity:.2f} {account.record.currency}, "
+        f"drawdown {equity.drawdown_percent:.2f}%, "
+        f"lost {equity.daily_loss_percent:.2f}% on {equity.day}"
+    )
+    event = account.record.newest
+    if not account.record.is_killed or event is None:
+        return Text(said)
+    why = f"KILLED at {event.at:%Y-%m-%d %H:%M} by {event.actor} ({event.cause}): {event.reason}"
+    return Text(f"{said}\n{why}", style="bold red")
+
+
+def render_accounts(accounts: Sequence[AccountReport]) -> RenderableType:
+    """Return accounts as a table, and under it why some are killed."""
+    table = _table("accounts")
+    table.add_column("account")
+    for name in ("equity", "peak", "drawdown", "lost today"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("kill switch")
+    for account in accounts:
+        equity, is_killed = account.equity, account.record.is_killed
+        table.add_row(
+            f"{account.record.name} ({account.record.currency})",
+            f"{equity.equity:.2f}",
+            f"{equity.peak:.2f}",
+            f"{equity.drawdown_percent:.2f}%",
+            f"{equity.daily_loss_percent:.2f}%",
+            Text("KILLED", style="bold red") if is_killed else Text("off", style="green"),
+        )
+    return Group(table, *[account_line(a) for a in accounts if a.record.is_killed])
 
 
 def _arms_table(report: ExperimentReport, title: str) -> Table:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
+from bandit.core.account import LossLimits
 from bandit.core.errors import LedgerUnavailable
 from bandit.core.limits import Limits
 from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strategy
@@ -133,6 +134,15 @@ def limits_of(settings: Settings) -> Limits:
         arm_minimum_ppm=_ppm(chosen.arm_minimum),
         step_up=settings.ramp.step_up,
         start_ppm=_ppm(chosen.start),
+    )
+
+
+def loss_limits_of(settings: Settings) -> LossLimits:
+    """Return the loss limits a new account gets."""
+    chosen = settings.risk
+    # By way of text: 0.03 is exact there, and as a float it is not.
+    return LossLimits(
+        daily_loss=Decimal(str(chosen.max_daily_loss)), drawdown=Decimal(str(chosen.max_drawdown))
     )
 
 

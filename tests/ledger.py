@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from sqlalchemy import Engine, text
 
+from bandit.core.account import LossLimits
 from bandit.core.errors import BanditError
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
@@ -61,6 +62,7 @@ def open_btc(
     profile: Profile = Profile.GUARDED,
     equity_fraction: float = 0.1,
     limits: Limits | None = None,
+    loss_limits: LossLimits | None = None,
     rules: Rules | None = None,
     now: datetime = NOON,
 ) -> experiments.ExperimentRecord:
@@ -81,6 +83,7 @@ def open_btc(
         challengers=names,
         salt=SALT,
         limits=limits or Limits(),
+        loss_limits=loss_limits or LossLimits(),
         rules=rules or Rules(),
         now=now,
         actor="test",

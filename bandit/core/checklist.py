@@ -43,9 +43,21 @@ def rows(reading: ArmReading, rule: ChecklistRule) -> tuple[ChecklistRow, ...]:
     are INCONCLUSIVE and ask for nothing.
     """
     short, drawdown = reading.judged
-    full = short.n >= rule.window
-    note = f"{short.n} of {rule.window} trades" if not full else f"{short.state}"
-    value = short.value if full else None
+    return judged(short.value, f"{short.state}", n=short.n, drawdown_percent=drawdown, rule=rule)
+
+
+def judged(
+    pf_short: float | None, state: str, *, n: int, drawdown_percent: float, rule: ChecklistRule
+) -> tuple[ChecklistRow, ...]:
+    """Hold a profit factor of `n` trades and a drawdown against the checklist.
+
+    >>> [row.flagged for row in judged(1.5, "finite", n=30, drawdown_percent=4.0,
+    ...                                rule=ChecklistRule())]
+    [True, False]
+    """
+    full = n >= rule.window
+    note = f"{n} of {rule.window} trades" if not full else state
+    value = pf_short if full else None
     return (
         ChecklistRow(
             metric="pf_challenger_30",
@@ -56,7 +68,7 @@ def rows(reading: ArmReading, rule: ChecklistRule) -> tuple[ChecklistRow, ...]:
         ChecklistRow(
             metric="dd_challenger_pct",
             band=rule.drawdown_band_percent,
-            reason=at_most("dd_challenger_pct", drawdown, rule.drawdown_halt_percent),
+            reason=at_most("dd_challenger_pct", drawdown_percent, rule.drawdown_halt_percent),
             action=ArmVerb.HALT,
         ),
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from decimal import Decimal
 
 from sqlalchemy import Connection, Engine
 
 from bandit import __version__
+from bandit.core.account import LossLimits
 from bandit.core.errors import Conflict, InvalidAllocation, InvalidInput
 from bandit.core.lifecycle import ArmVerb, after, decision_of
 from bandit.core.limits import Limits, check, headroom, opening, with_part
@@ -22,7 +24,7 @@ from bandit.core.model import (
     checked_text,
 )
 from bandit.core.reading import Rules
-from bandit.storage import accounts, decisions, experiments, locks, policies
+from bandit.storage import account_equity, accounts, decisions, experiments, locks, policies
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
 
@@ -37,14 +39,16 @@ def open_experiment(
     challengers: Sequence[PolicyName],
     salt: bytes,
     limits: Limits,
+    loss_limits: LossLimits,
     rules: Rules,
     now: datetime,
     actor: str,
 ) -> tuple[ExperimentRecord, bool]:
     """Open an experiment with its champion and live challengers at their starting allocation.
 
-    Again with the same body returns the experiment that is there and False; another body under the
-    same name raises `Conflict`. Unregistered policies raise `UnknownName`.
+    The first experiment of an account gives it its `loss_limits`; they stay. Again with the same
+    body returns the experiment that is there and False; another body under the same name raises
+    `Conflict`. Unregistered policies raise `UnknownName`.
     """
     checked_instant(now, field="now")
     actor = checked_text(actor, field="actor", length_max=200)
@@ -90,6 +94,7 @@ def open_experiment(
             now=now,
             actor=actor,
         )
+        _bring_capital(connection, account_id, experiment.capital, limits=loss_limits, now=now)
         parameters = asdict(limits) | asdict(rules.ramp) | asdict(rules.checklist)
         decisions.record_parameters(
             connection,
@@ -100,6 +105,15 @@ def open_experiment(
             reason="experiment opened",
         )
         return experiments.load(connection, experiment.name), True
+
+
+def _bring_capital(
+    connection: Connection, account_id: int, added: Decimal, *, limits: LossLimits, now: datetime
+) -> None:
+    day = now.astimezone(UTC).date()
+    account_equity.insert(connection, account_id, limits=limits, day=day)
+    held = account_equity.locked(connection, [account_id])[account_id]
+    account_equity.write(connection, account_id, held.with_capital(added, day=day))
 
 
 def _already_open(

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from bandit.core.errors import BanditError, Conflict, InvalidInput, UnknownName
 from bandit.core.model import checked_instant
 from bandit.core.outcomes import Outcome, check_times, is_expired
 from bandit.service import counting
+from bandit.service.guarding import Keys, guard_outcomes, guarded
 from bandit.storage import assignments, outcomes
 from bandit.storage.assignments import AssignedUnit
-from bandit.storage.engine import transaction
 from bandit.storage.outcomes import OutcomeRow
 
 BATCH_MAX = 1000
@@ -44,16 +44,28 @@ def record(
     if not 1 <= len(batch) <= BATCH_MAX:
         rule = f"must be 1 to {BATCH_MAX} outcomes"
         raise InvalidInput(field="batch", rule=rule, found=len(batch))
-    with transaction(engine) as connection:
-        units = assignments.units_of(connection, [o.assignment_id for o in batch])
-        entries = [_entry(o, units.get(o.assignment_id), now=now) for o in batch]
-        # Of several bodies for one assignment the first is the one to store.
-        new = {e.outcome.assignment_id: e for e in reversed(entries) if isinstance(e, OutcomeRow)}
-        known = outcomes.insert(connection, list(new.values()), now=now) if new else set()
-        stored = outcomes.stored(connection, known) if known else {}
-        created = [row for key, row in new.items() if key not in stored] if stored else new.values()
-        if created:
-            counting.count(connection, created)
+    return guarded(engine, lambda connection, held: _record(connection, batch, held=held, now=now))
+
+
+def _record(
+    connection: Connection, batch: Sequence[Outcome], *, held: Keys, now: datetime
+) -> list[Recorded | BanditError]:
+    units = assignments.units_of(connection, [o.assignment_id for o in batch])
+    entries = [_entry(o, units.get(o.assignment_id), now=now) for o in batch]
+    # Of several bodies for one assignment the first is the one to store.
+    new = {e.outcome.assignment_id: e for e in reversed(entries) if isinstance(e, OutcomeRow)}
+    known = outcomes.insert(connection, list(new.values()), now=now) if new else set()
+    stored = outcomes.stored(connection, known) if known else {}
+    created = {key: row for key, row in new.items() if key not in stored}
+    if created:
+        counting.count(connection, created.values())
+        # Guards judge in the order of arrival.
+        arrived = [
+            created.pop(entry.outcome.assignment_id).outcome
+            for entry in entries
+            if isinstance(entry, OutcomeRow) and entry.outcome.assignment_id in created
+        ]
+        guard_outcomes(connection, arrived, units, held=held, now=now)
     return [
         entry if isinstance(entry, BanditError) else _answer(entry, new, stored, now=now)
         for entry in entries

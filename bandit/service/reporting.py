@@ -17,6 +17,8 @@ from bandit.core.daily import DailyNumbers, daily_numbers
 from bandit.core.model import WHOLE_PPM, Allocation, ArmRole
 from bandit.core.performance import NumberState, WindowNumbers, stated, window_numbers
 from bandit.core.reading import ArmReading
+from bandit.service import accounts
+from bandit.service.accounts import AccountReport
 from bandit.service.scaling import read_arms
 from bandit.storage import decisions, experiments, outcomes, statistics
 from bandit.storage.decisions import DecisionRecord
@@ -110,6 +112,7 @@ class ExperimentReport:
     """An experiment at one moment, read in one snapshot."""
 
     record: ExperimentRecord
+    account: AccountReport
     version: int
     arms: tuple[ArmReport, ...]
     newest_decisions: tuple[DecisionRecord, ...]
@@ -123,6 +126,7 @@ class ExperimentReport:
             "capital": f"{experiment.capital:f}",
             "currency": experiment.currency,
             "account": experiment.account_name,
+            "killed": self.record.is_killed,
             "equity_fraction": experiment.equity_fraction,
             "profile": experiment.profile.value,
             "strategy": experiment.strategy.value,
@@ -157,10 +161,12 @@ def report(engine: Engine, name: str, *, newest_decisions: int = 10) -> Experime
                     daily=_daily(connection, held[arm.id], record),
                 )
             )
+        (account,) = accounts.read(connection, [record.experiment.account_name], day=None)
         version = decisions.newest_version(connection, record.id)
         newest_made = decisions.of_experiment(connection, name, newest=newest_decisions)
     return ExperimentReport(
         record=record,
+        account=account,
         version=version,
         arms=tuple(arms),
         newest_decisions=tuple(newest_made),

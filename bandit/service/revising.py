@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from bandit.core.errors import UnknownName
 from bandit.core.model import checked_instant, checked_text
 from bandit.core.outcomes import Outcome
 from bandit.service import counting
+from bandit.service.guarding import Keys, guard_revision, guarded
 from bandit.service.recording import row_of
 from bandit.storage import assignments, decisions, outcomes, statistics
-from bandit.storage.engine import transaction
 from bandit.storage.outcomes import OutcomeVersion
 
 
@@ -39,38 +39,50 @@ def revise(engine: Engine, outcome: Outcome, *, reason: str, now: datetime, acto
     now = checked_instant(now, field="now")
     reason = checked_text(reason, field="reason", length_max=1000)
     actor = checked_text(actor, field="actor", length_max=200)
+    return guarded(
+        engine,
+        lambda connection, held: _revise(
+            connection, outcome, reason=reason, held=held, now=now, actor=actor
+        ),
+    )
+
+
+def _revise(
+    connection: Connection, outcome: Outcome, *, reason: str, held: Keys, now: datetime, actor: str
+) -> Revised:
     key = outcome.assignment_id
-    with transaction(engine) as connection:
-        unit = assignments.units_of(connection, [key]).get(key)
-        if unit is None:
-            raise UnknownName(kind="assignment", name=str(key))
-        after = row_of(outcome, unit, now=now)
-        # The arm's lock puts revisions in one order; what they correct is read behind it.
-        arm = statistics.locked(connection, [unit.arm_id])[unit.arm_id]
-        newest = outcomes.newest_version(connection, key)
-        if newest is None:
-            raise UnknownName(kind="outcome of assignment", name=str(key))
-        if newest.row.body_hash == after.body_hash:
-            return _revised(newest, created=False)
-        # Of two services the one that comes second may have the slower clock.
-        recorded_at = max(now, newest.recorded_at)
-        made = OutcomeVersion(row=after, revision=newest.revision + 1, recorded_at=recorded_at)
-        outcomes.append_revision(connection, made, actor=actor, reason=reason)
-        counting.recount(connection, arm, before=newest.row, after=after)
-        decisions.audit(
-            connection,
-            now=now,
-            actor=actor,
-            action="revise",
-            subject=f"outcome {key}",
-            details={
-                "revision": made.revision,
-                "reason": reason,
-                "body": after.body_hash.hex(),
-                "body_before": newest.row.body_hash.hex(),
-            },
-        )
-        return _revised(made, created=True)
+    unit = assignments.units_of(connection, [key]).get(key)
+    if unit is None:
+        raise UnknownName(kind="assignment", name=str(key))
+    after = row_of(outcome, unit, now=now)
+    # The arm's lock puts revisions in one order; what they correct is read behind it.
+    arm = statistics.locked(connection, [unit.arm_id])[unit.arm_id]
+    newest = outcomes.newest_version(connection, key)
+    if newest is None:
+        raise UnknownName(kind="outcome of assignment", name=str(key))
+    if newest.row.body_hash == after.body_hash:
+        return _revised(newest, created=False)
+    # Of two services the one that comes second may have the slower clock.
+    recorded_at = max(now, newest.recorded_at)
+    made = OutcomeVersion(row=after, revision=newest.revision + 1, recorded_at=recorded_at)
+    outcomes.append_revision(connection, made, actor=actor, reason=reason)
+    counting.recount(connection, arm, before=newest.row, after=after)
+    decisions.audit(
+        connection,
+        now=now,
+        actor=actor,
+        action="revise",
+        subject=f"outcome {key}",
+        details={
+            "revision": made.revision,
+            "reason": reason,
+            "body": after.body_hash.hex(),
+            "body_before": newest.row.body_hash.hex(),
+        },
+    )
+    earned = after.outcome.pnl - newest.row.outcome.pnl
+    guard_revision(connection, unit, earned, held=held, now=now)
+    return _revised(made, created=True)
 
 
 def _revised(version: OutcomeVersion, *, created: bool) -> Revised:

@@ -70,10 +70,11 @@ def scale(engine: Engine, name: str, *, now: datetime, actor: str) -> Night:
 
 def read_arms(connection: Connection, record: ExperimentRecord) -> list[ArmReading]:
     """Return the numbers every decision about the experiment reads, arm by arm."""
-    return [_read(connection, arm, record) for arm in record.kept_arms]
+    return [read_arm(connection, arm, record) for arm in record.kept_arms]
 
 
-def _read(connection: Connection, arm: ArmRecord, record: ExperimentRecord) -> ArmReading:
+def read_arm(connection: Connection, arm: ArmRecord, record: ExperimentRecord) -> ArmReading:
+    """Return the numbers of one arm."""
     rule, fraction = record.rules.checklist, record.experiment.equity_fraction
     newest = outcomes.newest_trades(connection, arm.id, rule.long_window)
     long = window_numbers(newest, window=rule.long_window, nominal_fraction=fraction)
@@ -108,10 +109,10 @@ def _write(
 ) -> Night:
     name, observes = record.experiment.name, record.experiment.profile is Profile.OBSERVE
     flagged = checklist.actions(readings, record.rules.checklist)
-    inputs = {"readings": [_inputs(reading) for reading in readings]}
+    inputs = inputs_of(readings)
     if not observes:
         for reading, row in flagged:
-            _act(connection, name, reading, row, inputs=inputs, now=now, actor=actor)
+            act(connection, name, reading, row, inputs=inputs, now=now, actor=actor)
     record = experiments.load(connection, name)
     places = {place.policy: place for place in record.places}
     # Trades as they were read: outcomes go on arriving, and the stored inputs must give the night
@@ -135,7 +136,7 @@ def _write(
     return Night(decision=decision, actions=actions, already_done=False)
 
 
-def _act(
+def act(
     connection: Connection,
     name: str,
     reading: ArmReading,
@@ -145,6 +146,7 @@ def _act(
     now: datetime,
     actor: str,
 ) -> None:
+    """Do what a flagged row of the checklist asks for, in a transaction that holds the gate."""
     reason = row.reason
     assert reason.value is not None
     text = f"{row.metric} {reason.value:.4g} breaks its limit {reason.limit:g}"
@@ -232,6 +234,11 @@ def _summary(record: ExperimentRecord, after: Mapping[PolicyName, Ppm], *, moves
         why = "killed" if record.is_killed else record.experiment.profile
         changed = f"{why}: would move {changed}"
     return changed[:1000]
+
+
+def inputs_of(readings: Sequence[ArmReading]) -> dict[str, object]:
+    """Return what a decision writes down of the numbers it read."""
+    return {"readings": [_inputs(reading) for reading in readings]}
 
 
 def _inputs(reading: ArmReading) -> dict[str, object]:

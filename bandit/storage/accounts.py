@@ -26,6 +26,14 @@ class AccountRecord:
     newest: KillEvent | None
 
 
+_ACCOUNTS = """
+  SELECT a.id, a.name, a.currency, a.is_killed, k.kind, k.cause, k.at, k.actor, k.reason
+  FROM accounts a
+  LEFT JOIN LATERAL (SELECT * FROM kill_events k WHERE k.account_id = a.id
+                     ORDER BY k.id DESC LIMIT 1) k ON true
+"""
+
+
 def opened(connection: Connection, name: str, *, currency: str, now: datetime) -> int:
     """Return the id of the account, which is made where there is none of this name.
 
@@ -52,19 +60,7 @@ def all_of(connection: Connection, names: Sequence[str] | None) -> list[AccountR
 
     Raises `UnknownName` for a name that no account has.
     """
-    found = [
-        _record(row)
-        for row in rows(
-            connection,
-            """
-            SELECT a.id, a.name, a.currency, a.is_killed, k.kind, k.cause, k.at, k.actor, k.reason
-            FROM accounts a
-            LEFT JOIN LATERAL (SELECT * FROM kill_events k WHERE k.account_id = a.id
-                               ORDER BY k.id DESC LIMIT 1) k ON true
-            ORDER BY a.id
-            """,
-        )
-    ]
+    found = [_record(row) for row in rows(connection, f"{_ACCOUNTS} ORDER BY a.id")]
     if names is None:
         return found
     known = [account.name for account in found]
@@ -72,6 +68,13 @@ def all_of(connection: Connection, names: Sequence[str] | None) -> list[AccountR
         if name not in known:
             raise UnknownName(kind="account", name=name, known=known)
     return [account for account in found if account.name in names]
+
+
+def by_id(connection: Connection, account_id: int) -> AccountRecord:
+    """Return one account."""
+    found = one(connection, f"{_ACCOUNTS} WHERE a.id = :id", id=account_id)
+    assert found is not None
+    return _record(found)
 
 
 def append_kill_event(

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Connection
 
-from bandit.core.model import UnitId
+from bandit.core.model import ArmMode, UnitId
 from bandit.storage.engine import PROTOCOL
 
 
@@ -110,9 +110,21 @@ class AssignedUnit(NamedTuple):
     instrument: str
     decided_at: datetime
     expires_at: datetime
+    mode: str
+    experiment_id: int
+    account_id: int
+
+    @property
+    def moves_money(self) -> bool:
+        """Whether its results are the account's own: shadow and paper arms only say what if."""
+        return self.mode == ArmMode.LIVE
 
 
-_UNITS = f"SELECT {', '.join(AssignedUnit._fields)} FROM assignments WHERE id = ANY (%s)"  # noqa: S608 - names are ours
+_UNITS = """
+  SELECT s.id, s.arm_id, s.unit_id, s.instrument, s.decided_at, s.expires_at, s.mode,
+         s.experiment_id, e.account_id
+  FROM assignments s JOIN experiments e ON e.id = s.experiment_id WHERE s.id = ANY (%s)
+"""
 
 
 def units_of(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, AssignedUnit]:

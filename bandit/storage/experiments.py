@@ -193,6 +193,62 @@ def load(connection: Connection, name: str) -> ExperimentRecord:
     return _record(row, _arms(connection, row))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchedArm:
+    """A challenger the checklist may still stop, with the numbers stored of its windows.
+
+    Of one that `was_resumed` they do not decide: it is judged on its trades since.
+    """
+
+    id: int
+    experiment: str
+    experiment_id: int
+    rule: ChecklistRule
+    n_trades: int
+    pf_short: float | None
+    pf_short_state: str
+    dd_long_percent: float
+    was_resumed: bool
+
+
+def watched(connection: Connection, arm_ids: Sequence[int]) -> list[WatchedArm]:
+    """Return the arms among `arm_ids` that the checklist may stop, by experiment and arm.
+
+    Champions carry what challengers give up, and `observe` stops nobody.
+    """
+    found = rows(
+        connection,
+        """
+        SELECT a.id, e.name, e.id AS experiment_id, e.rules, s.n_trades, s.pf_short,
+               s.pf_short_state, s.dd_long_percent,
+               EXISTS (SELECT FROM decisions d WHERE d.experiment_id = e.id AND d.kind = 'RESUME'
+                       AND d.inputs ->> 'policy' = p.name) AS was_resumed
+        FROM arms a
+        JOIN experiments e ON e.id = a.experiment_id
+        JOIN policies p ON p.id = a.policy_id
+        JOIN arm_statistics s ON s.arm_id = a.id
+        WHERE a.id = ANY(:ids) AND a.policy_id <> e.champion_id
+          AND a.status IN ('active', 'throttled') AND e.profile <> 'observe'
+        ORDER BY e.id, a.id
+        """,
+        ids=list(arm_ids),
+    )
+    return [
+        WatchedArm(
+            id=row["id"],
+            experiment=row["name"],
+            experiment_id=row["experiment_id"],
+            rule=_rules(row["rules"]).checklist,
+            n_trades=row["n_trades"],
+            pf_short=row["pf_short"],
+            pf_short_state=row["pf_short_state"],
+            dd_long_percent=row["dd_long_percent"],
+            was_resumed=row["was_resumed"],
+        )
+        for row in found
+    ]
+
+
 def with_policy(connection: Connection, policy_id: int) -> list[str]:
     """Return the names of the experiments in which the policy has an arm."""
     found = rows(
@@ -253,17 +309,21 @@ def _record(row: dict[str, Any], arms: Sequence[ArmRecord]) -> ExperimentRecord:
         decision_seconds_valid=row["decision_seconds_valid"],
         account=row["account"],
     )
-    checklist = dict(row["rules"]["checklist"])
-    for band in ("pf_band", "drawdown_band_percent"):
-        checklist[band] = tuple(checklist[band])
     return ExperimentRecord(
         id=row["id"],
         experiment=experiment,
         salt=bytes(row["salt"]),
         epoch=row["epoch"],
         limits=Limits(**{name: row[name] for name in Limits.__slots__}),
-        rules=Rules(ramp=RampRule(**row["rules"]["ramp"]), checklist=ChecklistRule(**checklist)),
+        rules=_rules(row["rules"]),
         opened_at=row["opened_at"],
         is_killed=row["is_killed"],
         arms=tuple(arms),
     )
+
+
+def _rules(stored: dict[str, Any]) -> Rules:
+    checklist = dict(stored["checklist"])
+    for band in ("pf_band", "drawdown_band_percent"):
+        checklist[band] = tuple(checklist[band])
+    return Rules(ramp=RampRule(**stored["ramp"]), checklist=ChecklistRule(**checklist))

@@ -74,6 +74,27 @@ def gate_exclusive(connection: Connection, experiment_id: int) -> None:
     _exclusively(connection, LockClass.GATE, experiment_id)
 
 
+def stop_exclusive(
+    connection: Connection, *, account_ids: Sequence[int], experiment_ids: Sequence[int]
+) -> None:
+    """Take the kill keys of these accounts and the gates of these experiments, all exclusively.
+
+    Every kill key comes before the first gate: one key of each class at a time would wait in a
+    circle with somebody who does the same for another account.
+    """
+    kill_exclusive(connection, account_ids)
+    if experiment_ids:
+        run(
+            connection,
+            "SELECT pg_advisory_xact_lock_shared(:class, x.account_id) FROM ("
+            "SELECT DISTINCT account_id FROM experiments WHERE id = ANY(:ids) ORDER BY 1) x",
+            ids=list(experiment_ids),
+            **{"class": int(LockClass.KILL)},
+        )
+    for experiment_id in sorted(experiment_ids):
+        _exclusively(connection, LockClass.GATE, experiment_id)
+
+
 def kill_exclusive(connection: Connection, account_ids: Sequence[int]) -> None:
     """Wait until nothing of these accounts is being decided, and keep new decisions out."""
     for account_id in sorted(account_ids):

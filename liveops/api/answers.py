@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from bandit.core.kill_switch import KillCause
+from bandit.core.marks import PositionMark
 from bandit.core.model import (
     WHOLE_PPM,
     ArmMode,
@@ -186,29 +187,27 @@ def claim_values(assignment: str, claimed_at: datetime) -> dict[str, str]:
     return {"assignment_id": assignment.lower(), "claimed_at": _time(claimed_at)}
 
 
-class AccountAnswer(Answer):
-    """An account and its kill switch; the last four tell of its newest turn, if there was one."""
+class KillSwitchAnswer(Answer):
+    """The kill switch of an account; the last four tell of its newest turn, if there was one."""
 
-    name: str
-    currency: str
-    is_killed: bool
+    account: str
+    killed: bool
     cause: KillCause | None
     reason: str | None
     actor: str | None
-    at: Time | None
+    since: Time | None
 
     @classmethod
     def of(cls, record: AccountRecord) -> Self:
-        """Return the account as callers read it."""
+        """Return the switch as callers read it."""
         newest = record.newest
         return cls(
-            name=record.name,
-            currency=record.currency,
-            is_killed=record.is_killed,
+            account=record.name,
+            killed=record.is_killed,
             cause=None if newest is None else newest.cause,
             reason=None if newest is None else newest.reason,
             actor=None if newest is None else newest.actor,
-            at=None if newest is None else _time(newest.at),
+            since=None if newest is None else _time(newest.at),
         )
 
 
@@ -252,6 +251,69 @@ class LineAnswer(Answer):
     status: int
     outcome: OutcomeAnswer | None = None
     problem: Problem | None = None
+
+
+class MarkAnswer(Answer):
+    """What stands of an open position: its newest mark and its worst."""
+
+    assignment_id: Id
+    unrealised_pnl: Amount
+    marked_at: Time
+    worst_pnl: Amount
+    worst_at: Time
+
+    @classmethod
+    def of(cls, mark: PositionMark) -> Self:
+        """Return the mark as callers read it."""
+        newest = mark.newest
+        return cls(
+            assignment_id=str(newest.assignment_id),
+            unrealised_pnl=f"{newest.unrealised_pnl:f}",
+            marked_at=_time(newest.marked_at),
+            worst_pnl=f"{mark.worst_pnl:f}",
+            worst_at=_time(mark.worst_at),
+        )
+
+
+class MarkLineAnswer(Answer):
+    """What became of one mark of an array: `mark` for 200, else `problem`."""
+
+    line: int = Field(description="Counted from 1.", ge=1)
+    status: int
+    mark: MarkAnswer | None = None
+    problem: Problem | None = None
+
+
+class LimitAnswer(Answer):
+    """A loss limit with what is measured against it, in percent; FAIL is over the limit."""
+
+    check: str
+    value: float
+    limit: float
+    verdict: Verdict
+    note: str
+
+
+class AccountAnswer(Answer):
+    """An account today; `drawdown_percent` of its peak, the day's loss of `day_start`."""
+
+    name: str
+    currency: str
+    capital: Amount
+    realised_pnl: Amount
+    unrealised_pnl: Amount
+    equity: Amount
+    peak: Amount
+    drawdown_percent: float
+    trading_day: Day
+    day_start: Amount
+    daily_loss_percent: float
+    limits: list[LimitAnswer]
+    killed: bool
+    cause: KillCause | None
+    reason: str | None
+    actor: str | None
+    since: Time | None
 
 
 class AllocationAnswer(Answer):
@@ -361,6 +423,7 @@ class ReportAnswer(Answer):
     capital: Amount
     currency: str
     account: str
+    killed: bool = Field(description="The account's kill switch is on: nothing is decided.")
     equity_fraction: float
     profile: Profile
     strategy: Strategy

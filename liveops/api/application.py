@@ -16,7 +16,7 @@ from bandit import __version__
 from bandit.service.live_recording import LiveRecorder
 from bandit.service.live_routing import LiveRouter
 from config.scopes import KeyScope
-from liveops.api import correcting, operating, probes, trading
+from liveops.api import correcting, marking, operating, probes, trading
 from liveops.api.access import OPEN_PATHS, Gatekeeper, Keyring, scope_of
 from liveops.api.bodies import (
     KillOrder,
@@ -24,6 +24,7 @@ from liveops.api.bodies import (
     NewAssignment,
     NewExperiment,
     NewFallback,
+    NewMark,
     NewOutcome,
     NewPolicy,
     NewRevision,
@@ -41,6 +42,7 @@ _DESCRIBED_HERE: tuple[type[BaseModel], ...] = (
     NewArm,
     NewAssignment,
     NewFallback,
+    NewMark,
     NewOutcome,
     NewRevision,
     KillOrder,
@@ -92,6 +94,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
         trading.hot_outcomes,
         trading.router,
         correcting.router,
+        marking.router,
         probes.router,
     ):
         api.include_router(router)

@@ -21,7 +21,15 @@ from pydantic import (
 )
 
 from bandit.core.errors import InvalidInput
-from bandit.core.model import ArmMode, PolicyKind, Profile, Strategy
+from bandit.core.marks import Mark
+from bandit.core.model import (
+    ArmMode,
+    PolicyKind,
+    Profile,
+    Strategy,
+    checked_amount,
+    checked_instant,
+)
 from bandit.core.outcomes import Outcome, declined, trade
 from liveops.api.strict_json import MalformedJson, parse, plain
 
@@ -231,6 +239,22 @@ class NewRevision(NewOutcome):
     """An outcome as it should have been told, all of it, and why it is told again."""
 
     reason: str = Field(min_length=1, max_length=1000)
+
+
+class NewMark(Body):
+    """What an open position would earn if it were closed now."""
+
+    assignment_id: Id
+    unrealised_pnl: Money = Field(description="Net, the fees of closing it included.")
+    marked_at: Instant
+
+    def mark(self) -> Mark:
+        """Return the checked mark; raises `InvalidInput` naming the field and the rule."""
+        return Mark(
+            assignment_id=self.assignment_id,
+            unrealised_pnl=checked_amount(self.unrealised_pnl, field="unrealised_pnl"),
+            marked_at=checked_instant(self.marked_at, field="marked_at"),
+        )
 
 
 _Model = TypeVar("_Model", bound=Body)

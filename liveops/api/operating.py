@@ -15,11 +15,11 @@ from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import Experiment, Policy, PolicyName, checked_name, checked_sha
 from bandit.service import experiments, killing, policies, reporting, scaling
 from liveops.api.answers import (
-    AccountAnswer,
     AllocationAnswer,
     ArmAnswer,
     DecisionAnswer,
     ExperimentAnswer,
+    KillSwitchAnswer,
     NightAnswer,
     PolicyAnswer,
     ReportAnswer,
@@ -41,7 +41,7 @@ from liveops.api.parameters import (
     PolicyReference,
 )
 from liveops.api.problems import declared
-from liveops.wiring import App, limits_of, rules_of
+from liveops.wiring import App, limits_of, loss_limits_of, rules_of
 
 router = APIRouter(prefix="/v1", responses=declared(503))
 
@@ -108,6 +108,7 @@ def open_experiment(
         challengers=[_named(app, reference) for reference in body.challengers],
         salt=secrets.token_bytes(32),
         limits=limits_of(app.settings),
+        loss_limits=loss_limits_of(app.settings),
         rules=rules_of(app.settings),
         now=app.clock.now(),
         actor=caller,
@@ -208,9 +209,9 @@ def scale_experiment(app: Application, caller: Caller, experiment: ExperimentNam
 
 
 @router.get("/kill", responses=_LISTS)
-def show_kill_switches(app: Application) -> list[AccountAnswer]:
+def show_kill_switches(app: Application) -> list[KillSwitchAnswer]:
     """Show every account and who turned its kill switch last, and why."""
-    return [AccountAnswer.of(account) for account in killing.states(app.engine)]
+    return [KillSwitchAnswer.of(account) for account in killing.states(app.engine)]
 
 
 @router.post("/kill", openapi_extra=schema_of(KillOrder), responses=_WRITES)
@@ -218,7 +219,7 @@ def kill(
     app: Application,
     caller: Caller,
     body: Annotated[KillOrder, Depends(body_of(KillOrder))],
-) -> list[AccountAnswer]:
+) -> list[KillSwitchAnswer]:
     """Stop every decision of these accounts: after the answer none commits, on any replica."""
     killed = killing.kill(
         app.engine,
@@ -228,7 +229,7 @@ def kill(
         now=app.clock.now(),
         actor=caller,
     )
-    return [AccountAnswer.of(account) for account in killed]
+    return [KillSwitchAnswer.of(account) for account in killed]
 
 
 @router.delete("/kill", openapi_extra=schema_of(KillOrder), responses=_WRITES)
@@ -236,7 +237,7 @@ def release(
     app: Application,
     caller: Caller,
     body: Annotated[KillOrder, Depends(body_of(KillOrder))],
-) -> list[AccountAnswer]:
+) -> list[KillSwitchAnswer]:
     """Let these accounts decide again; 409 while the latch of the service's host is set."""
     if app.latch.is_set():
         message = f"the latch {app.latch.path} is set: `liveops release` on the service's host"
@@ -244,7 +245,7 @@ def release(
     released = killing.release(
         app.engine, body.accounts, reason=body.reason, now=app.clock.now(), actor=caller
     )
-    return [AccountAnswer.of(account) for account in released]
+    return [KillSwitchAnswer.of(account) for account in released]
 
 
 @router.get("/experiments/{experiment}/allocations", responses=_READS)

@@ -133,7 +133,7 @@ def _plan(
 ) -> Plan:
     from learners.market.candles import load_candles, shipped_candles
     from liveops.replay import Plan, demo_rules, experiment_name
-    from liveops.wiring import limits_of, rules_of
+    from liveops.wiring import limits_of, loss_limits_of, rules_of
 
     if candles is None:
         bars = shipped_candles()
@@ -149,6 +149,7 @@ def _plan(
         experiment=experiment_name(bars, chosen, seed=seed, profile=profile),
         profile=profile,
         limits=limits_of(settings),
+        loss_limits=loss_limits_of(settings),
         rules=demo_rules(rules_of(settings)),
     )
 

@@ -69,7 +69,7 @@ def open_experiment(
 ) -> None:
     """Open an experiment under the limits and rules of the configuration."""
     from bandit.service import experiments, policies
-    from liveops.wiring import experiment_of, limits_of, rules_of
+    from liveops.wiring import experiment_of, limits_of, loss_limits_of, rules_of
 
     with ledger_app(config=config, demo=demo) as app:
         experiment = experiment_of(
@@ -86,6 +86,7 @@ def open_experiment(
             challengers=[policies.find(app.engine, c).policy.name for c in challenger or []],
             salt=secrets.token_bytes(32),
             limits=limits_of(app.settings),
+            loss_limits=loss_limits_of(app.settings),
             rules=rules_of(app.settings),
             now=app.clock.now(),
             actor=actor(),

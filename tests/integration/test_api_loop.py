@@ -65,27 +65,29 @@ def units_of(client: httpx.Client, policy: str, count: int) -> list[dict[str, ob
     raise AssertionError(f"{policy} gets no traffic")
 
 
-def test_a_challenger_that_loses_is_halted_by_the_night(
+def test_a_challenger_that_loses_is_halted_by_the_outcome_that_shows_it(
     client: CheckedClient, clock: VirtualClock
 ) -> None:
     opened(client)
-    # Five trades of -10 % at a tenth of the equity: drawdown 5 %, over the 4 % that halt.
+    # Five trades of -9 % at a tenth of the equity: drawdown 4.5 %, over the 4 % that halt.
     for made in units_of(client, CHALLENGER["name"], 5):
-        body = outcome_body(made, pnl="-100", **{"return": -0.1})
+        assert client.get("/v1/experiments/btc").json()["arms"][1]["status"] == "active"
+        body = outcome_body(made, pnl="-50", **{"return": -0.09})
         assert client.post("/v1/outcomes", json=body).status_code == 201
+    assert client.get("/v1/experiments/btc").json()["arms"][1]["status"] == "halted"
 
     clock.advance_to(NOON + timedelta(days=1))
     night = client.post("/v1/experiments/btc/scale").json()
-    assert [made["kind"] for made in night["actions"]] == ["HALT"]
+    assert night["actions"] == []
     assert night["decision"]["trading_day"] == "2026-03-02"
     assert night["already_done"] is False
 
     report = client.get("/v1/experiments/btc/report").json()
     champion, challenger = report["arms"]
     assert challenger["status"] == "halted"
-    assert challenger["pnl"] == "-500.00000000"
+    assert challenger["pnl"] == "-250.00000000"
     assert challenger["losing_streak"] == 5
-    assert challenger["dd_150"] == pytest.approx(5.0)
+    assert challenger["dd_150"] == pytest.approx(4.5)
     assert challenger["profit_factor"]["value"] == 0.0
     assert challenger["traffic_allocation"] == 0.0
     assert champion["traffic_allocation"] == 1.0

@@ -27,6 +27,7 @@ from ledger import (
 )
 from sqlalchemy import Connection, Engine, text
 
+from bandit.core.account import LossLimits
 from bandit.core.errors import Conflict, InvalidInput, UnknownName
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
@@ -169,8 +170,8 @@ def test_position_that_is_not_open_here_is_refused_with_its_whole_batch(engine: 
         name="eth",
         champion=register(engine, "elsewhere", "bbbbbbbb"),
     )
-    values = {"challengers": [], "salt": SALT, "limits": Limits(), "rules": Rules()}
-    experiments.open_experiment(engine, elsewhere, **values, now=NOON, actor="test")
+    values = {"challengers": [], "salt": SALT, "limits": Limits(), "loss_limits": LossLimits()}
+    experiments.open_experiment(engine, elsewhere, **values, rules=Rules(), now=NOON, actor="test")
     router = Router(engine)
     [opened] = router.assign("eth", [opportunity("entry")], now=NOON)
     for position in (opened.id, UUID(int=1)):

@@ -23,6 +23,7 @@ from ledger import (
 )
 from sqlalchemy import Engine, text
 
+from bandit.core.account import LossLimits
 from bandit.core.errors import (
     Conflict,
     InvalidAllocation,
@@ -100,6 +101,7 @@ def open_with(engine: Engine, **values: object) -> bool:
         "challengers": [NEW],
         "salt": SALT,
         "limits": Limits(),
+        "loss_limits": LossLimits(),
         "rules": Rules(),
         "now": NOON,
         "actor": "test",

@@ -29,6 +29,7 @@ from ledger import (
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
+from bandit.core.account import LossLimits
 from bandit.core.errors import BanditError, InvalidInput, Killed, UnknownName
 from bandit.core.kill_switch import DailyLossRelease, KillCause
 from bandit.core.lifecycle import ArmVerb
@@ -70,6 +71,7 @@ def open_eth(engine: Engine, *, account: str | None = None, currency: str = "USD
         challengers=[],
         salt=SALT,
         limits=Limits(),
+        loss_limits=LossLimits(),
         rules=Rules(),
         now=NOON,
         actor="test",

@@ -13,6 +13,7 @@ from ledger import record_all
 from postgres_server import PostgresServer
 from sqlalchemy import Engine, text
 
+from bandit.core.account import LossLimits
 from bandit.core.limits import Limits
 from bandit.core.model import DecisionKind, PolicyName, Profile, UnitId
 from bandit.core.outcomes import Outcome, declined, trade
@@ -37,6 +38,7 @@ def plan(*, profile: Profile = Profile.GUARDED, nights: int = NIGHTS, seed: int 
         experiment="demo",
         profile=profile,
         limits=Limits(),
+        loss_limits=LossLimits(),
         rules=demo_rules(Rules()),
     )
 
@@ -185,6 +187,7 @@ def _reopen(target: Engine, source: Engine) -> None:
         challengers=[PolicyName(rule.name) for rule in CHALLENGERS],
         salt=record.salt,
         limits=record.limits,
+        loss_limits=LossLimits(),
         rules=record.rules,
         now=record.opened_at,
         actor="test",

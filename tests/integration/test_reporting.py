@@ -128,7 +128,7 @@ def test_champion_is_compared_over_the_challengers_own_window_and_instruments(
     engine: Engine,
 ) -> None:
     open_btc(engine)
-    feed(engine, "prod", ["-0.5"] * 3, prefix="before")
+    feed(engine, "prod", ["-0.05"] * 3, prefix="before")
     later = NOON + timedelta(hours=1)
     feed(engine, CHALLENGER, ["0.1", "-0.1"], now=later, prefix="c")
     feed(engine, "prod", ["0.2", "-0.1"], now=later, prefix="p")
@@ -147,6 +147,7 @@ def test_experiment_is_reported_with_its_newest_decisions(engine: Engine) -> Non
         "capital": "10000.00000000",
         "currency": "USD",
         "account": "usd",
+        "killed": False,
         "equity_fraction": 0.1,
         "profile": "guarded",
         "strategy": "ramp",

@@ -268,6 +268,13 @@ MONEY = {
     "arm_statistics.fees",
     "arm_days.pnl",
     "arm_days.fees",
+    "account_equity.capital",
+    "account_equity.realised_pnl",
+    "account_equity.unrealised_pnl",
+    "account_equity.peak",
+    "account_equity.day_start",
+    "marks.unrealised_pnl",
+    "marks.worst_pnl",
 }
 NUMERIC_CHECKS = """
 SELECT c.oid::regclass || '.' || a.attname, string_agg(pg_get_constraintdef(k.oid), ' ')
@@ -293,7 +300,7 @@ def test_every_moment_is_an_instant(database_url: str) -> None:
     ]
     assert len(moments) >= 15
     others = {name for name, kind, domain in moments if domain != "instant"}
-    assert others == {"decisions.trading_day", "arm_days.day"}
+    assert others == {"decisions.trading_day", "arm_days.day", "account_equity.trading_day"}
     assert {kind for _, kind, domain in moments if domain} == {"timestamp with time zone"}
 
 

@@ -47,8 +47,10 @@ def test_reference_documents_every_key_under_its_section() -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        "| `max_drawdown` | A deeper drawdown from the account's peak kills trading. | fraction "
-        "| `0.1` | number, above 0, 0.15 at most | not yet |",
+        "| `max_drawdown` | A deeper drawdown kills trading; an account keeps what it opened with. "
+        "| fraction of peak equity | `0.1` | number, above 0, 0.15 at most | yes |",
+        "| `max_leverage` | Highest leverage of a position. | times equity | `2.0` "
+        "| number, above 0, 100 at most | not yet |",
         "| `pf_band` | Expected profit factor, lowest and highest; not under `pf_throttle`. "
         "| ratio | `[2.1, 2.8]` | list of 2 | yes |",
         "| `LIVEOPS_PORT` | `server.port` |",

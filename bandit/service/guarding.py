@@ -1,0 +1,208 @@
+"""Guards in the transaction that reveals a breach: loss limits kill, the checklist stops arms.
+
+Outcomes and marks are written without a lock on who decides. Only when a breach shows is the batch
+rolled back and run again behind the keys it needs, so that no decision commits after the one that
+stops it, and all the other batches never wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from bandit.core import checklist
+from bandit.core.account import AccountEquity, Breach, MoneyChange, folded, is_news
+from bandit.core.errors import LedgerUnavailable
+from bandit.core.kill_switch import KillEvent, KillKind
+from bandit.core.outcomes import Outcome
+from bandit.service import killing, scaling
+from bandit.storage import account_equity, accounts, experiments, locks, marks
+from bandit.storage.assignments import AssignedUnit
+from bandit.storage.engine import transaction
+from bandit.storage.experiments import WatchedArm
+
+CHECKLIST_ACTOR = "rule:checklist"
+LOSS_LIMIT_ACTOR = "rule:loss_limit"
+
+_RUNS_MAX = 8
+"""Once without keys, once more for each kind of them; others only as the batch itself changes."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """What a transaction holds exclusively: kill keys of accounts, gates of experiments."""
+
+    account_ids: frozenset[int] = frozenset()
+    experiment_ids: frozenset[int] = frozenset()
+
+
+class Revealed(Exception):
+    """A breach showed that the transaction may not act on without these keys."""
+
+    def __init__(self, missing: Keys) -> None:
+        super().__init__("run again with more keys")
+        self.missing = missing
+
+
+def guarded(engine: Engine, work: Callable[[Connection, Keys], _T]) -> _T:
+    """Run `work` in one transaction, and when it reveals a breach again behind the keys it needs.
+
+    What the first run wrote is rolled back; nobody ever saw it.
+    """
+    held = Keys()
+    for _ in range(_RUNS_MAX):
+        try:
+            with transaction(engine) as connection:
+                locks.stop_exclusive(
+                    connection,
+                    account_ids=sorted(held.account_ids),
+                    experiment_ids=sorted(held.experiment_ids),
+                )
+                return work(connection, held)
+        except Revealed as revealed:
+            held = Keys(
+                account_ids=held.account_ids | revealed.missing.account_ids,
+                experiment_ids=held.experiment_ids | revealed.missing.experiment_ids,
+            )
+    raise LedgerUnavailable("what the batch needs kept changing; send it again")
+
+
+def guard_outcomes(
+    connection: Connection,
+    arrived: Sequence[Outcome],
+    units: Mapping[UUID, AssignedUnit],
+    *,
+    held: Keys,
+    now: datetime,
+) -> None:
+    """Hold arms and accounts against their limits, once the statistics of new outcomes are written.
+
+    `arrived` are the outcomes in the order they came. Their positions are closed: what they were
+    marked at leaves the unrealised money as the realised comes in. Raises `Revealed` when what is
+    found needs keys that are not held.
+    """
+    touched = [units[outcome.assignment_id] for outcome in arrived]
+    _stop_arms(connection, {arm.arm_id: arm.experiment_id for arm in touched}, held=held, now=now)
+    equities = account_equity.locked(connection, list({arm.account_id for arm in touched}))
+    # Read behind the accounts' locks: marks are written behind them too.
+    marked = marks.of_assignments(connection, [outcome.assignment_id for outcome in arrived])
+    changes: dict[int, list[MoneyChange]] = {}
+    for outcome, arm in zip(arrived, touched, strict=True):
+        if not arm.moves_money:
+            continue
+        mark = marked.get(outcome.assignment_id)
+        unrealised = Decimal(0) if mark is None else -mark.newest.unrealised_pnl
+        change = MoneyChange(realised=outcome.pnl, unrealised=unrealised)
+        changes.setdefault(arm.account_id, []).append(change)
+    move_money(connection, equities, changes, held=held, now=now)
+
+
+def guard_revision(
+    connection: Connection,
+    unit: AssignedUnit,
+    earned: Decimal,
+    *,
+    held: Keys,
+    now: datetime,
+) -> None:
+    """Do the same for a revised outcome that `earned` so much more, or less, than was told."""
+    _stop_arms(connection, {unit.arm_id: unit.experiment_id}, held=held, now=now)
+    if unit.moves_money and earned:
+        equities = account_equity.locked(connection, [unit.account_id])
+        change = MoneyChange(realised=earned, unrealised=Decimal(0))
+        move_money(connection, equities, {unit.account_id: [change]}, held=held, now=now)
+
+
+def _stop_arms(
+    connection: Connection, arm_ids: Mapping[int, int], *, held: Keys, now: datetime
+) -> None:
+    """Throttle and halt what the checklist flags among these arms, given with experiments."""
+    flagged = [
+        arm for arm in experiments.watched(connection, list(arm_ids)) if _may_be_flagged(arm)
+    ]
+    for watched in flagged:
+        record = experiments.load(connection, watched.experiment)
+        arm = next(arm for arm in record.arms if arm.id == watched.id)
+        reading = scaling.read_arm(connection, arm, record)
+        row = checklist.action_of(reading, watched.rule)
+        if row is None:
+            continue
+        if watched.experiment_id not in held.experiment_ids:
+            raise Revealed(Keys(experiment_ids=frozenset(arm_ids.values())))
+        scaling.act(
+            connection,
+            watched.experiment,
+            reading,
+            row,
+            inputs=scaling.inputs_of([reading]),
+            now=now,
+            actor=CHECKLIST_ACTOR,
+        )
+
+
+def _may_be_flagged(arm: WatchedArm) -> bool:
+    """Say whether the arm is worth reading in full; mostly its stored numbers say no."""
+    rows = checklist.judged(
+        arm.pf_short,
+        arm.pf_short_state,
+        n=arm.n_trades,
+        drawdown_percent=arm.dd_long_percent,
+        rule=arm.rule,
+    )
+    return arm.was_resumed or any(row.flagged for row in rows)
+
+
+def move_money(
+    connection: Connection,
+    equities: Mapping[int, AccountEquity],
+    changes: Mapping[int, Sequence[MoneyChange]],
+    *,
+    held: Keys,
+    now: datetime,
+) -> None:
+    """Fold each account's changes in the order they arrived, and kill whom they show too far down.
+
+    `equities` are the accounts as they were locked. Raises `Revealed` without the kill keys.
+    """
+    day = now.astimezone(UTC).date()
+    for account_id in sorted(changes):
+        state, breaches = folded(equities[account_id], changes[account_id], day=day)
+        account_equity.write(connection, account_id, state)
+        if breaches:
+            missing = Keys(account_ids=frozenset(changes) - held.account_ids)
+            _kill(connection, account_id, breaches, missing=missing, now=now)
+
+
+def _kill(
+    connection: Connection,
+    account_id: int,
+    breaches: Sequence[Breach],
+    *,
+    missing: Keys,
+    now: datetime,
+) -> None:
+    account = accounts.by_id(connection, account_id)
+    for breach in breaches:
+        if not is_news(breach.limit, account.newest, day=now.astimezone(UTC).date()):
+            continue
+        if missing.account_ids:
+            raise Revealed(missing)
+        event = KillEvent(
+            kind=KillKind.KILL,
+            cause=breach.limit.cause,
+            at=now,
+            actor=LOSS_LIMIT_ACTOR,
+            reason=breach.text,
+        )
+        killing.append(
+            connection, account, event, reasons=[reason.to_json() for reason in breach.reasons]
+        )
+        account = replace(account, newest=event, is_killed=True)

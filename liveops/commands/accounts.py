@@ -1,0 +1,55 @@
+"""`liveops account`: where every account's money stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from liveops.commands.options import AsJson, ConfigFile, Demo, ledger_app, print_json
+
+if TYPE_CHECKING:
+    from bandit.service.accounts import AccountReport
+
+commands = typer.Typer(
+    help="Accounts: equity, losses against their limits, kill switch.", no_args_is_help=True
+)
+
+
+@commands.command("list")
+def show_all(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """Print every account: equity, peak, drawdown, the day's loss, and whether it is killed."""
+    from bandit.service import accounts
+
+    with ledger_app(config=config, demo=demo) as app:
+        found = accounts.listed(app.engine, now=app.clock.now())
+    if as_json:
+        print_json([account.to_json() for account in found])
+    else:
+        _print(found)
+
+
+@commands.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="Account, such as usd.")],
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Print one account."""
+    from bandit.service import accounts
+
+    with ledger_app(config=config, demo=demo) as app:
+        found = accounts.named(app.engine, name, now=app.clock.now())
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _print([found])
+
+
+def _print(found: list[AccountReport]) -> None:
+    from rich.console import Console
+
+    from liveops.report import render_accounts
+
+    Console().print(render_accounts(found))
