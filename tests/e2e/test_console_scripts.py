@@ -7,12 +7,13 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from commands import script
-from ledger import feed, open_btc
+from ledger import assign_to, closed, feed, open_btc, record_all
 from sqlalchemy import Engine, text
 
 from bandit.service import experiments
@@ -97,6 +98,28 @@ def test_report_prints_checklist_and_valid_json(busy: Engine, database_url: str)
     code, table, _ = monitor(database_url, "--policy-sha", CHALLENGER, "--mode", "report")
     assert code == 0
     assert "pf_challenger_30" in table
+
+
+def test_accounts_are_shown_and_a_killed_one_says_why(busy: Engine, database_url: str) -> None:
+    def account(*arguments: str) -> str:
+        answer = script("liveops", "account", *arguments, LIVEOPS_DATABASE_URL=database_url)
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout
+
+    assert "KILLED" not in account("list")
+    now = experiments.load(busy, "btc").opened_at + timedelta(hours=1)
+    [made] = assign_to(busy, "prod", 1, now=now, prefix="loser")
+    record_all(busy, [closed(made, "-0.1", minutes=0, pnl="-400")], now=now)
+    (listed,) = json.loads(account("list", "--json"))
+    assert listed == json.loads(account("show", "usd", "--json"))
+    assert (listed["name"], listed["killed"], listed["cause"]) == ("usd", True, "daily_loss")
+    why = f"KILLED at {now:%Y-%m-%d %H:%M} by rule:loss_limit (daily_loss): "
+    assert why in account("show", "usd")
+    _, table, _ = monitor(database_url, "--policy-sha", CHALLENGER, "--mode", "report")
+    assert why in table
+    unknown = script("liveops", "account", "show", "eur", LIVEOPS_DATABASE_URL=database_url)
+    assert unknown.returncode == 2
+    assert "usd" in unknown.stderr
 
 
 def test_halt_and_resume_by_hand(busy: Engine, database_url: str) -> None:

@@ -9,11 +9,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.config import CommandLine, Config
+from alembic.script import ScriptDirectory
 from ledger import CHALLENGER, NOON, feed, open_btc, wait_until_blocked
 from postgres_server import PostgresServer
 from sqlalchemy import Engine, create_engine, text
@@ -119,6 +121,27 @@ def test_audit_rows_of_an_older_release_wait_to_be_sealed(empty_url: str) -> Non
     assert head_of_chain.sequence == 3
     assert auditing.verify(engine, [anchor_of(head_of_chain)]).findings == ()
     engine.dispose()
+
+
+def test_accounts_of_an_older_release_carry_on_where_their_outcomes_left_them(
+    engine: Engine, database_url: str
+) -> None:
+    open_btc(engine)
+    for hours, earned in ((0, "0.1"), (1, "-0.05"), (2, "0.02"), (50, "-0.2"), (51, "0.01")):
+        feed(engine, "prod", [earned], now=NOON + timedelta(hours=hours), prefix=f"at-{hours}")
+    with engine.connect() as connection:
+        folded = connection.execute(text("SELECT * FROM account_equity")).mappings().one()
+    expected = {"capital": 10_000, "realised_pnl": -120, "peak": 10_100, "day_start": 10_070}
+    assert {name: folded[name] for name in expected} == expected
+    before = ScriptDirectory.from_config(config(None)).get_revision("0007").down_revision
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE account_equity, marks"))
+        connection.execute(text("DROP FUNCTION mark_guard"))
+        connection.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": before})
+    upgrade(database_url)
+    with engine.connect() as connection:
+        carried = connection.execute(text("SELECT * FROM account_equity")).mappings().one()
+    assert carried == folded
 
 
 def test_two_processes_that_start_at_once_both_succeed(empty_url: str) -> None:
