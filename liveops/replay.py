@@ -33,9 +33,18 @@ from bandit.core.model import (
 )
 from bandit.core.outcomes import Outcome, declined, trade
 from bandit.core.reading import Rules
-from bandit.service import experiments, ledger, policies, recording, scaling
+from bandit.service import (
+    experiments,
+    guarding,
+    ledger,
+    policies,
+    recording,
+    reporting,
+    scaling,
+)
 from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
+from bandit.storage.decisions import DecisionRecord
 from learners.market.candles import Candles
 from liveops.connectors.paper_market import (
     PERPETUAL_TAKER,
@@ -52,6 +61,8 @@ ACTOR = "replay"
 SCALING_HOUR = 2
 CAPITAL = Decimal(10_000)
 COMPLETE = "replay_complete"
+STOPS_MAX = 16
+"""Decisions looked back on for what guards stopped in a day: the demo has three challengers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +84,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """How far the replay is: the bar just decided, and the night's work when there was one."""
+    """How far the replay is: the bar just decided, and the night's work when there was one.
+
+    `stops` are what the checklist throttled and halted since the night before.
+    """
 
     done: int
     total: int
     at: datetime
     night: scaling.Night | None
+    stops: tuple[DecisionRecord, ...]
 
 
 @dataclass(order=True, slots=True)
@@ -128,7 +143,8 @@ def replay(engine: Engine, plan: Plan) -> Iterator[Step]:
     for done, bar in enumerate(plan.bars, start=1):
         now = plan.candles.closing(bar)
         night = drive.bar(bar, now=now)
-        yield Step(done=done, total=len(plan.bars), at=now, night=night)
+        stops = () if night is None else drive.stops()
+        yield Step(done=done, total=len(plan.bars), at=now, night=night, stops=stops)
         if drive.is_killed:
             break
     end = drive.report_the_rest()
@@ -155,6 +171,7 @@ class _Drive:
         self._reports: list[_Report] = []
         self._now = plan.candles.opening(plan.bars.start)
         self.is_killed = False
+        self._told = 0
 
     def bar(self, bar: int, *, now: datetime) -> scaling.Night | None:
         """Report what is due, scale when the night begins, and decide the bar."""
@@ -171,6 +188,16 @@ class _Drive:
         else:
             self._act(made, bar)
         return night
+
+    def stops(self) -> tuple[DecisionRecord, ...]:
+        """Return what guards decided since the last time this was asked."""
+        made = reporting.decision_history(self._engine, self._plan.experiment, newest=STOPS_MAX)
+        told, self._told = self._told, made[0].id
+        return tuple(
+            decision
+            for decision in reversed(made)
+            if decision.id > told and decision.actor == guarding.CHECKLIST_ACTOR
+        )
 
     def report_the_rest(self) -> datetime:
         """Report every position the candles closed; those still open at their end stay open."""

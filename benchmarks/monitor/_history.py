@@ -16,10 +16,10 @@ END = datetime(2026, 1, 1, tzinfo=UTC)
 
 _ASSIGNMENTS = """
 INSERT INTO assignments (id, experiment_id, unit_id, instrument, arm_id, mode, role,
-                         allocation_version, epoch, propensity, size_multiplier, confidence_bump,
-                         decided_at, expires_at)
+                         allocation_version, epoch, propensity, is_fallback, size_multiplier,
+                         confidence_bump, decided_at, expires_at)
 SELECT md5(u.unit)::uuid, a.experiment_id, u.unit, %(instrument)s, a.id, a.mode, %(role)s,
-       1, 1, a.traffic_allocation, 1, 0, u.at, u.at + interval '2 seconds'
+       1, 1, a.traffic_allocation, false, 1, 0, u.at, u.at + interval '2 seconds'
 FROM arms a CROSS JOIN LATERAL (
   SELECT format('%%s-%%s', a.id, i) AS unit,
          %(end)s - interval '1 hour' - (%(trades)s - i) * %(every)s AS at

@@ -158,7 +158,7 @@ def _drive(app: App, plan: Plan, *, out: Console, progress: Console) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from liveops.replay import is_complete, replay
-    from liveops.report import night_lines
+    from liveops.report import decision_lines, night_lines
 
     if is_complete(app.engine, plan):
         progress.print(f"{plan.experiment} was replayed before; `liveops reset --demo` forgets it")
@@ -179,6 +179,9 @@ def _drive(app: App, plan: Plan, *, out: Console, progress: Console) -> None:
         task = shown.add_task(plan.candles.instrument, total=len(plan.bars))
         for step in replay(app.engine, plan):
             shown.update(task, completed=step.done, description=f"{step.at:%Y-%m-%d}")
+            for stop in step.stops:
+                for line in decision_lines(stop):
+                    out.print(line)
             for line in night_lines(step.night) if step.night is not None else ():
                 out.print(line)
 

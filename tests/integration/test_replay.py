@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from bandit.core.limits import Limits
 from bandit.core.model import DecisionKind, PolicyName, Profile, UnitId
 from bandit.core.outcomes import Outcome, declined, trade
 from bandit.core.reading import Rules
-from bandit.service import experiments, ledger, policies, reporting
+from bandit.service import accounts, experiments, ledger, policies, reporting
 from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
 from bandit.storage.engine import connect
@@ -29,7 +30,13 @@ from liveops.replay import Plan, demo_rules, is_complete, replay
 NIGHTS = 20
 
 
-def plan(*, profile: Profile = Profile.GUARDED, nights: int = NIGHTS, seed: int = 7) -> Plan:
+def plan(
+    *,
+    profile: Profile = Profile.GUARDED,
+    nights: int = NIGHTS,
+    seed: int = 7,
+    loss_limits: LossLimits | None = None,
+) -> Plan:
     candles = shipped_candles()
     return Plan(
         candles=candles,
@@ -38,7 +45,7 @@ def plan(*, profile: Profile = Profile.GUARDED, nights: int = NIGHTS, seed: int 
         experiment="demo",
         profile=profile,
         limits=Limits(),
-        loss_limits=LossLimits(),
+        loss_limits=loss_limits or LossLimits(),
         rules=demo_rules(Rules()),
     )
 
@@ -117,6 +124,27 @@ def test_nights_are_decided_once_each_and_explained(engine: Engine) -> None:
                     "dd_150 percent",
                     "traffic_allocation",
                 }
+
+
+def test_stops_are_told_once_at_the_night_after_them(engine: Engine) -> None:
+    told = [stop for step in replay(engine, plan(nights=60)) for stop in step.stops]
+    made = reporting.decision_history(engine, "demo")
+    stopped = [d for d in reversed(made) if d.kind in (DecisionKind.THROTTLE, DecisionKind.HALT)]
+    assert stopped, "sixty nights of the demo stop an arm"
+    assert told == stopped
+
+
+def test_market_whose_account_is_killed_is_over(engine: Engine) -> None:
+    tight = plan(loss_limits=LossLimits(daily_loss=Decimal("0.002")))
+    steps = list(replay(engine, tight))
+    assert steps[-1].done < NIGHTS * 24
+    assert is_complete(engine, tight)
+    account = accounts.named(engine, "usd", now=steps[-1].at)
+    assert account.record.is_killed
+    assert account.record.newest is not None
+    assert account.record.newest.actor == "rule:loss_limit"
+    # What was open when it was killed has been reported all the same.
+    assert account.equity.day >= account.record.newest.at.date()
 
 
 def recorded(engine: Engine) -> list[tuple[str, Outcome]]:
