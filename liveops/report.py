@@ -43,10 +43,10 @@ def account_line(account: AccountReport) -> Text:
         f"drawdown {equity.drawdown_percent:.2f}%, "
         f"lost {equity.daily_loss_percent:.2f}% on {equity.day}"
     )
-    event = account.record.newest
-    if not account.record.is_killed or event is None:
+    event, since = account.record.newest, account.record.killed_since
+    if event is None or since is None:
         return Text(said)
-    why = f"KILLED at {event.at:%Y-%m-%d %H:%M} by {event.actor} ({event.cause}): {event.reason}"
+    why = f"KILLED since {since:%Y-%m-%d %H:%M} by {event.actor} ({event.cause}): {event.reason}"
     return Text(f"{said}\n{why}", style="bold red")
 
 

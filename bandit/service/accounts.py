@@ -43,7 +43,7 @@ class AccountReport:
             "cause": None if event is None else event.cause.value,
             "reason": None if event is None else event.reason,
             "actor": None if event is None else event.actor,
-            "since": None if event is None else event.at.isoformat(),
+            "since": None if record.killed_since is None else record.killed_since.isoformat(),
         }
 
 

@@ -17,17 +17,25 @@ from bandit.storage.engine import one, rows, run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountRecord:
-    """An account with the newest event of its kill switch; None when there was none yet."""
+    """An account with the newest event of its kill switch; None when there was none yet.
+
+    `killed_since` is the first kill after the last release, while it is killed.
+    """
 
     id: int
     name: str
     currency: str
     is_killed: bool
+    killed_since: datetime | None
     newest: KillEvent | None
 
 
 _ACCOUNTS = """
-  SELECT a.id, a.name, a.currency, a.is_killed, k.kind, k.cause, k.at, k.actor, k.reason
+  SELECT a.id, a.name, a.currency, a.is_killed, k.kind, k.cause, k.at, k.actor, k.reason,
+         (SELECT min(f.at) FROM kill_events f WHERE f.account_id = a.id AND a.is_killed
+          AND f.id > coalesce((SELECT max(r.id) FROM kill_events r
+                               WHERE r.account_id = a.id AND r.kind = 'RELEASE'), 0))
+           AS killed_since
   FROM accounts a
   LEFT JOIN LATERAL (SELECT * FROM kill_events k WHERE k.account_id = a.id
                      ORDER BY k.id DESC LIMIT 1) k ON true
@@ -110,5 +118,6 @@ def _record(row: dict[str, Any]) -> AccountRecord:
         name=row["name"],
         currency=row["currency"],
         is_killed=row["is_killed"],
+        killed_since=row["killed_since"],
         newest=newest,
     )

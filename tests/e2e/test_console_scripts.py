@@ -113,7 +113,7 @@ def test_accounts_are_shown_and_a_killed_one_says_why(busy: Engine, database_url
     (listed,) = json.loads(account("list", "--json"))
     assert listed == json.loads(account("show", "usd", "--json"))
     assert (listed["name"], listed["killed"], listed["cause"]) == ("usd", True, "daily_loss")
-    why = f"KILLED at {now:%Y-%m-%d %H:%M} by rule:loss_limit (daily_loss): "
+    why = f"KILLED since {now:%Y-%m-%d %H:%M} by rule:loss_limit (daily_loss): "
     assert why in account("show", "usd")
     _, table, _ = monitor(database_url, "--policy-sha", CHALLENGER, "--mode", "report")
     assert why in table

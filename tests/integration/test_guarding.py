@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 
@@ -24,6 +25,7 @@ from ledger import (
     scale,
     together,
     traffic,
+    wait_until_blocked,
 )
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
@@ -36,7 +38,8 @@ from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import ArmStatus, Assignment, PolicyName, Profile
 from bandit.core.outcomes import Outcome
 from bandit.service import accounts, experiments, killing, recording, reporting
-from bandit.storage.engine import connect
+from bandit.storage import locks
+from bandit.storage.engine import connect, transaction
 
 LATER = NOON + timedelta(hours=2)
 WIDE = LossLimits(daily_loss=Decimal(1), drawdown=Decimal("0.15"))
@@ -244,10 +247,13 @@ def test_breach_inside_a_batch_counts_though_its_end_recovers(engine: Engine) ->
 def test_killed_account_is_not_killed_again_by_each_further_loss(engine: Engine) -> None:
     open_btc(engine)
     made = assign_to(engine, "prod", 4)
-    for assignment, money in zip(made, ["-400", "-100", "-600", "-100"], strict=True):
-        record_all(engine, [lost(assignment, money)], now=LATER)
+    for hours, money in enumerate(["-400", "-100", "-600", "-100"]):
+        record_all(engine, [lost(made[hours], money)], now=LATER + timedelta(hours=hours))
     assert [cause for _, cause, _ in kills(engine)] == ["daily_loss", "drawdown"]
     assert count(engine, "outcomes") == 4
+    shown = accounts.named(engine, "usd", now=LATER).record
+    assert shown.newest is not None
+    assert (shown.killed_since, shown.newest.at) == (LATER, LATER + timedelta(hours=2))
 
 
 def test_released_account_is_killed_again_by_a_new_low_only(engine: Engine) -> None:
@@ -351,6 +357,29 @@ def test_breaches_of_arm_and_account_at_once_end_in_no_deadlock(engine: Engine) 
     assert {status(engine, name) for name in sick} == {ArmStatus.HALTED}
     assert sorted(cause for _, cause, _ in kills(engine)) == ["daily_loss", "drawdown"]
     assert traffic(engine)["prod"] == 1_000_000
+
+
+@pytest.mark.parametrize(("result", "money"), [("-0.000001", "-400"), ("-0.5", "-1")])
+def test_stop_is_not_acknowledged_while_an_assignment_is_under_way(
+    engine: Engine, result: str, money: str
+) -> None:
+    record = open_btc(engine)
+    [made] = assign_to(engine, CHALLENGER, 1)
+    outcome = closed(made, result, pnl=money)
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(engine) as connection:
+            locks.gate_shared(connection, record.id)
+            waiting = pool.submit(recording.record, engine, [outcome], now=LATER)
+            wait_until_blocked(engine, waiting)
+            # Rolled back and not yet run again: neither the outcome nor its stop is there.
+            assert count(engine, "outcomes") == 0
+            assert equity(engine).equity == 10_000
+        waiting.result(timeout=60)
+    assert count(engine, "outcomes") == 1
+    assert (len(kills(engine)), status(engine)) in {
+        (1, ArmStatus.ACTIVE),
+        (0, ArmStatus.HALTED),
+    }
 
 
 def test_assignments_race_a_kill_and_none_commits_after_it(engine: Engine) -> None:
