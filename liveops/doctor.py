@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bandit.core.errors import BanditError
 from bandit.service.ledger import newest_close
-from bandit.storage import migrate
+from bandit.storage import migrate, roles
 from bandit.storage.engine import connect
 from liveops.api.access import Keyring
 from liveops.clock import SystemClock
@@ -128,6 +128,7 @@ def _ledger(settings: Settings, *, demo: bool) -> list[Finding]:
             try:
                 require_common_clock(engine)
                 newest = _newest_outcome(engine)
+                rights = _rights(server.url)
             finally:
                 engine.dispose()
     except BanditError as error:
@@ -135,8 +136,20 @@ def _ledger(settings: Settings, *, demo: bool) -> list[Finding]:
     return [
         Finding(check="ledger", level=Level.OK, message="answers, with the schema of this release"),
         Finding(check="clocks", level=Level.OK, message="ours and the database's agree"),
+        rights,
         newest,
     ]
+
+
+def _rights(url: str) -> Finding:
+    if roles.as_application(url) is None:
+        message = (
+            f"services keep their user's right to change the schema: let it make roles, or make "
+            f"the role {roles.APPLICATION_ROLE}, grant it to the user, and see docs/security.md"
+        )
+        return Finding(check="rights", level=Level.WARN, message=message)
+    message = "services can append and read, and not change the schema"
+    return Finding(check="rights", level=Level.OK, message=message)
 
 
 def _newest_outcome(engine: Engine) -> Finding:

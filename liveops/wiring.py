@@ -16,7 +16,7 @@ from bandit.core.limits import Limits
 from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strategy
 from bandit.core.reading import ChecklistRule, RampRule, Rules
 from bandit.service.assigning import Router
-from bandit.storage import migrate
+from bandit.storage import migrate, roles
 from bandit.storage.engine import connect, database_now, snapshot
 from config.settings import LoadedSettings, Settings, load_settings, read_environment
 from liveops.clock import Clock, SystemClock, skew
@@ -60,7 +60,8 @@ def running_app(
             migrate.upgrade(server.url)
         else:
             migrate.require_head(server.url)
-        engine = connect(server.url)
+        # From here on without the rights to change the schema, where the server lets us.
+        engine = connect(roles.as_application(server.url) or server.url)
         try:
             require_common_clock(engine)
             yield App(

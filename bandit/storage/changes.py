@@ -10,6 +10,7 @@ import psycopg
 from sqlalchemy import make_url
 
 from bandit.core.errors import LedgerUnavailable
+from bandit.storage.engine import session_options
 
 CHANNEL = "liveops_epoch"
 STOP_SECONDS = 0.5
@@ -26,7 +27,11 @@ def epochs(url: str, *, poll_seconds: float, stop: threading.Event) -> Iterator[
     plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     try:
         with psycopg.connect(
-            plain, autocommit=True, connect_timeout=5, application_name="liveops-listener"
+            plain,
+            autocommit=True,
+            connect_timeout=5,
+            application_name="liveops-listener",
+            options=session_options(url, "-c timezone=UTC"),
         ) as connection:
             connection.execute(f"LISTEN {CHANNEL}")
             # Listening first: what changes from here on is told, what changed before is read.

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -40,14 +40,24 @@ _LIMIT = re.compile(r"limit (\w+): ([^\n]*)")
 
 def connect(url: str, *, pool_size: int = 10) -> Engine:
     """Return an engine on the ledger at `url`; sessions speak UTC and give up after 30 s."""
+    options = session_options(url, "-c timezone=UTC -c statement_timeout=30s")
     return create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
-        connect_args={"options": "-c timezone=UTC -c statement_timeout=30s"},
+        connect_args={"options": options},
         json_serializer=lambda value: json.dumps(value, sort_keys=True, allow_nan=False),
     )
+
+
+def session_options(url: str, more: str) -> str:
+    """Return the settings of a session: those that `url` gives, such as its role, and `more`.
+
+    >>> session_options("postgresql://h/d?options=-c%20role%3Dreader", "-c timezone=UTC")
+    '-c role=reader -c timezone=UTC'
+    """
+    return f"{make_url(url).query.get('options', '')} {more}".strip()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ BLOCKED_MILLISECONDS = 250
 
 ATTEMPTS = 40
 WRITER_NAME = "liveops-writer"
-"""Application name of the sessions that commit batches."""
+"""Application name of the sessions that commit batches, and that `end_holders` may end."""
 
 _SEALING_SECONDS_MAX = 5
 
@@ -126,21 +126,12 @@ def _exclusively(connection: Connection, lock: LockClass, key: int) -> None:
             attempt.rollback()
             if not isinstance(error.orig, LockNotAvailable):
                 raise
-            run(connection, _END_HOLDERS, application=WRITER_NAME, **keys)
+            run(connection, "SELECT end_holders(:class, :id)", **keys)
         else:
             run(connection, "SET LOCAL lock_timeout = 0")
             attempt.commit()
             return
     raise LedgerUnavailable(f"the {lock.name.lower()} lock {key} could not be had")
-
-
-_END_HOLDERS = """
-  SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-  WHERE l.locktype = 'advisory' AND l.classid = CAST(:class AS oid) AND l.objid = CAST(:id AS oid)
-    AND l.granted AND l.mode = 'ShareLock' AND l.pid <> pg_backend_pid()
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND a.application_name = :application
-"""
 
 
 def audit_chain(connection: Connection) -> None:

@@ -15,7 +15,7 @@ from bandit.core.errors import InvalidInput, LedgerUnavailable
 from bandit.storage import claims
 from bandit.storage.assignments import COMMIT, AssignmentBatch, StoredAssignment
 from bandit.storage.claims import ClaimVerdict
-from bandit.storage.engine import refusal_of
+from bandit.storage.engine import refusal_of, session_options
 from bandit.storage.locks import WRITER_NAME
 
 CONNECT_SECONDS = 2
@@ -35,6 +35,7 @@ class DecisionWriter:
         """Write to the ledger at `url`, an SQLAlchemy URL."""
         plain = make_url(url).set(drivername="postgresql")
         self._url = plain.render_as_string(hide_password=False)
+        self._options = session_options(url, _OPTIONS)
         self._connection: AsyncConnection[Any] | None = None
 
     async def assign(self, batch: AssignmentBatch) -> dict[UUID, StoredAssignment]:
@@ -81,7 +82,7 @@ class DecisionWriter:
             autocommit=True,
             connect_timeout=CONNECT_SECONDS,
             application_name=WRITER_NAME,
-            options=_OPTIONS,
+            options=self._options,
         )
 
 

@@ -1,0 +1,122 @@
+"""A running service can append and read, and can change neither the schema nor a fact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from ledger import (
+    BEST,
+    CHALLENGER,
+    NIGHT,
+    NOON,
+    assign,
+    assign_to,
+    change,
+    closed,
+    feed,
+    join,
+    open_btc,
+    record_all,
+    register,
+    scale,
+)
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import ProgrammingError
+
+from bandit.core.kill_switch import KillCause
+from bandit.core.lifecycle import ArmVerb
+from bandit.service import auditing, killing, reporting
+from bandit.service.assigning import Router
+from bandit.storage.engine import connect
+from bandit.storage.roles import APPLICATION_ROLE, as_application
+
+# What a service never writes.
+READ_ONLY = {"alembic_version", "decision_protocol", "ledger_identity"}
+
+
+@pytest.fixture
+def service(database_url: str) -> Iterator[Engine]:
+    """An engine with the rights that a running service has."""
+    url = as_application(database_url)
+    assert url is not None
+    engine = connect(url)
+    yield engine
+    engine.dispose()
+
+
+def refused(
+    engine: Engine, statement: str, message: str = "permission denied|must be owner"
+) -> None:
+    with pytest.raises(ProgrammingError, match=message), engine.begin() as connection:
+        connection.execute(text(statement))
+
+
+def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None:
+    open_btc(service)
+    join(service, register(service, "later", "bbbbbbbb"))
+    moment = feed(service, CHALLENGER, BEST)
+    feed(service, "prod", BEST, prefix="p", now=moment)
+    # A late trade takes the fold up again from an earlier place.
+    [late] = assign_to(service, CHALLENGER, 1, prefix="late")
+    record_all(service, [closed(late, "0.001", minutes=1)], now=NIGHT)
+    scale(service, now=NIGHT)
+    for verb in (ArmVerb.THROTTLE, ArmVerb.RESUME, ArmVerb.HALT, ArmVerb.RETIRE):
+        change(service, verb)
+    [made] = assign(service, ["claimed"])
+    Router(service).claim(made.id, now=NOON)
+    killing.kill(service, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
+    killing.release(service, None, reason="over", now=NOON, actor="test")
+    assert auditing.seal(service, now=NOON) is not None
+    assert reporting.report(service, "btc").to_json()
+    with service.begin() as connection:
+        assert connection.execute(text("SELECT end_holders(3, 1)")).scalar_one() == 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE t (x integer)",
+        "DROP TABLE claims",
+        "ALTER TABLE assignments DISABLE TRIGGER ALL",
+        "ALTER TABLE outcomes ADD COLUMN x integer",
+        "DROP FUNCTION require_alive(experiments)",
+        "CREATE ROLE another",
+        "TRUNCATE marks",
+        "UPDATE assignments SET propensity = 1",
+        "DELETE FROM audit_log",
+        "DELETE FROM arm_statistics",
+        "UPDATE decision_protocol SET version = 2",
+        "SET session_replication_role = replica",
+    ],
+)
+def test_service_cannot_change_the_schema_or_a_fact(service: Engine, statement: str) -> None:
+    open_btc(service)
+    refused(service, statement)
+
+
+def test_owner_can(engine: Engine) -> None:
+    # The control: the same statement is lawful for who owns the ledger.
+    open_btc(engine)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE t (x integer)"))
+
+
+def test_every_table_says_what_a_service_may_do_with_it(engine: Engine) -> None:
+    statement = text(
+        "SELECT c.relname, has_table_privilege(:role, c.oid, 'INSERT'),"
+        " has_table_privilege(:role, c.oid, 'SELECT') FROM pg_class c"
+        " WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace"
+    )
+    with engine.connect() as connection:
+        found = connection.execute(statement, {"role": APPLICATION_ROLE}).all()
+    assert {name for name, inserts, _ in found if not inserts} == READ_ONLY
+    assert [name for name, _, selects in found if not selects] == []
+
+
+def test_server_without_the_role_is_used_with_the_rights_of_its_user(database_url: str) -> None:
+    owner = connect(database_url)
+    with owner.begin() as connection:
+        connection.execute(text("REVOKE ALL ON assignments FROM liveops_app"))
+    owner.dispose()
+    assert as_application(database_url) is None
