@@ -11,7 +11,6 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
-import pytest
 from api_service import application
 from commands import BIN, REPOSITORY, environment, free_port, running, wait_for
 from ledger import NOON, open_btc
@@ -72,15 +71,13 @@ def test_a_killed_bot_loses_no_outcome_that_it_reported(engine: Engine, tmp_path
     assert len(recorded) <= len(said) + 1  # the one it was killed in
 
 
-@pytest.mark.promised_answer
 def test_the_bot_of_the_docs_trades_through_the_service(tmp_path: Path) -> None:
     home, log, port = tmp_path / "var", tmp_path / "log", free_port()
     page = (REPOSITORY / "docs" / "sdk.md").read_text(encoding="utf-8")
     block = re.search(r"<!-- bot -->\n```python\n(.*?)```", page, re.DOTALL)
     assert block is not None
     assert len([line for line in block[1].splitlines() if line.strip()]) <= 30
-    # The service has no claims yet: once it has, the bot runs as printed.
-    program = block[1].replace("client.claim(decision)", "pass").replace(":8800", f":{port}")
+    program = block[1].replace(":8800", f":{port}")
     with running("serve", "--port", str(port), home=home, log=log) as process:
         wait_for("serving http", log, process)
         for arguments in (

@@ -1,6 +1,6 @@
 """What a bot does while the service is away, killed or slow: a scripted server on a real socket.
 
-Tests marked `promised_answer` script answers that the service is to give; the others script faults.
+What the service itself answers to kills, claims, fallbacks and marks is in test_sdk_service.py.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from liveops.client import (
     ServiceUnavailable,
     SpoolFull,
 )
-
-promised_answer = pytest.mark.promised_answer
 
 
 @pytest.fixture
@@ -240,7 +238,6 @@ def test_many_silences_leave_connections_for_the_answer_that_comes(
         assert not client.assign("last", "BTCUSD", deadline=10).is_fallback
 
 
-@promised_answer
 def test_a_kill_is_raised_remembered_and_ended_by_the_next_answer(
     tmp_path: Path, hands: Hands
 ) -> None:
@@ -258,7 +255,6 @@ def test_a_kill_is_raised_remembered_and_ended_by_the_next_answer(
         assert client.pending() == 0
 
 
-@promised_answer
 def test_a_kill_ends_with_the_next_answer(
     service: ScriptedService, tmp_path: Path, hands: Hands
 ) -> None:
@@ -274,7 +270,6 @@ def test_a_kill_ends_with_the_next_answer(
         assert client.assign("u-3", "BTCUSD").is_fallback
 
 
-@promised_answer
 @pytest.mark.parametrize(
     ("status", "code", "error"), [(423, "killed", Killed), (409, "paused", Paused)]
 )
@@ -298,7 +293,6 @@ def test_a_stop_that_one_process_heard_of_stops_the_other(
             second.assign("u-3", "BTCUSD")
 
 
-@promised_answer
 @pytest.mark.parametrize(
     ("status", "code", "error"),
     [(409, "revoked", Revoked), (409, "expired", Expired), (423, "killed", Killed)],
@@ -319,7 +313,6 @@ def test_a_claim_tells_whether_the_decision_stands(
             client.claim(made)
 
 
-@promised_answer
 def test_a_routed_decision_is_not_claimed_without_the_service(
     service: ScriptedService, tmp_path: Path, hands: Hands
 ) -> None:
@@ -340,7 +333,6 @@ def test_a_decision_alone_is_claimed_alone_until_it_expires(tmp_path: Path, hand
             client.claim(alone)
 
 
-@promised_answer
 def test_a_decision_alone_is_claimed_at_the_service_that_came_back(
     service: ScriptedService, tmp_path: Path, hands: Hands
 ) -> None:
@@ -356,7 +348,6 @@ def test_a_decision_alone_is_claimed_at_the_service_that_came_back(
         assert client.pending() == 0  # the report went first
 
 
-@promised_answer
 def test_a_fallback_is_reported_before_its_outcome(
     service: ScriptedService, tmp_path: Path, hands: Hands
 ) -> None:
@@ -391,7 +382,6 @@ def test_a_fallback_is_reported_before_its_outcome(
     ]
 
 
-@promised_answer
 def test_a_fallback_of_a_unit_that_went_elsewhere_is_refused_with_its_outcome(
     service: ScriptedService, tmp_path: Path, hands: Hands
 ) -> None:
@@ -413,7 +403,6 @@ def test_a_fallback_of_a_unit_that_went_elsewhere_is_refused_with_its_outcome(
     assert list(service.outcomes) == [routed.id]
 
 
-@promised_answer
 def test_a_kill_told_to_a_report_stops_the_fallbacks(
     service: ScriptedService, tmp_path: Path, hands: Hands
 ) -> None:
@@ -429,7 +418,6 @@ def test_a_kill_told_to_a_report_stops_the_fallbacks(
         assert client.pending() == 1
 
 
-@promised_answer
 def test_marks_go_together_and_a_wrong_one_by_itself(
     service: ScriptedService, tmp_path: Path, hands: Hands
 ) -> None:

@@ -9,24 +9,30 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from api_service import application, service
-from ledger import CHALLENGER, NOON, count, open_btc
+from ledger import CHALLENGER, NOON, change, count, open_btc
 from sdk_bot import UNIT, Hands, earned, eventually
 from sqlalchemy import Engine, text
 
+from bandit.core.kill_switch import KillCause
+from bandit.core.lifecycle import ArmVerb
+from bandit.service import killing
 from liveops.api.server import serving
 from liveops.client import (
     AsyncClient,
     Client,
     ClientClosed,
     InvalidInput,
+    Killed,
     Kind,
     RequestRefused,
+    Revoked,
     ServiceUnavailable,
 )
-from liveops.client.values import Reason
+from liveops.client.values import AssignmentId, Reason
 from liveops.clock import VirtualClock
 
 KEY = "a-key-that-nobody-may-see"
@@ -219,3 +225,61 @@ def test_a_decision_alone_says_why(url: str, tmp_path: Path) -> None:
             Reason.BREAKER_OPEN
         ]
         client.close(timeout=0)
+
+
+def test_a_kill_stops_the_bot_and_a_release_lets_it_go_on(client: Client, engine: Engine) -> None:
+    made = client.assign(UNIT, "BTCUSD")
+    killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
+    for call in (lambda: client.assign("next", "BTCUSD"), lambda: client.claim(made)):
+        with pytest.raises(Killed):
+            call()
+    killing.release(engine, None, reason="over", now=NOON, actor="test")
+    assert client.claim(made) == NOON
+    assert client.assign(UNIT, "BTCUSD") == made
+
+
+def test_a_claim_is_refused_once_the_arm_is_halted(client: Client, engine: Engine) -> None:
+    made = [client.assign(f"u-{n}", "BTCUSD") for n in range(60)]
+    challenger = next(a for a in made if a.policy == CHALLENGER)
+    champion = next(a for a in made if a.policy == "prod")
+    change(engine, ArmVerb.HALT)
+    with pytest.raises(Revoked):
+        client.claim(challenger)
+    assert client.claim(champion) == NOON
+
+
+def test_marks_reach_the_ledger_and_a_wrong_one_goes_nowhere(
+    client: Client, engine: Engine
+) -> None:
+    made = client.assign(UNIT, "BTCUSD")
+    client.mark(made, unrealised_pnl=Decimal("-3.20"), marked_at=NOON)
+    client.mark(AssignmentId(str(UUID(int=7))), unrealised_pnl=Decimal(1), marked_at=NOON)
+    assert client.flush(30)
+    with engine.connect() as connection:
+        marked = connection.execute(text("SELECT unrealised_pnl FROM marks")).scalars().all()
+    assert marked == [Decimal("-3.20")]
+    (refusal,) = client.refused()
+    assert (refusal.kind, refusal.problem.code) == (Kind.MARK, "unknown_name")
+
+
+def test_decisions_taken_alone_are_told_when_the_service_is_back(
+    engine: Engine, tmp_path: Path
+) -> None:
+    open_btc(engine)
+    app = application(engine, clock=VirtualClock(NOON))
+    with serving(app, host="127.0.0.1", port=0) as url:
+        bot = Client(url, "btc", spool_dir=tmp_path, **Hands().options())
+        bot.assign("before", "BTCUSD")
+    with bot:
+        alone = bot.assign("alone", "BTCUSD")
+        assert (alone.policy, alone.is_fallback) == ("prod", True)
+        earned(alone, bot)
+        with serving(app, host="127.0.0.1", port=int(url.rpartition(":")[2])):
+            assert bot.flush(60)
+            assert bot.refused() == []
+    assert [unit for unit, _ in outcomes(engine)] == ["alone"]
+    with engine.connect() as connection:
+        told = connection.execute(
+            text("SELECT unit_id, propensity FROM assignments WHERE is_fallback")
+        ).all()
+    assert [tuple(row) for row in told] == [("alone", 1.0)]
