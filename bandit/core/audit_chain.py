@@ -104,6 +104,7 @@ class FindingKind(StrEnum):
     REHASHED = "rehashed"
     TRUNCATED = "truncated"
     UNANCHORED = "unanchored"
+    BATCH_CHANGED = "batch_changed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

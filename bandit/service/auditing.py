@@ -16,13 +16,15 @@ from bandit.core.audit_chain import (
     Anchor,
     AnchorCheck,
     Finding,
+    FindingKind,
     Seal,
     chain_findings,
     sealed,
     stray_findings,
 )
 from bandit.core.model import checked_instant
-from bandit.storage import audit, locks
+from bandit.storage import audit, batches, locks
+from bandit.storage.batches import ChangedBatch
 from bandit.storage.engine import snapshot, transaction
 
 SEALS_MAX = 5_000
@@ -93,6 +95,8 @@ def unsealed_rows(engine: Engine) -> int:
 def verify(engine: Engine, anchors: Iterable[Anchor | None]) -> AuditReport:
     """Compare every row with its seal, the seals with one another, and the chain with its anchors.
 
+    So too every batch of assignments and outcomes with the digest that its row holds.
+
     `anchors` must have been written before the call: later ones belong to seals it does not see.
     None among them is a torn line. Neither rows nor anchors are held in memory.
     """
@@ -100,11 +104,14 @@ def verify(engine: Engine, anchors: Iterable[Anchor | None]) -> AuditReport:
         snapshot(engine) as connection,
         closing(audit.links(connection)) as links,
         closing(audit.strays(connection)) as strays,
+        closing(batches.changed(connection)) as changed,
     ):
         head = audit.head(connection)
         check = AnchorCheck(head=0 if head is None else head.sequence)
         _compare(connection, anchors, check)
-        in_the_log = chain(chain_findings(links), stray_findings(strays))
+        in_the_log = chain(
+            chain_findings(links), stray_findings(strays), map(_batch_finding, changed)
+        )
         return AuditReport(
             findings=(*islice(in_the_log, FINDINGS_MAX), *check.findings()),
             rows=audit.appended(connection),
@@ -113,6 +120,15 @@ def verify(engine: Engine, anchors: Iterable[Anchor | None]) -> AuditReport:
             anchored=check.agreeing,
             torn_lines=check.torn_lines,
         )
+
+
+def _batch_finding(batch: ChangedBatch) -> Finding:
+    told, found = batch.rows_told, batch.rows_found
+    if told == found:
+        message = f"one of its {told} {batch.table} is not what was stored"
+    else:
+        message = f"it was stored with {told} {batch.table}, and has {found}"
+    return Finding(kind=FindingKind.BATCH_CHANGED, audit_id=batch.audit_id, message=message)
 
 
 def _compare(connection: Connection, anchors: Iterable[Anchor | None], check: AnchorCheck) -> None:

@@ -212,17 +212,21 @@ def _written(row: OutcomeRow) -> _Written:
     )
 
 
-def _row(found: Mapping[str, Any]) -> OutcomeRow:
+def outcome_of(found: Mapping[str, Any]) -> Outcome:
+    """Return the outcome that a row of the ledger tells."""
     declined = found["no_trade"]
-    outcome = Outcome(
+    return Outcome(
         assignment_id=found["assignment_id"],
         no_trade=declined,
         opened_at=None if declined else found["opened_at"],
         closed_at=None if declined else found["closed_at"],
         **{name: found[name] for name in _NUMBERS},
     )
+
+
+def _row(found: Mapping[str, Any]) -> OutcomeRow:
     return OutcomeRow(
-        outcome,
+        outcome_of(found),
         found["arm_id"],
         UnitId(found["unit_id"]),
         found["instrument"],

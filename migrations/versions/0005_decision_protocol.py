@@ -144,6 +144,18 @@ ALTER TABLE assignments
   ADD COLUMN is_fallback boolean NOT NULL DEFAULT false, ADD COLUMN audit_id bigint;
 ALTER TABLE assignments ALTER COLUMN is_fallback DROP DEFAULT;
 CREATE INDEX assignments_by_batch ON assignments (audit_id);
+
+-- What is digested of a row, the same for ever: no column that a later release adds, and nothing
+-- that depends on a session's settings.
+CREATE FUNCTION digested(s assignments) RETURNS text STABLE LANGUAGE sql AS $$
+  SELECT json_build_array(
+    s.id, s.experiment_id, s.unit_id, s.instrument, s.arm_id, s.mode, s.role,
+    s.allocation_version, s.epoch, encode(float8send(s.propensity), 'hex'), s.position_id,
+    s.is_fallback, encode(float8send(s.size_multiplier), 'hex'),
+    encode(float8send(s.confidence_bump), 'hex'), s.context, s.proposed_actions,
+    (extract(epoch FROM s.decided_at) * 1000000)::bigint,
+    (extract(epoch FROM s.expires_at) * 1000000)::bigint)::text
+$$;
 """
 
 # One batch, one statement, one commit. In a volatile function every statement has a snapshot of
@@ -202,11 +214,11 @@ BEGIN
     -- Sorted, so that two batches never wait for each other in a circle.
     ORDER BY r.id
     ON CONFLICT DO NOTHING
-    RETURNING s.*
+    RETURNING s.id, s.position_id, digested(s) AS line
   )
   SELECT count(*), count(*) FILTER (WHERE made.position_id IS NULL),
          encode(sha256(convert_to(
-           string_agg(row_to_json(made)::text, chr(10) ORDER BY made.id), 'UTF8')), 'hex')
+           string_agg(made.line, chr(10) ORDER BY made.id), 'UTF8')), 'hex')
     INTO n_inserted, n_known, digest FROM made;
   IF n_inserted > 0 THEN
     INSERT INTO audit_log (id, at, actor, action, subject, details) OVERRIDING SYSTEM VALUE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
@@ -178,24 +177,16 @@ def test_process_of_another_protocol_refuses_to_assign(
 # Batches in the audit log
 
 
-def test_every_batch_enters_the_audit_log_with_the_digest_of_its_rows(engine: Engine) -> None:
+def test_every_batch_enters_the_audit_log_with_the_number_of_its_rows(engine: Engine) -> None:
     open_btc(engine)
     assign(engine, ["a", "b", "c"])
     assign(engine, ["c", "b"])  # nothing new: no batch
     assign(engine, ["c", "d"])
     batches = rows(
         engine,
-        "SELECT id, details ->> 'rows', details ->> 'sha256' FROM audit_log"
-        " WHERE action = 'assignments' ORDER BY id",
+        "SELECT details ->> 'rows' FROM audit_log WHERE action = 'assignments' ORDER BY id",
     )
-    assert [n for _, n, _ in batches] == ["3", "1"]
-    for batch, _, digest in batches:
-        lines = rows(
-            engine,
-            f"SELECT row_to_json(s)::text FROM assignments s WHERE audit_id = {batch} ORDER BY id",
-        )
-        joined = "\n".join(str(line) for (line,) in lines)
-        assert hashlib.sha256(joined.encode()).hexdigest() == digest
+    assert batches == [("3",), ("1",)]
 
 
 # Fallbacks
