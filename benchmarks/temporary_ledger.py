@@ -62,8 +62,10 @@ def ledger(server: EmbeddedPostgres, database: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-def open_experiment(engine: Engine, *, challenger_ppm: int) -> ExperimentRecord:
-    """Open an experiment with a champion and one challenger."""
+def open_experiment(
+    engine: Engine, *, challenger_ppm: int, limits: Limits | None = None
+) -> ExperimentRecord:
+    """Open an experiment with a champion and one challenger, under the usual limits or `limits`."""
     names = [_register(engine, name) for name in ("champion", "challenger")]
     experiment = Experiment(
         name=EXPERIMENT,
@@ -77,7 +79,7 @@ def open_experiment(engine: Engine, *, challenger_ppm: int) -> ExperimentRecord:
         experiment,
         challengers=names[1:],
         salt=bytes(range(32)),
-        limits=Limits(start_ppm=challenger_ppm),
+        limits=limits or Limits(start_ppm=challenger_ppm),
         loss_limits=LossLimits(),
         rules=Rules(),
         now=OPENED,

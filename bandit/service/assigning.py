@@ -56,6 +56,7 @@ class Router:
         try:
             batch = routed(self.table(experiment), opportunities, now=now)
             with transaction(self._engine) as connection:
+                locks.as_batch(connection)
                 stored = assignments.commit(connection, batch.batch)
                 return [_or_raise(answer) for answer in batch.answers(stored)]
         except StaleEpoch:
@@ -70,6 +71,7 @@ class Router:
         Remembers what it read.
         """
         with transaction(self._engine) as connection:
+            locks.as_batch(connection)
             locks.gate_shared(connection, self.table(experiment).record.id)
             table = read_table(connection, experiment)
             batch = routed(table, opportunities, now=now)
@@ -84,6 +86,7 @@ class Router:
         """
         checked_instant(now, field="now")
         with transaction(self._engine) as connection:
+            locks.as_batch(connection)
             found = claims.commit(connection, [assignment], now=now)
         return _or_raise(claim_answer(assignment, found.get(assignment)))
 

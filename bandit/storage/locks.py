@@ -27,6 +27,10 @@ ATTEMPTS = 40
 WRITER_NAME = "liveops-writer"
 """Application name of the sessions that commit batches, and that `end_holders` may end."""
 
+BATCH_IDLE_SECONDS_MAX = 1
+"""How long a batch may say nothing inside its transaction before the server ends its session."""
+
+_CHANGE_IDLE_SECONDS_MAX = 5
 _SEALING_SECONDS_MAX = 5
 
 
@@ -59,6 +63,21 @@ def use_case(engine: Engine, experiment_id: int, *, doing: str) -> Iterator[None
             yield
         finally:
             connection.execute(text("SELECT pg_advisory_unlock(:class, :id)"), keys)
+
+
+def as_batch(connection: Connection) -> None:
+    """Let this transaction be ended as that of a batch: by a halt that it blocks, or when it idles.
+
+    Without this a process that is stopped or cut off between two statements would keep the gate
+    shut against every halt. First statement of a transaction that commits a batch.
+    """
+    run(
+        connection,
+        "SELECT set_config('application_name', :name, true), "
+        "set_config('idle_in_transaction_session_timeout', :idle, true)",
+        name=WRITER_NAME,
+        idle=f"{BATCH_IDLE_SECONDS_MAX}s",
+    )
 
 
 def gate_shared(connection: Connection, experiment_id: int) -> None:
@@ -117,6 +136,9 @@ def _exclusively(connection: Connection, lock: LockClass, key: int) -> None:
     again. The lock is fair, so nobody who comes later overtakes us between two attempts for long.
     """
     keys = {"class": int(lock), "id": key}
+    # A process that is stopped while it holds the lock loses its session before the next gives up.
+    idle = f"SET LOCAL idle_in_transaction_session_timeout = '{_CHANGE_IDLE_SECONDS_MAX}s'"
+    run(connection, idle)
     for _ in range(ATTEMPTS):
         attempt = connection.begin_nested()
         try:

@@ -16,7 +16,7 @@ from bandit.storage import claims
 from bandit.storage.assignments import COMMIT, AssignmentBatch, StoredAssignment
 from bandit.storage.claims import ClaimVerdict
 from bandit.storage.engine import refusal_of, session_options
-from bandit.storage.locks import WRITER_NAME
+from bandit.storage.locks import BATCH_IDLE_SECONDS_MAX, WRITER_NAME
 
 CONNECT_SECONDS = 2
 STATEMENT_SECONDS = 2
@@ -24,7 +24,7 @@ _OPTIONS = (
     "-c timezone=UTC "
     f"-c statement_timeout={STATEMENT_SECONDS}s "
     # A frozen client must not keep a gate shut against a halt.
-    "-c idle_in_transaction_session_timeout=1s"
+    f"-c idle_in_transaction_session_timeout={BATCH_IDLE_SECONDS_MAX}s"
 )
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import pytest
 from ledger import CHALLENGER, NOON, assign, change, open_btc, traffic, wait_until_blocked
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
+from bandit.core.errors import LedgerUnavailable
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import UnitId
@@ -163,6 +164,50 @@ def halt_within(connection: Connection) -> None:
         now=NOON,
         actor="test",
     )
+
+
+@pytest.mark.parametrize("way", ["assign", "assign_behind_gate", "claim"])
+def test_process_that_is_stopped_inside_a_batch_does_not_keep_a_halt_waiting(
+    engine: Engine, database_url: str, worker: ThreadPoolExecutor, way: str
+) -> None:
+    open_btc(engine, limits=LIMITS)
+    [made] = assign(engine, ["before"])
+    own = connect(database_url, pool_size=1)
+    router = Router(own)
+    router.table("btc")
+    committing, thawed = threading.Event(), threading.Event()
+
+    @event.listens_for(own, "commit")
+    def stopped(_: Connection) -> None:
+        committing.set()
+        thawed.wait(PATIENCE_SECONDS)
+
+    asked = [Opportunity(unit_id=UnitId("u"), instrument="BTCUSD")]
+    calls = {
+        "assign": lambda: router.assign("btc", asked, now=NOON),
+        "assign_behind_gate": lambda: router.assign_behind_gate("btc", asked, now=NOON),
+        "claim": lambda: router.claim(made.id, now=NOON),
+    }
+    future = worker.submit(calls[way])
+    assert committing.wait(PATIENCE_SECONDS)
+    # Before it learns that its session was ended, which is how it loses the gate.
+    assert change(engine, ArmVerb.HALT) == ("halted", True)
+    thawed.set()
+    with pytest.raises(LedgerUnavailable):
+        future.result(timeout=PATIENCE_SECONDS)
+    own.dispose()
+
+
+def test_process_that_is_stopped_inside_a_change_loses_the_gate(
+    engine: Engine, worker: ThreadPoolExecutor
+) -> None:
+    record = open_btc(engine, limits=LIMITS)
+    with pytest.raises(LedgerUnavailable), transaction(engine) as connection:  # noqa: PT012
+        locks.gate_exclusive(connection, record.id)
+        future = worker.submit(change, engine, ArmVerb.HALT)
+        # It says nothing more until the next one is through.
+        assert future.result(timeout=PATIENCE_SECONDS) == ("halted", True)
+        connection.execute(text("SELECT 1"))
 
 
 def test_gates_of_two_experiments_are_two(engine: Engine, worker: ThreadPoolExecutor) -> None:

@@ -1,0 +1,1 @@
+"""A halt is a halt: nothing commits after its acknowledgement."""
