@@ -131,7 +131,10 @@ SELECT arm_id, count(*) AS trades, sum(pnl) AS pnl FROM outcomes WHERE NOT no_tr
 
 
 def faults(entries: Sequence[Entry], connection: psycopg.Connection[Any]) -> list[Fault]:
-    """Return everything that the ledger has otherwise than the log says, in no order."""
+    """Return everything that the ledger has otherwise than the log says, in no order.
+
+    The log is that of one experiment; rows and statistics are looked at in all.
+    """
     connection.execute("SET timezone TO 'UTC'")
     assignments = _all(connection, _ASSIGNMENTS)
     claims, outcomes = _all(connection, _CLAIMS), _all(connection, _OUTCOMES)
@@ -144,7 +147,7 @@ def faults(entries: Sequence[Entry], connection: psycopg.Connection[Any]) -> lis
     for verb, rows in tables.items():
         answered = [e for e in entries if e.verb is verb and e.phase is Phase.OK]
         found += _kept(answered, {row["key"]: row for row in rows})
-        found += _once(answered, [row["key"] for row in rows])
+        found += _once(answered, [(row.get("experiment"), row["key"]) for row in rows])
     stops = _stops(entries)
     found += _committed_after(stops, assignments)
     found += _answered_after(stops, entries)
@@ -179,9 +182,9 @@ def _same(told: object, stored: object) -> bool:
     return told == stored
 
 
-def _once(answered: Iterable[Entry], keys: Iterable[str]) -> Iterator[Fault]:
-    """No operation has had two effects."""
-    for key, times in Counter(keys).items():
+def _once(answered: Iterable[Entry], keys: Iterable[tuple[str | None, str]]) -> Iterator[Fault]:
+    """No operation has had two effects; a unit is one in its experiment."""
+    for (_, key), times in Counter(keys).items():
         if times > 1:
             yield Fault(kind=FaultKind.DUPLICATED, key=key, detail=f"{times} rows")
     for key, times in Counter(entry.key for entry in answered if entry.is_new).items():

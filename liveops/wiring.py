@@ -78,9 +78,13 @@ def running_app(
 
 
 @contextmanager
-def with_own_engine(app: App, *, pool_size: int) -> Iterator[App]:
+def with_own_engine(app: App, *, pool_size: int, statement_seconds: int) -> Iterator[App]:
     """Yield the same App with connections to the ledger that nobody else takes."""
-    engine = connect(app.engine.url.render_as_string(hide_password=False), pool_size=pool_size)
+    engine = connect(
+        app.engine.url.render_as_string(hide_password=False),
+        pool_size=pool_size,
+        statement_seconds=statement_seconds,
+    )
     try:
         yield replace(app, engine=engine, router=Router(engine))
     finally:

@@ -27,11 +27,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whatever uses a ledger as a storage test, so that no list of files goes stale."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark whatever uses a ledger as a storage test, so that no list of files goes stale.
+
+    Slow tests run only where `-m` names them: each has a short form beside it.
+    """
     for item in items:
         if "postgres_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.storage)
+    if "slow" not in config.getoption("-m"):
+        long = [item for item in items if item.get_closest_marker("slow") is not None]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item.get_closest_marker("slow") is None]
 
 
 @pytest.fixture(scope="session")

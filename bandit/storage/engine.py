@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -34,21 +34,66 @@ from bandit.core.errors import (
 PROTOCOL = 1
 """The decision protocol this code speaks; the ledger refuses decisions under any other."""
 
+SILENT_SECONDS_MORE = 0.5
+POOL_SECONDS = 2.0
+"""How long a caller waits for a connection that is free before it is told to come again."""
+
+REACHABLE: Mapping[str, Any] = {
+    "connect_timeout": 2,
+    # A network that swallows everything says nothing: without these a caller would wait for the
+    # kernel, which gives up after a quarter of an hour. What we sent has to be acknowledged within
+    # three seconds, and a server that only has to be waited for is asked whether it is still there.
+    "tcp_user_timeout": 3000,
+    "keepalives_idle": 1,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+}
+"""What libpq is told so that a lost network is known within seconds; sockets of files ignore it."""
+
 _ROWS_AT_ONCE = 1000
 _LIMIT = re.compile(r"limit (\w+): ([^\n]*)")
 
 
-def connect(url: str, *, pool_size: int = 10) -> Engine:
-    """Return an engine on the ledger at `url`; sessions speak UTC and give up after 30 s."""
-    options = session_options(url, "-c timezone=UTC -c statement_timeout=30s")
-    return create_engine(
+def connect(url: str, *, pool_size: int = 10, statement_seconds: int = 30) -> Engine:
+    """Return an engine on the ledger at `url`; sessions speak UTC.
+
+    A statement is given up after `statement_seconds`: by the server, or by us where it says nothing
+    any more, as one that was stopped, or stands behind a network that swallows answers.
+    """
+    options = f"-c timezone=UTC -c statement_timeout={statement_seconds}s"
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
+        pool_timeout=POOL_SECONDS,
         pool_pre_ping=True,
-        connect_args={"options": options},
+        connect_args={**REACHABLE, "options": session_options(url, options)},
         json_serializer=lambda value: json.dumps(value, sort_keys=True, allow_nan=False),
     )
+    patience = statement_seconds + SILENT_SECONDS_MORE
+
+    @event.listens_for(engine, "do_connect")
+    def connected(_d: object, _r: object, arguments: Any, parameters: Any) -> _Patient:
+        connection = _Patient.connect(*arguments, **parameters)
+        connection.patience_seconds = patience
+        return connection
+
+    return engine
+
+
+class _Patient(psycopg.Connection[Any]):
+    """A connection that waits for its server only so long."""
+
+    patience_seconds: float | None = None
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        try:
+            return super().wait(gen, interval, timeout or self.patience_seconds)
+        except psycopg.OperationalError:
+            # Whatever was under way, its end is unknown: nobody may use the session again.
+            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                self.pgconn.finish()
+            raise
 
 
 def session_options(url: str, more: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -15,10 +16,9 @@ from bandit.core.errors import InvalidInput, LedgerUnavailable
 from bandit.storage import claims
 from bandit.storage.assignments import COMMIT, AssignmentBatch, StoredAssignment
 from bandit.storage.claims import ClaimVerdict
-from bandit.storage.engine import refusal_of, session_options
+from bandit.storage.engine import REACHABLE, refusal_of, session_options
 from bandit.storage.locks import BATCH_IDLE_SECONDS_MAX, WRITER_NAME
 
-CONNECT_SECONDS = 2
 STATEMENT_SECONDS = 2
 _OPTIONS = (
     "-c timezone=UTC "
@@ -58,12 +58,17 @@ class DecisionWriter:
         self._connection = None
 
     async def _rows(self, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        connection = self._connection
         try:
-            connection = self._connection
             if connection is None or connection.closed:
                 connection = self._connection = await self._connected()
             cursor = await connection.execute(statement, values, prepare=True)
             return await cursor.fetchall()
+        except asyncio.CancelledError:
+            # Abandoned: else its socket, and a session of the server, would stay.
+            if connection is not None:
+                connection.pgconn.finish()
+            raise
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             rule = "must be something the ledger can hold"
             raise InvalidInput(field="value", rule=rule, found=_first_line(error)) from error
@@ -80,9 +85,9 @@ class DecisionWriter:
         return await AsyncConnection.connect(
             self._url,
             autocommit=True,
-            connect_timeout=CONNECT_SECONDS,
             application_name=WRITER_NAME,
             options=self._options,
+            **REACHABLE,
         )
 
 

@@ -12,7 +12,7 @@ import sys
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -105,20 +105,13 @@ def run(server: EmbeddedPostgres, folder: Path, *, kills: int, seed: int) -> Rep
             Client(name=f"c{number}", urls=urls, stop=stop, abandon=abandon, rng=generator)
             for number, generator in enumerate(rng.spawn(CLIENTS))
         ]
-        with ThreadPoolExecutor(CLIENTS + 1) as pool, ExitStack() as stack:
-            running = [pool.submit(client.run) for client in clients]
-            running.append(pool.submit(careless.run))
-            stack.callback(stop.set)
-            stack.callback(careless.stop.set)
-            stack.push(lambda kind, *_: kind is not None and abandon.set())
+        with _at_work([*clients, careless], stops=(stop, careless.stop), abandon=abandon) as failed:
             for number in range(kills):
                 made.append(_kill(server, served, number=number, rng=rng))
-                if any(future.done() for future in running):
-                    break  # a client that failed says why below
+                if failed():
+                    break
                 if number % 20 == 19:
                     progress(f"{number + 1} of {kills} kills")
-        for future in running:
-            future.result()
     entries = [entry for client in clients for entry in client.log.entries]
     with psycopg.connect(server.conninfo(DATABASE), autocommit=True) as connection:
         found = faults(entries, connection)
@@ -129,6 +122,26 @@ def run(server: EmbeddedPostgres, folder: Path, *, kills: int, seed: int) -> Rep
         careless_lost=careless.lost(),
         careless_acknowledged=len(careless.acknowledged),
     )
+
+
+@contextmanager
+def _at_work(
+    workers: Sequence[Client | CarelessWriter],
+    *,
+    stops: Sequence[threading.Event],
+    abandon: threading.Event,
+) -> Iterator[Callable[[], bool]]:
+    """Let them work while the context lasts; yields what says that one of them has failed."""
+    with ThreadPoolExecutor(len(workers)) as pool, ExitStack() as stack:
+        running = [pool.submit(worker.run) for worker in workers]
+        # When the context fails nobody serves any more, so that nobody may wait to be served.
+        for event in (*stops, abandon):
+            stack.callback(event.set)
+        yield lambda: any(future.done() for future in running)
+        for event in stops:
+            event.set()
+        for future in running:
+            future.result()
 
 
 @contextmanager

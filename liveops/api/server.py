@@ -35,6 +35,11 @@ GRACE_SECONDS = 5
 ADMIN_POOL_SIZE = 3
 """Connections to the ledger that only the admin listener uses."""
 
+POOL_SIZE = 10
+STATEMENT_SECONDS = 2
+"""How long one statement of a request may take: whoever asked is told within five seconds, also
+where a session has to be made anew first. Jobs of the command line have half a minute."""
+
 WATCH_SECONDS = 1.0
 log = logging.getLogger(__name__)
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -70,13 +75,18 @@ def listening(
         admin = ""
         chosen = server.admin_port if admin_port is None else admin_port
         if chosen:
-            own = stack.enter_context(with_own_engine(app, pool_size=ADMIN_POOL_SIZE))
+            own = stack.enter_context(
+                with_own_engine(app, pool_size=ADMIN_POOL_SIZE, statement_seconds=STATEMENT_SECONDS)
+            )
             try:
                 admin = stack.enter_context(administering(own, host=server.admin_host, port=chosen))
             except PortTaken as taken:
                 ways = "with --admin-port or LIVEOPS_ADMIN_PORT; 0 starts none"
                 raise PortTaken(f"{taken} {ways}") from taken
-        public = serving(app, host=host or server.host, port=port or server.port)
+        own = stack.enter_context(
+            with_own_engine(app, pool_size=POOL_SIZE, statement_seconds=STATEMENT_SECONDS)
+        )
+        public = serving(own, host=host or server.host, port=port or server.port)
         yield Addresses(public=stack.enter_context(public), admin=admin)
 
 

@@ -37,7 +37,7 @@ def both(app: App) -> Iterator[tuple[str, str]]:
     """A public listener with few places, and the admin listener."""
     bounds = Bounds(connections_max=PLACES, header_seconds=600)
     with (
-        with_own_engine(app, pool_size=2) as own,
+        with_own_engine(app, pool_size=2, statement_seconds=30) as own,
         administering(own, host="127.0.0.1", port=0) as admin,
         serving(app, host="127.0.0.1", port=0, bounds=bounds) as public,
     ):

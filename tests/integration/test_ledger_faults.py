@@ -1,0 +1,197 @@
+"""What stands between the service and its ledger fails; nobody hangs, and nothing is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psycopg
+import pytest
+from api_service import application
+from fault_proxy import FaultProxy
+from ledger import CHALLENGER, NOON, open_btc
+from sqlalchemy import Engine, make_url
+
+from bandit.storage.engine import connect
+from benchmarks.crash._clients import Client
+from benchmarks.operation_check import faults
+from benchmarks.operation_log import Entry, Phase, Verb
+from liveops.api.server import POOL_SIZE, STATEMENT_SECONDS, administering, serving
+from liveops.latch import Latch
+
+CLIENTS = 4
+HUNG_SECONDS = 5.0
+PATIENCE_SECONDS = 60
+
+
+@dataclass(kw_only=True)
+class Traffic:
+    """Clients of a service whose ledger lies behind a proxy, and an operator whose does not."""
+
+    url: str
+    admin: httpx.Client
+    proxy: FaultProxy
+    ledger: psycopg.Connection[Any]
+    latch: Latch
+    clients: list[Client] = field(default_factory=list)
+
+    def entries(self) -> list[Entry]:
+        return [entry for client in self.clients for entry in list(client.log.entries)]
+
+    def await_more(self, phase: Phase, count: int = 12, *verbs: Verb) -> None:
+        """Return once that many more operations ended so."""
+
+        def ended() -> int:
+            return sum(e.phase is phase and e.verb in (verbs or Verb) for e in self.entries())
+
+        pause, wanted = threading.Event(), ended() + count
+        for _ in range(PATIENCE_SECONDS * 20):
+            if ended() >= wanted:
+                return
+            pause.wait(0.05)
+        raise AssertionError(f"no {count} more {phase}: {self.entries()[-8:]}")
+
+    def seconds_max(self) -> float:
+        """The longest that anybody waited for an answer."""
+        began = {e.operation: e.at for e in self.entries() if e.phase is Phase.INVOKE}
+        ended = [e for e in self.entries() if e.phase is not Phase.INVOKE]
+        return max(e.at - began[e.operation] for e in ended)
+
+
+@pytest.fixture
+def traffic(engine: Engine, database_url: str, tmp_path: Path) -> Iterator[Traffic]:
+    open_btc(engine)
+    there = make_url(database_url)
+    socket = f"{there.query['host']}/.s.PGSQL.{there.query['port']}"
+    latch = Latch(tmp_path / "KILLED")
+    plain = there.set(drivername="postgresql").render_as_string(hide_password=False)
+    with (
+        FaultProxy(target=socket).running() as proxy,
+        psycopg.connect(plain, autocommit=True) as ledger,
+    ):
+        through = there.set(host="127.0.0.1", port=proxy.port).difference_update_query(
+            ["host", "port"]
+        )
+        behind = connect(
+            through.render_as_string(hide_password=False),
+            pool_size=POOL_SIZE,
+            statement_seconds=STATEMENT_SECONDS,
+        )
+        with (
+            serving(application(behind, latch=latch), host="127.0.0.1", port=0) as url,
+            administering(application(engine, latch=latch), host="127.0.0.1", port=0) as admin,
+            httpx.Client(base_url=admin, timeout=PATIENCE_SECONDS) as operator,
+        ):
+            made = Traffic(url=url, admin=operator, proxy=proxy, ledger=ledger, latch=latch)
+            with trading(made):
+                yield made
+        behind.dispose()
+
+
+@contextmanager
+def trading(traffic: Traffic) -> Iterator[None]:
+    """Trade while the context lasts; afterwards the ledger has what was acknowledged."""
+    stop, abandon = threading.Event(), threading.Event()
+    traffic.clients = [
+        Client(
+            name=f"c{number}",
+            urls=[traffic.url],
+            stop=stop,
+            abandon=abandon,
+            rng=np.random.default_rng(number),
+        )
+        for number in range(CLIENTS)
+    ]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        running = [pool.submit(client.run) for client in traffic.clients]
+        try:
+            traffic.await_more(Phase.OK)
+            yield
+            # Without a restart, once the fault is over.
+            traffic.await_more(Phase.OK, 12)
+        except BaseException:
+            abandon.set()
+            raise
+        finally:
+            stop.set()
+    for future in running:
+        future.result()
+    assert faults(traffic.entries(), traffic.ledger) == []
+    assert traffic.seconds_max() <= HUNG_SECONDS
+
+
+def halt(traffic: Traffic) -> int:
+    path = f"/v1/experiments/btc/arms/{CHALLENGER}/halt"
+    return traffic.admin.post(path, json={"reason": "the ledger is far away"}).status_code
+
+
+def black_hole(proxy: FaultProxy) -> None:
+    proxy.is_black_hole = True
+
+
+def outage(proxy: FaultProxy) -> None:
+    proxy.is_refusing = True
+    proxy.cut()
+
+
+@pytest.mark.parametrize("begin", [black_hole, outage])
+def test_lost_network_is_answered_503_and_the_arm_can_still_be_halted(
+    traffic: Traffic, begin: Callable[[FaultProxy], None]
+) -> None:
+    begin(traffic.proxy)
+    traffic.await_more(Phase.UNKNOWN, 8)
+    answer = httpx.post(
+        f"{traffic.url}/v1/experiments/btc/assignments",
+        json={"unit_id": "asked-meanwhile", "instrument": "BTCUSD"},
+        timeout=HUNG_SECONDS,
+    )
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.json()["code"] == "ledger_unavailable"
+    assert halt(traffic) == 200
+    traffic.proxy.is_black_hole = traffic.proxy.is_refusing = False
+    traffic.proxy.cut()
+
+
+@pytest.mark.parametrize("fault", [FaultProxy.cut, FaultProxy.half_close])
+def test_connections_that_break_are_made_again(
+    traffic: Traffic, fault: Callable[[FaultProxy], None]
+) -> None:
+    for _ in range(5):
+        fault(traffic.proxy)
+        traffic.await_more(Phase.OK, 5)
+
+
+def test_slow_ledger_slows_and_breaks_nothing(traffic: Traffic) -> None:
+    traffic.proxy.delay_seconds = 0.1  # each way
+    traffic.await_more(Phase.OK, 4, Verb.ASSIGN)
+    assert halt(traffic) == 200
+    traffic.proxy.delay_seconds = 0.0
+    traffic.proxy.bytes_per_second = 50_000
+    traffic.await_more(Phase.OK, 4, Verb.ASSIGN)
+    traffic.proxy.bytes_per_second = float("inf")
+
+
+def test_table_that_somebody_locked_is_answered_503(traffic: Traffic) -> None:
+    with traffic.ledger.transaction():
+        traffic.ledger.execute("LOCK TABLE assignments, outcomes IN ACCESS EXCLUSIVE MODE")
+        traffic.await_more(Phase.UNKNOWN, 6)
+    refused = [e.answer for e in traffic.entries() if e.phase is Phase.UNKNOWN]
+    assert all('"code":"ledger_unavailable"' in answer for answer in refused)
+
+
+def test_latch_stops_answers_while_the_ledger_is_away(traffic: Traffic) -> None:
+    outage(traffic.proxy)
+    assert traffic.latch.set(reason="drill", actor="test", now=NOON)
+    traffic.proxy.is_refusing = False
+    traffic.await_more(Phase.FAIL, 4)
+    refused = [e for e in traffic.entries() if e.phase is Phase.FAIL]
+    assert all('"code":"killed"' in e.answer for e in refused), refused
+    traffic.latch.clear()
