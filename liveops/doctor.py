@@ -16,6 +16,7 @@ from bandit.storage import migrate, roles
 from bandit.storage.engine import connect
 from liveops.api.access import Keyring
 from liveops.clock import SystemClock
+from liveops.latch import latch_of
 from liveops.ledger_server import ledger_server, state_home
 from liveops.wiring import require_common_clock
 
@@ -59,6 +60,7 @@ def checkup(settings: Settings, *, demo: bool) -> list[Finding]:
         _disk(settings),
         _keys(settings),
         *(_port(*listener) for listener in _listeners(settings)),
+        _latch(settings, demo=demo),
         *_ledger(settings, demo=demo),
     ]
 
@@ -118,6 +120,14 @@ def _port(check: str, host: str, port: int) -> Finding:
         "answers: the service runs, or another program holds it" if taken else "is free"
     )
     return Finding(check=check, level=Level.WARN if taken else Level.OK, message=message)
+
+
+def _latch(settings: Settings, *, demo: bool) -> Finding:
+    latch = latch_of(settings, demo=demo)
+    if latch.is_set():
+        message = f"{latch.reason()}: no decision is made until `liveops release` removes it"
+        return Finding(check="latch", level=Level.WARN, message=message)
+    return Finding(check="latch", level=Level.OK, message=f"not set ({latch.path})")
 
 
 def _ledger(settings: Settings, *, demo: bool) -> list[Finding]:

@@ -34,6 +34,9 @@ def test_kill_and_release_reach_the_ledger_and_every_service_of_the_host(
             [f"latch {home / 'KILLED'} set", "account usd is killed"],
         )
         assert assign(port, "u") == 423
+        doctor = script("liveops", "doctor", home=home, **database).stdout
+        assert "warn  latch: latch set by cli:" in doctor
+        assert ": fire: no decision is made until `liveops release` removes it" in doctor
         done = script(
             "liveops", "release", "--reason", "x", "--account", "usd", home=home, **database
         )
