@@ -91,6 +91,30 @@ def open_btc(
     return record
 
 
+def open_eth(engine: Engine, *, account: str | None = None, currency: str = "USD") -> None:
+    """Open a second experiment, `eth`, with the champion of `btc` alone."""
+    register(engine, "eth-prod", "cccccccc")
+    experiment = Experiment(
+        name="eth",
+        champion=experiments.load(engine, "btc").experiment.champion,
+        capital=experiments.load(engine, "btc").experiment.capital,
+        currency=currency,
+        equity_fraction=0.1,
+        account=account,
+    )
+    experiments.open_experiment(
+        engine,
+        experiment,
+        challengers=[],
+        salt=SALT,
+        limits=Limits(),
+        loss_limits=LossLimits(),
+        rules=Rules(),
+        now=NOON,
+        actor="test",
+    )
+
+
 def assign(engine: Engine, units: Sequence[str], *, now: datetime = NOON) -> list[Assignment]:
     """Assign units of `btc` for BTCUSD."""
     opportunities = [Opportunity(unit_id=UnitId(u), instrument="BTCUSD") for u in units]

@@ -21,6 +21,7 @@ from ledger import (
     count,
     feed,
     open_btc,
+    open_eth,
     record_all,
     scale,
     together,
@@ -29,7 +30,6 @@ from ledger import (
 )
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
-from test_killing import open_eth
 
 from bandit.core.account import AccountEquity, LossLimits, MoneyChange, folded
 from bandit.core.errors import Killed

@@ -11,7 +11,6 @@ from ledger import (
     NIGHT,
     NOON,
     POOR,
-    SALT,
     arms,
     assign,
     assign_to,
@@ -21,6 +20,7 @@ from ledger import (
     feed,
     join,
     open_btc,
+    open_eth,
     record_all,
     register,
     scale,
@@ -29,13 +29,10 @@ from ledger import (
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
-from bandit.core.account import LossLimits
 from bandit.core.errors import BanditError, InvalidInput, Killed, UnknownName
 from bandit.core.kill_switch import DailyLossRelease, KillCause
 from bandit.core.lifecycle import ArmVerb
-from bandit.core.limits import Limits
-from bandit.core.model import ArmStatus, DecisionKind, Experiment
-from bandit.core.reading import Rules
+from bandit.core.model import ArmStatus, DecisionKind
 from bandit.service import experiments, killing
 
 
@@ -53,29 +50,6 @@ def kill(
 
 def release(engine: Engine, names: list[str] | None = None) -> None:
     killing.release(engine, names, reason="checked", now=NOON, actor="bob")
-
-
-def open_eth(engine: Engine, *, account: str | None = None, currency: str = "USD") -> None:
-    register(engine, "eth-prod", "cccccccc")
-    experiment = Experiment(
-        name="eth",
-        champion=experiments.load(engine, "btc").experiment.champion,
-        capital=experiments.load(engine, "btc").experiment.capital,
-        currency=currency,
-        equity_fraction=0.1,
-        account=account,
-    )
-    experiments.open_experiment(
-        engine,
-        experiment,
-        challengers=[],
-        salt=SALT,
-        limits=Limits(),
-        loss_limits=LossLimits(),
-        rules=Rules(),
-        now=NOON,
-        actor="test",
-    )
 
 
 def killed(engine: Engine) -> dict[str, bool]:
