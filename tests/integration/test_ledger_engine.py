@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -51,6 +53,21 @@ def test_statement_that_runs_too_long_is_unavailability(engine: Engine) -> None:
     brief = "SELECT set_config('statement_timeout', '10ms', true)"
     with pytest.raises(LedgerUnavailable, match="statement timeout"):
         run_in(engine, brief, "SELECT pg_sleep(5)")
+
+
+def test_server_that_says_nothing_any_more_is_unavailability(database_url: str) -> None:
+    other = connect(database_url, pool_size=1, statement_seconds=1)
+    pid = 0
+    try:
+        with pytest.raises(LedgerUnavailable, match="did not answer"), transaction(other) as own:  # noqa: PT012
+            pid = own.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            os.kill(pid, signal.SIGSTOP)  # it cannot even time its statement out
+            own.execute(text("SELECT 1"))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    # Its session was given up with it: what it still had to say is nobody's answer.
+    assert run_in(other, "SELECT 2") == [2]
+    other.dispose()
 
 
 def test_more_callers_than_connections_is_unavailability(single: Engine) -> None:
