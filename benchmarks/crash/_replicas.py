@@ -75,6 +75,8 @@ def kill_server(server: EmbeddedPostgres) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue  # it ended by itself meanwhile
+    # Until it is dead, `start` takes it for a server that runs; its owner has to reap it.
+    os.waitid(os.P_PID, postmaster, os.WEXITED | os.WNOWAIT)
 
 
 def _children(parent: int) -> list[int]:
