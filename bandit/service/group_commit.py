@@ -154,20 +154,27 @@ class GroupCommit(Generic[Key, Item, Result]):
     async def _in_time(
         self, lane: int, key: Key, group: Sequence[_Waiting[Item, Result]]
     ) -> Sequence[Result | BanditError]:
-        items = [waiting.item for waiting in group]
-        commit = asyncio.ensure_future(self._commit(lane, key, items))
+        """Commit a group; whose patience ends meanwhile is refused, and the others wait on."""
+        loop = asyncio.get_running_loop()
+        late = LedgerUnavailable(f"the ledger did not answer within {self._patience:g} s")
+        commit = asyncio.ensure_future(self._commit(lane, key, [w.item for w in group]))
         try:
-            done, _ = await asyncio.wait({commit}, timeout=self._patience)
+            for waiting in group:  # in the order in which their patience ends
+                if waiting.future.done():
+                    continue
+                remaining = max(0.0, waiting.deadline - loop.time())
+                done, _ = await asyncio.wait({commit}, timeout=remaining)
+                if done:
+                    return commit.result()
+                _answer(waiting, late)
         except asyncio.CancelledError:
             commit.cancel()
             raise
-        if done:
-            return commit.result()
         # Not awaited: who waits for the end of a connection that hangs, hangs with it.
         self._abandon(lane)
         commit.cancel()
         commit.add_done_callback(_forget)
-        raise LedgerUnavailable(f"the ledger did not answer within {self._patience:g} s")
+        raise late
 
 
 def _answer(waiting: _Waiting[Item, Result], result: Result | Exception) -> None:

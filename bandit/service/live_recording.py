@@ -18,7 +18,7 @@ from bandit.service.recording import BATCH_MAX, Recorded
 # More would only wait for each other: outcomes of one arm are counted one group after the other.
 LANES = 2
 WAITING_MAX = 8192
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 4.0
 
 
 class LiveRecorder:

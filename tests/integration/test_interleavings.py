@@ -17,6 +17,7 @@ from ledger import CHALLENGER, NIGHT, NOON, SALT, closed, open_btc
 from schedules import Stage, every_schedule
 from sqlalchemy import Engine, make_url, text
 
+from bandit.core.account import LossLimits
 from bandit.core.errors import BanditError, Killed, Revoked, StaleEpoch
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
@@ -119,6 +120,7 @@ class Arena:
             challengers=[PolicyName(CHALLENGER)],
             salt=SALT,
             limits=LIMITS,
+            loss_limits=LossLimits(),
             rules=Rules(),
             now=NOON,
             actor="test",

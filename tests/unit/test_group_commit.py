@@ -163,6 +163,27 @@ def test_commit_that_hangs_is_abandoned_and_its_lane_goes_on() -> None:
     asyncio.run(run())
 
 
+def test_patience_of_one_caller_ends_while_others_wait_on_for_the_same_commit() -> None:
+    async def run() -> None:
+        store = Store()
+        commit = store.group_commit(patience=2.0)
+        async with commit.running():
+            store.opens.clear()
+            first = asyncio.create_task(submitted(commit, 1))
+            await turns()
+            early = asyncio.create_task(submitted(commit, 2))
+            await asyncio.sleep(1.0)
+            late = asyncio.create_task(submitted(commit, 3))
+            # The first hangs until its patience ends; then 2 and 3 share a commit.
+            assert isinstance((await first)[0], LedgerUnavailable)
+            assert isinstance((await early)[0], LedgerUnavailable)
+            store.opens.set()
+            assert await late == [30]
+        assert store.groups == [("k", [1]), ("k", [2, 3])]
+
+    asyncio.run(run())
+
+
 def test_full_queue_refuses_at_once_and_takes_again_when_it_drains() -> None:
     async def run() -> None:
         store = Store()
