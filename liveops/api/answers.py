@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from bandit.core.kill_switch import KillCause
-from bandit.core.marks import PositionMark
 from bandit.core.model import (
     WHOLE_PPM,
     ArmMode,
@@ -25,7 +23,6 @@ from bandit.core.performance import NumberState
 from bandit.core.profit_factor import ProfitFactorState
 from bandit.service.recording import Recorded
 from bandit.service.revising import Revised
-from bandit.storage.accounts import AccountRecord
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
 from bandit.storage.policies import PolicyRecord
 from liveops.api.problems import Problem
@@ -61,10 +58,10 @@ class PolicyAnswer(Answer):
             name=policy.name,
             kind=policy.kind,
             sha=policy.sha,
-            data_cutoff=None if policy.data_cutoff is None else _time(policy.data_cutoff),
+            data_cutoff=None if policy.data_cutoff is None else time_of(policy.data_cutoff),
             parent=policy.parent,
             metadata=dict(policy.metadata),
-            registered_at=_time(record.registered_at),
+            registered_at=time_of(record.registered_at),
         )
 
 
@@ -96,7 +93,7 @@ class ArmAnswer(Answer):
             mode=place.mode,
             traffic_allocation=place.ppm / WHOLE_PPM,
             trades=place.trades,
-            joined_at=_time(record.joined_at),
+            joined_at=time_of(record.joined_at),
         )
 
 
@@ -131,7 +128,7 @@ class ExperimentAnswer(Answer):
             strategy=experiment.strategy,
             decision_seconds_valid=experiment.decision_seconds_valid,
             epoch=record.epoch,
-            opened_at=_time(record.opened_at),
+            opened_at=time_of(record.opened_at),
             arms=[ArmAnswer.of(arm) for arm in record.arms],
         )
 
@@ -170,8 +167,8 @@ def assignment_values(made: Assignment) -> dict[str, Any]:
         "mode": made.mode,
         "size_multiplier": made.size_multiplier,
         "confidence_bump": made.confidence_bump,
-        "decided_at": _time(made.decided_at),
-        "expires_at": _time(made.expires_at),
+        "decided_at": time_of(made.decided_at),
+        "expires_at": time_of(made.expires_at),
     }
 
 
@@ -184,31 +181,7 @@ class ClaimAnswer(Answer):
 
 def claim_values(assignment: str, claimed_at: datetime) -> dict[str, str]:
     """Return the values of a `ClaimAnswer`."""
-    return {"assignment_id": assignment.lower(), "claimed_at": _time(claimed_at)}
-
-
-class KillSwitchAnswer(Answer):
-    """The kill switch of an account; the last four tell of its newest turn, if there was one."""
-
-    account: str
-    killed: bool
-    cause: KillCause | None
-    reason: str | None
-    actor: str | None
-    since: Time | None
-
-    @classmethod
-    def of(cls, record: AccountRecord) -> Self:
-        """Return the switch as callers read it."""
-        newest = record.newest
-        return cls(
-            account=record.name,
-            killed=record.is_killed,
-            cause=None if newest is None else newest.cause,
-            reason=None if newest is None else newest.reason,
-            actor=None if newest is None else newest.actor,
-            since=None if newest is None else _time(newest.at),
-        )
+    return {"assignment_id": assignment.lower(), "claimed_at": time_of(claimed_at)}
 
 
 class OutcomeAnswer(Answer):
@@ -223,7 +196,7 @@ class OutcomeAnswer(Answer):
         """Return the outcome as callers read it."""
         return cls(
             assignment_id=str(recorded.assignment_id),
-            recorded_at=_time(recorded.recorded_at),
+            recorded_at=time_of(recorded.recorded_at),
             expired=recorded.expired,
         )
 
@@ -238,7 +211,7 @@ class RevisionAnswer(OutcomeAnswer):
         """Return the version as callers read it."""
         return cls(
             assignment_id=str(revised.assignment_id),
-            recorded_at=_time(revised.recorded_at),
+            recorded_at=time_of(revised.recorded_at),
             expired=revised.expired,
             revision=revised.revision,
         )
@@ -251,69 +224,6 @@ class LineAnswer(Answer):
     status: int
     outcome: OutcomeAnswer | None = None
     problem: Problem | None = None
-
-
-class MarkAnswer(Answer):
-    """What stands of an open position: its newest mark and its worst."""
-
-    assignment_id: Id
-    unrealised_pnl: Amount
-    marked_at: Time
-    worst_pnl: Amount
-    worst_at: Time
-
-    @classmethod
-    def of(cls, mark: PositionMark) -> Self:
-        """Return the mark as callers read it."""
-        newest = mark.newest
-        return cls(
-            assignment_id=str(newest.assignment_id),
-            unrealised_pnl=f"{newest.unrealised_pnl:f}",
-            marked_at=_time(newest.marked_at),
-            worst_pnl=f"{mark.worst_pnl:f}",
-            worst_at=_time(mark.worst_at),
-        )
-
-
-class MarkLineAnswer(Answer):
-    """What became of one mark of an array: `mark` for 200, else `problem`."""
-
-    line: int = Field(description="Counted from 1.", ge=1)
-    status: int
-    mark: MarkAnswer | None = None
-    problem: Problem | None = None
-
-
-class LimitAnswer(Answer):
-    """A loss limit with what is measured against it, in percent; FAIL is over the limit."""
-
-    check: str
-    value: float
-    limit: float
-    verdict: Verdict
-    note: str
-
-
-class AccountAnswer(Answer):
-    """An account today; `drawdown_percent` of its peak, the day's loss of `day_start`."""
-
-    name: str
-    currency: str
-    capital: Amount
-    realised_pnl: Amount
-    unrealised_pnl: Amount
-    equity: Amount
-    peak: Amount
-    drawdown_percent: float
-    trading_day: Day
-    day_start: Amount
-    daily_loss_percent: float
-    limits: list[LimitAnswer]
-    killed: bool
-    cause: KillCause | None
-    reason: str | None
-    actor: str | None
-    since: Time | None
 
 
 class AllocationAnswer(Answer):
@@ -448,5 +358,6 @@ class HealthAnswer(Answer):
     schema_revision: str = Field(description="The schema this release needs.")
 
 
-def _time(moment: datetime) -> str:
+def time_of(moment: datetime) -> str:
+    """Return a time as callers read it."""
     return moment.isoformat()

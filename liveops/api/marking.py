@@ -10,7 +10,7 @@ from bandit.core.errors import BanditError, InvalidInput
 from bandit.core.marks import Mark, PositionMark
 from bandit.service import accounts, marking
 from bandit.service.marking import BATCH_MAX
-from liveops.api.answers import AccountAnswer, MarkAnswer, MarkLineAnswer
+from liveops.api.account_answers import AccountAnswer, MarkAnswer, MarkLineAnswer
 from liveops.api.bodies import JSON, NewMark, read, read_bytes, require_type
 from liveops.api.parameters import Application
 from liveops.api.problems import declared, problem_of

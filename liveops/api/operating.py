@@ -14,12 +14,12 @@ from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import Experiment, Policy, PolicyName, checked_name, checked_sha
 from bandit.service import experiments, killing, policies, reporting, scaling
+from liveops.api.account_answers import KillSwitchAnswer
 from liveops.api.answers import (
     AllocationAnswer,
     ArmAnswer,
     DecisionAnswer,
     ExperimentAnswer,
-    KillSwitchAnswer,
     NightAnswer,
     PolicyAnswer,
     ReportAnswer,

@@ -1,0 +1,101 @@
+"""What callers get of accounts: their money, their marks, their kill switch."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field
+
+from bandit.core.kill_switch import KillCause
+from bandit.core.marks import PositionMark
+from bandit.core.model import Verdict
+from bandit.storage.accounts import AccountRecord
+from liveops.api.answers import Amount, Answer, Day, Id, Time, time_of
+from liveops.api.problems import Problem
+
+
+class KillSwitchAnswer(Answer):
+    """The kill switch of an account; the last four tell of its newest turn, if there was one."""
+
+    account: str
+    killed: bool
+    cause: KillCause | None
+    reason: str | None
+    actor: str | None
+    since: Time | None
+
+    @classmethod
+    def of(cls, record: AccountRecord) -> Self:
+        """Return the switch as callers read it."""
+        newest = record.newest
+        return cls(
+            account=record.name,
+            killed=record.is_killed,
+            cause=None if newest is None else newest.cause,
+            reason=None if newest is None else newest.reason,
+            actor=None if newest is None else newest.actor,
+            since=None if newest is None else time_of(newest.at),
+        )
+
+
+class MarkAnswer(Answer):
+    """What stands of an open position: its newest mark and its worst."""
+
+    assignment_id: Id
+    unrealised_pnl: Amount
+    marked_at: Time
+    worst_pnl: Amount
+    worst_at: Time
+
+    @classmethod
+    def of(cls, mark: PositionMark) -> Self:
+        """Return the mark as callers read it."""
+        newest = mark.newest
+        return cls(
+            assignment_id=str(newest.assignment_id),
+            unrealised_pnl=f"{newest.unrealised_pnl:f}",
+            marked_at=time_of(newest.marked_at),
+            worst_pnl=f"{mark.worst_pnl:f}",
+            worst_at=time_of(mark.worst_at),
+        )
+
+
+class MarkLineAnswer(Answer):
+    """What became of one mark of an array: `mark` for 200, else `problem`."""
+
+    line: int = Field(description="Counted from 1.", ge=1)
+    status: int
+    mark: MarkAnswer | None = None
+    problem: Problem | None = None
+
+
+class LimitAnswer(Answer):
+    """A loss limit with what is measured against it, in percent; FAIL is over the limit."""
+
+    check: str
+    value: float
+    limit: float
+    verdict: Verdict
+    note: str
+
+
+class AccountAnswer(Answer):
+    """An account today; `drawdown_percent` of its peak, the day's loss of `day_start`."""
+
+    name: str
+    currency: str
+    capital: Amount
+    realised_pnl: Amount
+    unrealised_pnl: Amount
+    equity: Amount
+    peak: Amount
+    drawdown_percent: float
+    trading_day: Day
+    day_start: Amount
+    daily_loss_percent: float
+    limits: list[LimitAnswer]
+    killed: bool
+    cause: KillCause | None
+    reason: str | None
+    actor: str | None
+    since: Time | None
