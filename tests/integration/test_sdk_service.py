@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 from api_service import application, service
 from ledger import CHALLENGER, NOON, change, count, open_btc
-from sdk_bot import UNIT, Hands, earned, eventually
+from sdk_bot import UNIT, Hands, earned
 from sqlalchemy import Engine, text
 
 from bandit.core.kill_switch import KillCause
@@ -175,8 +175,7 @@ def test_the_champion_decides_while_the_service_is_away(engine: Engine, tmp_path
     earned(routed, client)
     port = int(url.rsplit(":", 1)[1])
     with serving(app, host="127.0.0.1", port=port):
-        # The report of a fallback is a route that this service does not have yet: it waits.
-        eventually(lambda: client.pending() == 1)
+        assert client.flush(60)
         assert outcomes(engine) == [(UNIT, Decimal("12.34"))]
     client.close(timeout=0)
 
