@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bandit.core.errors import BanditError
 from bandit.core.kill_switch import KillCause
 from bandit.service import killing
+from liveops.background import repeated
 from liveops.wiring import App
 
 TICK_SECONDS = 1.0
@@ -20,14 +19,9 @@ log = logging.getLogger(__name__)
 @contextmanager
 def watching_kill_switch(app: App) -> Iterator[None]:
     """Look once a second while the context lasts, in a thread of its own."""
-    stop = threading.Event()
-    thread = threading.Thread(target=_watch, args=(app, stop), name="kill-watch")
-    thread.start()
-    try:
+    trouble = "the kill switch cannot be looked after"
+    with repeated("kill-watch", lambda _: look(app), seconds=TICK_SECONDS, trouble=trouble):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def look(app: App) -> None:
@@ -53,16 +47,3 @@ def look(app: App) -> None:
     rule = app.settings.kill_switch.daily_loss_release
     for account in killing.release_due(app.engine, rule=rule, now=now):
         log.info("account released with the next day", extra={"account": account.name})
-
-
-def _watch(app: App, stop: threading.Event) -> None:
-    failing = False
-    while not stop.wait(TICK_SECONDS):
-        try:
-            look(app)
-        except BanditError as error:
-            if not failing:
-                log.warning("the kill switch cannot be looked after: %s", error)
-            failing = True
-        else:
-            failing = False

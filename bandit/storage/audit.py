@@ -48,7 +48,7 @@ def waiting(connection: Connection) -> int:
 def unsealed(connection: Connection, *, rows_max: int) -> list[AuditRow]:
     """Return the rows that wait to be sealed, by id, at most `rows_max` of them."""
     statement = (
-        f"SELECT {_COLUMNS} FROM audit_unsealed u JOIN audit_log l ON l.id = u.audit_id "  # noqa: S608
+        f"SELECT {_COLUMNS} FROM audit_unsealed u JOIN audit_log l ON l.id = u.audit_id "  # noqa: S608 - names are ours
         "ORDER BY u.audit_id LIMIT :rows_max"
     )
     return [_row(found) for found in rows(connection, statement, rows_max=rows_max)]
@@ -76,7 +76,7 @@ def append_seals(connection: Connection, seals: Sequence[Seal]) -> None:
 def links(connection: Connection) -> Generator[Link]:
     """Return every seal with its row, streamed in the order of sealing."""
     statement = (
-        f"SELECT s.sequence, s.audit_id, s.row_hash, s.chain_hash, s.sealed_at, {_COLUMNS} "  # noqa: S608
+        f"SELECT s.sequence, s.audit_id, s.row_hash, s.chain_hash, s.sealed_at, {_COLUMNS} "  # noqa: S608 - names are ours
         "FROM audit_seals s LEFT JOIN audit_log l ON l.id = s.audit_id ORDER BY s.sequence"
     )
     for found in streamed(connection, statement):

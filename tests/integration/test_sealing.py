@@ -23,6 +23,7 @@ from bandit.service import auditing
 from bandit.storage import locks
 from bandit.storage.engine import connect, transaction
 from liveops.anchors import anchor_file
+from liveops.background import Turn
 from liveops.sealer import Sealer, sealing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -250,7 +251,7 @@ def test_stopped_process_loses_its_lock(engine: Engine, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def sealer_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    with caplog.at_level(logging.INFO, logger="liveops.sealer"):
+    with caplog.at_level(logging.INFO, logger="liveops.background"):
         yield caplog
 
 
@@ -285,10 +286,10 @@ def test_a_head_is_anchored_once_by_each_and_by_several_together(
     first, second = (Sealer(anchoring_app(engine, tmp_path)) for _ in range(2))
     note(engine, 1)
     for sealer in (first, first, second):
-        sealer.attempt()
+        sealer.seal()
     note(engine, 2)
     for sealer in (second, first, second):
-        sealer.attempt()
+        sealer.seal()
     anchors = list(anchor_file(anchoring_app(engine, tmp_path)).read())
     assert [anchor and anchor.sequence for anchor in anchors] == [1, 2]
 
@@ -309,12 +310,16 @@ def test_disk_that_refuses_an_anchor_is_tried_again(
     disk = tmp_path / "disk"
     disk.write_text("not a directory yet")
     app = anchoring_app(engine, disk)
-    sealer = Sealer(app)
+    sealer, turn = Sealer(app), Turn("not sealed")
+
+    def attempt(_: Turn) -> None:
+        sealer.seal()
+
     note(engine, 1)
     for _ in range(3):
-        sealer.attempt()
+        turn.make(attempt)
     disk.unlink()
-    sealer.attempt()
+    turn.make(attempt)
     assert [record.levelname for record in sealer_log.records] == ["WARNING", "INFO"]
     assert seen(engine, list(anchor_file(app).read())) == []
 
@@ -327,9 +332,13 @@ def test_chain_that_cannot_go_on_ends_no_service_either(
     with engine.begin() as connection:
         # Somebody puts a sealed row among the waiting ones again.
         connection.execute(text("INSERT INTO audit_unsealed VALUES (1)"))
-    sealer = Sealer(anchoring_app(engine, tmp_path))
-    sealer.attempt()
-    sealer.attempt()
+    sealer, turn = Sealer(anchoring_app(engine, tmp_path)), Turn("not sealed")
+
+    def attempt(_: Turn) -> None:
+        sealer.seal()
+
+    turn.make(attempt)
+    turn.make(attempt)
     assert [record.levelname for record in sealer_log.records] == ["ERROR"]
     assert order(engine) == [(1, 1)]
 
@@ -340,10 +349,10 @@ def test_verification_beside_a_running_sealer_sees_one_moment(
     app = anchoring_app(engine, tmp_path)
     sealer = Sealer(app)
     note(engine, 1)
-    sealer.attempt()
+    sealer.seal()
     reading = anchor_file(app).read()
     note(engine, 2)
-    sealer.attempt()
+    sealer.seal()
     report = auditing.verify(engine, reading)
     assert report.findings == ()
     assert report.head is not None
