@@ -9,33 +9,8 @@ from pydantic import Field
 from bandit.core.kill_switch import KillCause
 from bandit.core.marks import PositionMark
 from bandit.core.model import Verdict
-from bandit.storage.accounts import AccountRecord
 from liveops.api.answers import Amount, Answer, Day, Id, Time, time_of
 from liveops.api.problems import Problem
-
-
-class KillSwitchAnswer(Answer):
-    """The kill switch of an account; the last four tell of its newest turn, if there was one."""
-
-    account: str
-    killed: bool
-    cause: KillCause | None
-    reason: str | None
-    actor: str | None
-    since: Time | None
-
-    @classmethod
-    def of(cls, record: AccountRecord) -> Self:
-        """Return the switch as callers read it."""
-        newest = record.newest
-        return cls(
-            account=record.name,
-            killed=record.is_killed,
-            cause=None if newest is None else newest.cause,
-            reason=None if newest is None else newest.reason,
-            actor=None if newest is None else newest.actor,
-            since=None if newest is None else time_of(newest.at),
-        )
 
 
 class MarkAnswer(Answer):

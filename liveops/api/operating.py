@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Annotated
 
@@ -13,8 +13,9 @@ from bandit.core.errors import Conflict
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import Experiment, Policy, PolicyName, checked_name, checked_sha
-from bandit.service import experiments, killing, policies, reporting, scaling
-from liveops.api.account_answers import KillSwitchAnswer
+from bandit.service import accounts, experiments, killing, policies, reporting, scaling
+from bandit.storage.accounts import AccountRecord
+from liveops.api.account_answers import AccountAnswer
 from liveops.api.answers import (
     AllocationAnswer,
     ArmAnswer,
@@ -208,18 +209,12 @@ def scale_experiment(app: Application, caller: Caller, experiment: ExperimentNam
     )
 
 
-@router.get("/kill", responses=_LISTS)
-def show_kill_switches(app: Application) -> list[KillSwitchAnswer]:
-    """Show every account and who turned its kill switch last, and why."""
-    return [KillSwitchAnswer.of(account) for account in killing.states(app.engine)]
-
-
 @router.post("/kill", openapi_extra=schema_of(KillOrder), responses=_WRITES)
 def kill(
     app: Application,
     caller: Caller,
     body: Annotated[KillOrder, Depends(body_of(KillOrder))],
-) -> list[KillSwitchAnswer]:
+) -> list[AccountAnswer]:
     """Stop every decision of these accounts: after the answer none commits, on any replica."""
     killed = killing.kill(
         app.engine,
@@ -229,7 +224,7 @@ def kill(
         now=app.clock.now(),
         actor=caller,
     )
-    return [KillSwitchAnswer.of(account) for account in killed]
+    return _as_they_are(app, killed)
 
 
 @router.delete("/kill", openapi_extra=schema_of(KillOrder), responses=_WRITES)
@@ -237,7 +232,7 @@ def release(
     app: Application,
     caller: Caller,
     body: Annotated[KillOrder, Depends(body_of(KillOrder))],
-) -> list[KillSwitchAnswer]:
+) -> list[AccountAnswer]:
     """Let these accounts decide again; 409 while the latch of the service's host is set."""
     if app.latch.is_set():
         message = f"the latch {app.latch.path} is set: `liveops release` on the service's host"
@@ -245,7 +240,7 @@ def release(
     released = killing.release(
         app.engine, body.accounts, reason=body.reason, now=app.clock.now(), actor=caller
     )
-    return [KillSwitchAnswer.of(account) for account in released]
+    return _as_they_are(app, released)
 
 
 @router.get("/experiments/{experiment}/allocations", responses=_READS)
@@ -270,6 +265,12 @@ def list_decisions(
 def show_report(app: Application, experiment: ExperimentName) -> ReportAnswer:
     """Show what an operator reads: arms, numbers, checklist, the newest decisions."""
     return ReportAnswer(**reporting.report(app.engine, experiment).to_json())
+
+
+def _as_they_are(app: App, turned: Sequence[AccountRecord]) -> list[AccountAnswer]:
+    names = {account.name for account in turned}
+    found = accounts.listed(app.engine, now=app.clock.now())
+    return [AccountAnswer(**a.to_json()) for a in found if a.record.name in names]
 
 
 def _experiment(app: App, body: NewExperiment) -> Experiment:
