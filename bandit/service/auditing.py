@@ -25,7 +25,7 @@ from bandit.core.audit_chain import (
 from bandit.core.model import checked_instant
 from bandit.storage import audit, batches, locks
 from bandit.storage.batches import ChangedBatch
-from bandit.storage.engine import snapshot, transaction
+from bandit.storage.engine import snapshot, taking_long, transaction
 
 SEALS_MAX = 5_000
 """Rows that one transaction seals; what waits beyond that is the next call's."""
@@ -102,6 +102,7 @@ def verify(engine: Engine, anchors: Iterable[Anchor | None]) -> AuditReport:
     """
     with (
         snapshot(engine) as connection,
+        taking_long(connection),
         closing(audit.links(connection)) as links,
         closing(audit.strays(connection)) as strays,
         closing(batches.changed(connection)) as changed,

@@ -15,7 +15,7 @@ from bandit.core.performance import ClosedTrade
 from bandit.core.tally import Fold, folded, is_checkpoint
 from bandit.service.counting import windows_of
 from bandit.storage import decisions, experiments, recounting, statistics
-from bandit.storage.engine import snapshot, transaction
+from bandit.storage.engine import snapshot, taking_long, transaction
 from bandit.storage.experiments import ExperimentRecord
 from bandit.storage.statistics import ArmStatistics, ArmTerms, ArmWindows
 
@@ -121,8 +121,7 @@ def as_of(engine: Engine, experiment: str, policy: PolicyName, *, moment: dateti
     Raises `UnknownName`.
     """
     moment = checked_instant(moment, field="moment")
-    with snapshot(engine) as connection:
-        recounting.allow_time(connection)
+    with snapshot(engine) as connection, taking_long(connection):
         record = experiments.load(connection, experiment)
         terms = _terms(record, record.arm_of(policy).id)
         return _counted(connection, terms, moment=moment)
@@ -179,8 +178,7 @@ def _counted(
 
 
 def _compared(engine: Engine, arm: _Arm) -> Iterator[Mismatch]:
-    with snapshot(engine) as connection:
-        recounting.allow_time(connection)
+    with snapshot(engine) as connection, taking_long(connection):
         arm_id = arm.terms.arm_id
         checkpoints = _Checkpoints(recounting.checkpoints(connection, arm_id))
         numbers = _counted(connection, arm.terms, passed=checkpoints.compare)
@@ -218,8 +216,7 @@ class _Checkpoints:
 
 
 def _repair(engine: Engine, arm: _Arm, wrong: Sequence[str], *, now: datetime, actor: str) -> None:
-    with transaction(engine) as connection:
-        recounting.allow_time(connection)
+    with transaction(engine) as connection, taking_long(connection):
         arm_id = arm.terms.arm_id
         statistics.lock(connection, arm_id)
         recounting.drop_checkpoints(connection, arm_id)

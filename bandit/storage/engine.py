@@ -51,6 +51,7 @@ REACHABLE: Mapping[str, Any] = {
 """What libpq is told so that a lost network is known within seconds; sockets of files ignore it."""
 
 _ROWS_AT_ONCE = 1000
+_LONG_SECONDS = 30 * 60
 _LIMIT = re.compile(r"limit (\w+): ([^\n]*)")
 
 
@@ -94,6 +95,22 @@ class _Patient(psycopg.Connection[Any]):
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
                 self.pgconn.finish()
             raise
+
+
+@contextmanager
+def taking_long(connection: Connection) -> Iterator[None]:
+    """Let the statements of this transaction read a long history to its end.
+
+    Both who may give up are told: the server, and our side, which waits for it.
+    """
+    run(connection, f"SET LOCAL statement_timeout = '{_LONG_SECONDS}s'")
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, _Patient)
+    usual, raw.patience_seconds = raw.patience_seconds, _LONG_SECONDS + SILENT_SECONDS_MORE
+    try:
+        yield
+    finally:
+        raw.patience_seconds = usual
 
 
 def session_options(url: str, more: str) -> str:

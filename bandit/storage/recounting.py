@@ -12,13 +12,6 @@ from bandit.core.performance import ClosedTrade
 from bandit.core.tally import Sums
 from bandit.storage.engine import one, rows, run, streamed
 
-_MINUTES_MAX = 30
-
-
-def allow_time(connection: Connection) -> None:
-    """Let the statements of this transaction read a long history to its end."""
-    run(connection, f"SET LOCAL statement_timeout = '{_MINUTES_MAX}min'")
-
 
 def sums(connection: Connection, arm_id: int, *, at: datetime | None = None) -> Sums:
     """Return the sums of an arm's outcomes, now or as far as they were recorded at a moment."""

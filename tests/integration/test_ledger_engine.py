@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, InternalError, ProgrammingError
 
 from bandit.core.errors import InvalidAllocation, InvalidInput, LedgerUnavailable
 from bandit.service import ledger
-from bandit.storage.engine import connect, snapshot, transaction
+from bandit.storage.engine import connect, snapshot, taking_long, transaction
 
 
 @pytest.fixture
@@ -162,3 +162,14 @@ def test_newest_close_is_that_of_any_arm(engine: Engine) -> None:
     feed(engine, CHALLENGER, ["0.001"] * 2, prefix="c")
     feed(engine, "prod", ["0.001"] * 3, prefix="p")
     assert ledger.newest_close(engine) == NOON + timedelta(minutes=3)
+
+
+def test_long_history_is_read_to_its_end_and_nothing_else_waits_longer(database_url: str) -> None:
+    engine = connect(database_url, pool_size=1, statement_seconds=1)
+    nap = text("SELECT pg_sleep(2)")
+    with snapshot(engine) as connection, taking_long(connection):
+        connection.execute(nap)
+    # The same connection, and the usual patience again.
+    with pytest.raises(LedgerUnavailable), snapshot(engine) as connection:
+        connection.execute(nap)
+    engine.dispose()
