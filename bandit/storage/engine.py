@@ -77,9 +77,21 @@ def connect(url: str, *, pool_size: int = 10, statement_seconds: int = 30) -> En
     def connected(_d: object, _r: object, arguments: Any, parameters: Any) -> _Patient:
         connection = _Patient.connect(*arguments, **parameters)
         connection.patience_seconds = patience
+        connection.server_cursor_factory = _Stream
         return connection
 
     return engine
+
+
+class _Stream(psycopg.ServerCursor[Any]):
+    """A server's cursor, which is gone with its session.
+
+    The pool drops a lost session without a word to its cursors, and they would warn of it.
+    """
+
+    @property
+    def closed(self) -> bool:
+        return super().closed or self.connection.closed
 
 
 class _Patient(psycopg.Connection[Any]):

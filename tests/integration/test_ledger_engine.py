@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -15,7 +17,7 @@ from sqlalchemy.exc import IntegrityError, InternalError, ProgrammingError
 
 from bandit.core.errors import InvalidAllocation, InvalidInput, LedgerUnavailable
 from bandit.service import ledger
-from bandit.storage.engine import connect, snapshot, taking_long, transaction
+from bandit.storage.engine import connect, snapshot, streamed, taking_long, transaction
 
 
 @pytest.fixture
@@ -80,6 +82,21 @@ def test_lost_session_is_unavailability_once_and_replaced_after(database_url: st
     with pytest.raises(LedgerUnavailable, match="terminating connection"):
         run_in(other, "SELECT pg_terminate_backend(pg_backend_pid())", "SELECT 1")
     assert run_in(other, "SELECT 1") == [1]
+    other.dispose()
+
+
+def test_stream_whose_session_is_lost_leaves_no_cursor_behind(
+    database_url: str, engine: Engine
+) -> None:
+    other = connect(database_url, pool_size=1)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pytest.raises(LedgerUnavailable), transaction(other) as connection:  # noqa: PT012
+            pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            assert run_in(engine, f"SELECT pg_terminate_backend({pid}, 5000)") == [True]
+            next(streamed(connection, "SELECT 1 AS one"))
+        gc.collect()
+    assert [str(warning.message) for warning in told] == []
     other.dispose()
 
 
