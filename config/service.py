@@ -220,6 +220,23 @@ class Audit(Section):
     )
 
 
+class Ageing(Section):
+    """How long settled decisions stay in the ledger before they leave for archive files."""
+
+    after_days: int = setting(
+        365,
+        ge=30,
+        le=36500,
+        meaning="Age at which a settled decision leaves; keys, answers and numbers stay.",
+        unit="days",
+    )
+    archive_dir: Path | None = setting(
+        None,
+        meaning="Directory of the archives, best one that is backed up; empty is under `home`.",
+        unit="path",
+    )
+
+
 class KillSwitch(Section):
     """The switch that stops every decision of an account."""
 

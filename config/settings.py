@@ -35,6 +35,7 @@ from config.problems import MASK, Origin, located, problems_of
 from config.secrets import SecretsVault
 from config.section import Leaf, Section, leaves, setting
 from config.service import (
+    Ageing,
     Audit,
     Checklist,
     Database,
@@ -84,6 +85,7 @@ class Settings(Section):
     checklist: Checklist = Checklist()
     kill_switch: KillSwitch = KillSwitch()
     audit: Audit = Audit()
+    ageing: Ageing = Ageing()
     logging: Logging = Logging()
     exchange: Exchange = Exchange()
     trading: Trading = Trading()

@@ -12,8 +12,8 @@ from typing import BinaryIO
 from bandit.core.audit_chain import Anchor, parsed_anchor
 from bandit.service import auditing
 from liveops.ledger_server import anchor_dir
-from liveops.postgres_home import sync_directory
 from liveops.wiring import App
+from snapshots.durable_files import sync_directory
 
 _TAIL_BYTES = 4096
 

@@ -34,6 +34,7 @@ from liveops.postgres_launch import (
     launch_command,
     server_user,
 )
+from snapshots.durable_files import sync_directory
 
 __all__ = ["EmbeddedPostgres", "RunAs", "ServerFailed", "ServerInUse"]
 
@@ -264,7 +265,7 @@ class EmbeddedPostgres:
         if done.returncode != 0:
             raise ServerFailed(f"initdb failed in {self.data_dir}:\n{home.last_lines(done.stdout)}")
         fresh.rename(self._cluster)
-        home.sync_directory(self.data_dir)
+        sync_directory(self.data_dir)
 
     def _socket_directory(self) -> Path:
         return self._socket_dir or home.socket_directory(self.data_dir)

@@ -49,6 +49,12 @@ def anchor_dir(settings: Settings) -> Path:
     return state_home(settings) if chosen is None else _from_checkout(chosen)
 
 
+def archive_dir(settings: Settings) -> Path:
+    """Return the directory that holds what has left ledgers."""
+    chosen = settings.ageing.archive_dir
+    return state_home(settings) / "archives" if chosen is None else _from_checkout(chosen)
+
+
 def _from_checkout(path: Path) -> Path:
     path = path.expanduser()
     checkout = Path(liveops.__file__).resolve().parents[1]

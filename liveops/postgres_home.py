@@ -25,6 +25,7 @@ from typing import Literal
 
 from bandit.core.errors import BanditError
 from liveops.postgres_launch import ENVIRONMENT
+from snapshots.durable_files import sync_directory
 
 Major = Literal[16, 18]
 
@@ -254,15 +255,6 @@ def finish_upgrade(data_dir: Path) -> bool:
     verified.rename(cluster)
     sync_directory(data_dir)
     return True
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory survive a loss of power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def clear_stale_pid_file(cluster: Path, *, data_dir: Path) -> None:

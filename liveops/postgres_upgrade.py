@@ -31,6 +31,7 @@ from liveops import postgres_home as home
 from liveops.embedded_postgres import EmbeddedPostgres
 from liveops.postgres_home import SUPERUSER, Major
 from liveops.postgres_launch import ENVIRONMENT, RunAs, launch_command
+from snapshots.durable_files import sync_directory
 
 NEWEST: Major = max(home.PACKAGED)
 
@@ -232,10 +233,10 @@ def _restore(work: Path, say: Callable[[str], None]) -> dict[str, int]:
 
 def _exchange(data_dir: Path, kept: Path, say: Callable[[str], None]) -> None:
     (data_dir / "upgrade" / "to" / "cluster").rename(data_dir / home.VERIFIED)
-    home.sync_directory(data_dir)
+    sync_directory(data_dir)
     say(f"keeping the old files as {kept}")
     (data_dir / "cluster").rename(kept)
-    home.sync_directory(data_dir)
+    sync_directory(data_dir)
     say(f"putting the new files into their place, {data_dir / 'cluster'}")
     home.finish_upgrade(data_dir)
 

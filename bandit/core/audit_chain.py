@@ -105,6 +105,8 @@ class FindingKind(StrEnum):
     TRUNCATED = "truncated"
     UNANCHORED = "unanchored"
     BATCH_CHANGED = "batch_changed"
+    BASE_CHANGED = "base_changed"
+    ARCHIVE_CHANGED = "archive_changed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

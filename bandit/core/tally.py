@@ -90,6 +90,16 @@ class Sums:
             return_squares=squares,
         )
 
+    def plus_sums(self, other: Sums) -> Sums:
+        """Return the sums of two sets that share no outcome.
+
+        >>> Sums(n_outcomes=2, fees=Decimal(1)).plus_sums(Sums(n_outcomes=1)).n_outcomes
+        3
+        """
+        with localcontext(prec=_EXACT_DIGITS):
+            both = {name: getattr(self, name) + getattr(other, name) for name in self.__slots__}
+        return Sums(**both)
+
     def minus(self, outcome: Outcome, *, expired: bool) -> Sums:
         """Take back an outcome that was counted: the sums of the set without it.
 

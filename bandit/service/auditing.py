@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,9 @@ from bandit.core.audit_chain import (
     stray_findings,
 )
 from bandit.core.model import checked_instant
-from bandit.storage import audit, batches, locks
+from bandit.storage import archives, audit, bases, batches, locks
+from bandit.storage.archives import ToldArchive
+from bandit.storage.bases import ChangedBase
 from bandit.storage.batches import ChangedBatch
 from bandit.storage.engine import snapshot, taking_long, transaction
 
@@ -92,13 +94,24 @@ def unsealed_rows(engine: Engine) -> int:
         return audit.waiting(connection)
 
 
-def verify(engine: Engine, anchors: Iterable[Anchor | None]) -> AuditReport:
+def _no_files(_name: str) -> bytes | None:
+    return None
+
+
+def verify(
+    engine: Engine,
+    anchors: Iterable[Anchor | None],
+    *,
+    archive_sha256: Callable[[str], bytes | None] = _no_files,
+) -> AuditReport:
     """Compare every row with its seal, the seals with one another, and the chain with its anchors.
 
-    So too every batch of assignments and outcomes with the digest that its row holds.
+    So too every batch of assignments and outcomes, the base of every arm that decisions have left,
+    and the files these went to, with the digests that the log holds of them.
 
     `anchors` must have been written before the call: later ones belong to seals it does not see.
-    None among them is a torn line. Neither rows nor anchors are held in memory.
+    None among them is a torn line. `archive_sha256` returns the SHA-256 of an archive's file by its
+    name, None when that is gone. Neither rows nor anchors are held in memory.
     """
     with (
         snapshot(engine) as connection,
@@ -106,12 +119,18 @@ def verify(engine: Engine, anchors: Iterable[Anchor | None]) -> AuditReport:
         closing(audit.links(connection)) as links,
         closing(audit.strays(connection)) as strays,
         closing(batches.changed(connection)) as changed,
+        closing(bases.changed(connection)) as changed_bases,
+        closing(archives.told(connection)) as told,
     ):
         head = audit.head(connection)
         check = AnchorCheck(head=0 if head is None else head.sequence)
         _compare(connection, anchors, check)
         in_the_log = chain(
-            chain_findings(links), stray_findings(strays), map(_batch_finding, changed)
+            chain_findings(links),
+            stray_findings(strays),
+            map(_batch_finding, changed),
+            map(_base_finding, changed_bases),
+            _archive_findings(told, archive_sha256),
         )
         return AuditReport(
             findings=(*islice(in_the_log, FINDINGS_MAX), *check.findings()),
@@ -130,6 +149,27 @@ def _batch_finding(batch: ChangedBatch) -> Finding:
     else:
         message = f"it was stored with {told} {batch.table}, and has {found}"
     return Finding(kind=FindingKind.BATCH_CHANGED, audit_id=batch.audit_id, message=message)
+
+
+def _base_finding(base: ChangedBase) -> Finding:
+    message = f"the base of arm {base.arm_id} is not what the log holds of it"
+    return Finding(kind=FindingKind.BASE_CHANGED, audit_id=base.audit_id, message=message)
+
+
+def _archive_findings(
+    told: Iterable[ToldArchive], archive_sha256: Callable[[str], bytes | None]
+) -> Iterator[Finding]:
+    for archive in told:
+        found = archive_sha256(archive.name)
+        if archive.sha256 is None or not archive.registered:
+            message = f"{archive.name} is not registered as the log tells of it"
+        elif found is None:
+            message = f"the file {archive.name} is gone"
+        elif found != archive.sha256:
+            message = f"the file {archive.name} is not what was written"
+        else:
+            continue
+        yield Finding(kind=FindingKind.ARCHIVE_CHANGED, audit_id=archive.audit_id, message=message)
 
 
 def _compare(connection: Connection, anchors: Iterable[Anchor | None], check: AnchorCheck) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from bandit.core.outcomes import Outcome
 from bandit.core.performance import ClosedTrade, in_closing_order, window_numbers
 from bandit.core.tally import Fold, Sums, by_day, folded, is_checkpoint
-from bandit.storage import outcomes, statistics
+from bandit.storage import bases, outcomes, statistics
 from bandit.storage.outcomes import OutcomeRow
 from bandit.storage.statistics import ArmStatistics, ArmTerms, ArmWindows, CountedArm
 
@@ -83,9 +83,11 @@ def _continued(connection: Connection, arm: CountedArm, new: Sequence[ClosedTrad
 
 
 def _refolded(connection: Connection, arm: CountedArm, place: tuple[datetime, str]) -> Fold:
-    """Fold again from the newest checkpoint before `place` to the end."""
+    """Fold again from the newest checkpoint before `place`, or from the arm's base, to the end."""
     arm_id = arm.terms.arm_id
     start = statistics.checkpoint_before(connection, arm_id, place)
+    if start is None:
+        start = bases.of_arm(connection, arm_id).fold
     return _kept(connection, arm, start, outcomes.trades_after(connection, arm_id, start.last))
 
 

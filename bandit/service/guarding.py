@@ -15,6 +15,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import IntegrityError
 
 from bandit.core import checklist
 from bandit.core.account import AccountEquity, Breach, MoneyChange, folded, is_news
@@ -22,7 +23,7 @@ from bandit.core.errors import LedgerUnavailable
 from bandit.core.kill_switch import KillEvent, KillKind
 from bandit.core.outcomes import Outcome
 from bandit.service import killing, scaling
-from bandit.storage import account_equity, accounts, experiments, locks, marks
+from bandit.storage import account_equity, accounts, archives, experiments, locks, marks
 from bandit.storage.assignments import AssignedUnit
 from bandit.storage.engine import transaction
 from bandit.storage.experiments import WatchedArm
@@ -55,7 +56,8 @@ class Revealed(Exception):
 def guarded(engine: Engine, work: Callable[[Connection, Keys], _T]) -> _T:
     """Run `work` in one transaction, and when it reveals a breach again behind the keys it needs.
 
-    What the first run wrote is rolled back; nobody ever saw it.
+    So too when an assignment it writes to left the ledger meanwhile. What the first run wrote is
+    rolled back; nobody ever saw it.
     """
     held = Keys()
     for _ in range(_RUNS_MAX):
@@ -72,6 +74,9 @@ def guarded(engine: Engine, work: Callable[[Connection, Keys], _T]) -> _T:
                 account_ids=held.account_ids | revealed.missing.account_ids,
                 experiment_ids=held.experiment_ids | revealed.missing.experiment_ids,
             )
+        except IntegrityError as error:
+            if not archives.left_meanwhile(error):
+                raise
     raise LedgerUnavailable("what the batch needs kept changing; send it again")
 
 

@@ -13,7 +13,7 @@ from bandit.core.errors import BanditError, Conflict, InvalidInput, UnknownName
 from bandit.core.marks import Mark, PositionMark, check_time, marked
 from bandit.core.model import checked_instant
 from bandit.service.guarding import Keys, guarded, move_money
-from bandit.storage import account_equity, assignments, marks, outcomes
+from bandit.storage import account_equity, archives, assignments, marks, outcomes
 from bandit.storage.assignments import AssignedUnit
 
 BATCH_MAX = 1000
@@ -42,7 +42,8 @@ def _mark(
     units = assignments.units_of(connection, ids)
     equities = account_equity.locked(connection, list({unit.account_id for unit in units.values()}))
     # Behind the accounts' locks, as outcomes read marks: whoever comes second sees the first.
-    closed = outcomes.stored(connection, ids)
+    closed = set(outcomes.stored(connection, ids))
+    closed |= set(archives.aged(connection, [key for key in ids if key not in units]))
     before = marks.of_assignments(connection, ids)
     standing = dict(before)
     changes: dict[int, list[MoneyChange]] = {}
@@ -70,11 +71,11 @@ def _change(before: PositionMark | None, after: PositionMark) -> MoneyChange:
 def _refused(
     mark: Mark, units: Mapping[UUID, AssignedUnit], closed: Collection[UUID], *, now: datetime
 ) -> BanditError | None:
+    if mark.assignment_id in closed:
+        return Conflict(f"assignment {mark.assignment_id} has its outcome: nothing is open")
     unit = units.get(mark.assignment_id)
     if unit is None:
         return UnknownName(kind="assignment", name=str(mark.assignment_id))
-    if mark.assignment_id in closed:
-        return Conflict(f"assignment {mark.assignment_id} has its outcome: nothing is open")
     try:
         check_time(mark, decided_at=unit.decided_at, now=now)
     except InvalidInput as error:

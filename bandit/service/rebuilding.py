@@ -10,11 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from bandit.core.errors import InvalidInput
 from bandit.core.model import PolicyName, checked_instant
 from bandit.core.performance import ClosedTrade
 from bandit.core.tally import Fold, folded, is_checkpoint
 from bandit.service.counting import windows_of
-from bandit.storage import decisions, experiments, recounting, statistics
+from bandit.storage import bases, decisions, experiments, recounting, statistics
 from bandit.storage.engine import snapshot, taking_long, transaction
 from bandit.storage.experiments import ExperimentRecord
 from bandit.storage.statistics import ArmStatistics, ArmTerms, ArmWindows
@@ -118,7 +119,7 @@ def as_of(engine: Engine, experiment: str, policy: PolicyName, *, moment: dateti
     """Count an arm's numbers as they were known at a past moment.
 
     Only what was recorded by then counts, each outcome in the version that was the newest then.
-    Raises `UnknownName`.
+    Raises `UnknownName`, and `InvalidInput` for a moment whose outcomes have left the ledger.
     """
     moment = checked_instant(moment, field="moment")
     with snapshot(engine) as connection, taking_long(connection):
@@ -157,7 +158,11 @@ def _counted(
     moment: datetime | None = None,
     passed: Callable[[Fold], None] = lambda _: None,
 ) -> ArmNumbers:
-    """Count an arm from its first outcome; `passed` is told of every checkpoint on the way."""
+    """Count an arm from its base, where it has one; `passed` is told of every checkpoint."""
+    base = bases.of_arm(connection, terms.arm_id)
+    if moment is not None and base.recorded_to is not None and moment < base.recorded_to:
+        rule = f"must not be before {base.recorded_to.isoformat()}: what was known then has aged"
+        raise InvalidInput(field="moment", rule=rule, found=moment.isoformat())
     newest: deque[ClosedTrade] = deque(maxlen=max(terms.windows))
 
     def seen() -> Iterator[ClosedTrade]:
@@ -165,12 +170,12 @@ def _counted(
             newest.append(trade)
             yield trade
 
-    fold = Fold()
+    fold = base.fold
     for after in folded(fold, seen(), equity_fraction=terms.equity_fraction):
         fold = after
         if is_checkpoint(fold):
             passed(fold)
-    sums = recounting.sums(connection, terms.arm_id, at=moment)
+    sums = recounting.sums(connection, terms.arm_id, at=moment).plus_sums(base.sums)
     return ArmNumbers(
         statistics=ArmStatistics(arm_id=terms.arm_id, sums=sums, fold=fold),
         windows=windows_of(terms, list(newest)),

@@ -14,7 +14,8 @@ from bandit.core.model import checked_instant
 from bandit.core.outcomes import Outcome, check_times, is_expired
 from bandit.service import counting
 from bandit.service.guarding import Keys, guard_outcomes, guarded
-from bandit.storage import assignments, outcomes
+from bandit.storage import archives, assignments, outcomes
+from bandit.storage.archives import StoredBody
 from bandit.storage.assignments import AssignedUnit
 from bandit.storage.outcomes import OutcomeRow
 
@@ -51,7 +52,12 @@ def _record(
     connection: Connection, batch: Sequence[Outcome], *, held: Keys, now: datetime
 ) -> list[Recorded | BanditError]:
     units = assignments.units_of(connection, [o.assignment_id for o in batch])
-    entries = [_entry(o, units.get(o.assignment_id), now=now) for o in batch]
+    missing = [o.assignment_id for o in batch if o.assignment_id not in units]
+    aged = archives.aged(connection, missing) if missing else {}
+    entries = [
+        _entry(o, units[o.assignment_id], now=now) if o.assignment_id in units else _known(o, aged)
+        for o in batch
+    ]
     # Of several bodies for one assignment the first is the one to store.
     new = {e.outcome.assignment_id: e for e in reversed(entries) if isinstance(e, OutcomeRow)}
     known = outcomes.insert(connection, list(new.values()), now=now) if new else set()
@@ -67,7 +73,7 @@ def _record(
         ]
         guard_outcomes(connection, arrived, units, held=held, now=now)
     return [
-        entry if isinstance(entry, BanditError) else _answer(entry, new, stored, now=now)
+        _answer(entry, new, stored, now=now) if isinstance(entry, OutcomeRow) else entry
         for entry in entries
     ]
 
@@ -86,33 +92,43 @@ def row_of(outcome: Outcome, unit: AssignedUnit, *, now: datetime) -> OutcomeRow
     )
 
 
-def _entry(
-    outcome: Outcome, unit: AssignedUnit | None, *, now: datetime
-) -> OutcomeRow | BanditError:
-    if unit is None:
-        return UnknownName(kind="assignment", name=str(outcome.assignment_id))
+def _entry(outcome: Outcome, unit: AssignedUnit, *, now: datetime) -> OutcomeRow | BanditError:
     try:
         return row_of(outcome, unit, now=now)
     except InvalidInput as error:
         return error
 
 
+def _known(outcome: Outcome, aged: Mapping[UUID, StoredBody | None]) -> Recorded | BanditError:
+    """Answer for an assignment that is not here: one that left, or that nobody made."""
+    key = outcome.assignment_id
+    if key not in aged:
+        return UnknownName(kind="assignment", name=str(key))
+    before = aged[key]
+    if before is None:
+        return Conflict(f"assignment {key} has aged: its position was settled without it")
+    return _told_again(key, outcome.body_hash(), before)
+
+
+def _told_again(key: UUID, body_hash: bytes, before: StoredBody) -> Recorded | BanditError:
+    if before.body_hash != body_hash:
+        return Conflict(f"assignment {key} has another outcome already; the first stands")
+    return Recorded(
+        assignment_id=key, created=False, recorded_at=before.recorded_at, expired=before.expired
+    )
+
+
 def _answer(
     row: OutcomeRow,
     new: Mapping[UUID, OutcomeRow],
-    stored: Mapping[UUID, tuple[bytes, datetime, bool]],
+    stored: Mapping[UUID, StoredBody],
     *,
     now: datetime,
 ) -> Recorded | BanditError:
     key = row.outcome.assignment_id
     first = new[key]
     before = stored.get(key) if stored else None
-    body_hash, recorded_at, expired = before or (first.body_hash, now, first.expired)
-    if body_hash != row.body_hash:
-        return Conflict(f"assignment {key} has another outcome already; the first stands")
-    return Recorded(
-        assignment_id=key,
-        created=before is None and row is first,
-        recorded_at=recorded_at,
-        expired=expired,
-    )
+    if before is None and row is first:
+        return Recorded(assignment_id=key, created=True, recorded_at=now, expired=first.expired)
+    before = before or StoredBody(first.body_hash, now, first.expired)
+    return _told_again(key, row.body_hash, before)

@@ -8,13 +8,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from bandit.core.errors import UnknownName
+from bandit.core.errors import Conflict, UnknownName
 from bandit.core.model import checked_instant, checked_text
 from bandit.core.outcomes import Outcome
 from bandit.service import counting
 from bandit.service.guarding import Keys, guard_revision, guarded
 from bandit.service.recording import row_of
-from bandit.storage import assignments, decisions, outcomes, statistics
+from bandit.storage import archives, assignments, decisions, outcomes, statistics
 from bandit.storage.outcomes import OutcomeVersion
 
 
@@ -34,7 +34,7 @@ def revise(engine: Engine, outcome: Outcome, *, reason: str, now: datetime, acto
 
     What was said stays in the ledger. The newest body again changes nothing. Raises `UnknownName`
     for an assignment that nobody made or that has no outcome yet, `InvalidInput` for impossible
-    times.
+    times, `Conflict` for an outcome that has left the ledger for an archive.
     """
     now = checked_instant(now, field="now")
     reason = checked_text(reason, field="reason", length_max=1000)
@@ -53,13 +53,13 @@ def _revise(
     key = outcome.assignment_id
     unit = assignments.units_of(connection, [key]).get(key)
     if unit is None:
-        raise UnknownName(kind="assignment", name=str(key))
+        raise _gone(connection, key) or UnknownName(kind="assignment", name=str(key))
     after = row_of(outcome, unit, now=now)
     # The arm's lock puts revisions in one order; what they correct is read behind it.
     arm = statistics.locked(connection, [unit.arm_id])[unit.arm_id]
     newest = outcomes.newest_version(connection, key)
     if newest is None:
-        raise UnknownName(kind="outcome of assignment", name=str(key))
+        raise _gone(connection, key) or UnknownName(kind="outcome of assignment", name=str(key))
     if newest.row.body_hash == after.body_hash:
         return _revised(newest, created=False)
     # Of two services the one that comes second may have the slower clock.
@@ -83,6 +83,12 @@ def _revise(
     earned = after.outcome.pnl - newest.row.outcome.pnl
     guard_revision(connection, unit, earned, held=held, now=now)
     return _revised(made, created=True)
+
+
+def _gone(connection: Connection, key: UUID) -> Conflict | None:
+    if not archives.aged(connection, [key]):
+        return None
+    return Conflict(f"the outcome of {key} has aged: its archive holds it as it is")
 
 
 def _revised(version: OutcomeVersion, *, created: bool) -> Revised:

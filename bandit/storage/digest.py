@@ -37,11 +37,12 @@ TABLES = {
     "assignments": """
         SELECT e.name AS experiment, s.unit_id, s.instrument, p.name AS policy, s.role, s.mode,
                s.allocation_version, s.epoch, s.propensity, s.size_multiplier, s.confidence_bump,
-               opened.unit_id AS position_unit, s.context, s.proposed_actions, s.decided_at,
-               s.expires_at
+               coalesce(opened.unit_id, aged.unit_id) AS position_unit, s.context,
+               s.proposed_actions, s.decided_at, s.expires_at
         FROM assignments s JOIN experiments e ON e.id = s.experiment_id
         JOIN arms a ON a.id = s.arm_id JOIN policies p ON p.id = a.policy_id
         LEFT JOIN assignments opened ON opened.id = s.position_id
+        LEFT JOIN aged_assignments aged ON aged.id = s.position_id
         ORDER BY e.name, s.unit_id""",
     "outcomes": """
         SELECT e.name AS experiment, o.unit_id, p.name AS policy, o.instrument, o.no_trade, o.pnl,
@@ -56,15 +57,7 @@ TABLES = {
         SELECT e.name AS experiment, o.unit_id, p.name AS policy, o.instrument, o.no_trade, o.pnl,
                o.return_ratio, o.r_multiple, o.fees, o.slippage, o.size, o.worst_excursion,
                o.opened_at, o.closed_at, o.expired, o.revision, o.reason
-        FROM (SELECT assignment_id, 0 AS revision, arm_id, unit_id, instrument, no_trade, pnl,
-                     return_ratio, r_multiple, fees, slippage, size, worst_excursion, opened_at,
-                     closed_at, expired, NULL AS reason FROM outcomes
-              UNION ALL
-              SELECT assignment_id, revision, arm_id, unit_id, instrument, no_trade, pnl,
-                     return_ratio, r_multiple, fees, slippage, size, worst_excursion, opened_at,
-                     closed_at, expired, reason FROM outcome_revisions) o
-        JOIN outcome_revisions later
-          ON later.assignment_id = o.assignment_id AND later.revision = o.revision + 1
+        FROM superseded_outcomes o
         JOIN arms a ON a.id = o.arm_id
         JOIN experiments e ON e.id = a.experiment_id JOIN policies p ON p.id = a.policy_id
         ORDER BY e.name, o.unit_id, o.revision""",
@@ -79,6 +72,9 @@ TABLES = {
         JOIN arms a ON a.id = s.arm_id
         JOIN experiments e ON e.id = a.experiment_id JOIN policies p ON p.id = a.policy_id
         ORDER BY e.name, p.name""",
+    "archives": """
+        SELECT e.name AS experiment, r.name, r.n_rows, encode(r.sha256, 'hex') AS sha256
+        FROM archives r JOIN experiments e ON e.id = r.experiment_id ORDER BY r.name""",
 }
 
 

@@ -16,6 +16,7 @@ from bandit.core.model import UnitId
 from bandit.core.outcomes import Outcome
 from bandit.core.performance import ClosedTrade
 from bandit.core.profit_factor import ProfitFactor
+from bandit.storage.archives import StoredBody
 from bandit.storage.engine import one, rows, run
 
 _ROWS_AT_ONCE = 2000
@@ -83,8 +84,8 @@ def insert(connection: Connection, new: Sequence[OutcomeRow], *, now: datetime) 
     return {found[0] for found in connection.exec_driver_sql(statement, (batch, now))}
 
 
-def stored(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, tuple[bytes, datetime, bool]]:
-    """Return body hash, time of recording and expiry flag of the outcomes among `ids`."""
+def stored(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, StoredBody]:
+    """Return what there is of the outcomes among `ids`."""
     found = rows(
         connection,
         "SELECT assignment_id, body_hash, recorded_at, expired FROM outcomes "
@@ -92,7 +93,9 @@ def stored(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, tuple[byte
         ids=list(ids),
     )
     return {
-        row["assignment_id"]: (bytes(row["body_hash"]), row["recorded_at"], row["expired"])
+        row["assignment_id"]: StoredBody(
+            bytes(row["body_hash"]), row["recorded_at"], row["expired"]
+        )
         for row in found
     }
 

@@ -14,7 +14,7 @@ from bandit.storage.engine import one, rows, run, streamed
 
 
 def sums(connection: Connection, arm_id: int, *, at: datetime | None = None) -> Sums:
-    """Return the sums of an arm's outcomes, now or as far as they were recorded at a moment."""
+    """Return the sums of an arm's outcomes that are still here, or were recorded at a moment."""
     found = one(connection, _SUMS.format(source=_source(at)), arm_id=arm_id, at=at)
     assert found is not None
     return Sums(**found)
@@ -23,7 +23,7 @@ def sums(connection: Connection, arm_id: int, *, at: datetime | None = None) -> 
 def trades(
     connection: Connection, arm_id: int, *, at: datetime | None = None
 ) -> Iterator[ClosedTrade]:
-    """Stream an arm's trades in closing order, now or as they were recorded at a moment."""
+    """Stream an arm's trades that are still here in closing order, or as recorded at a moment."""
     statement = (
         f"SELECT closed_at, unit_id, return_ratio FROM {_source(at)} "  # noqa: S608 - constants
         "WHERE arm_id = :arm_id AND NOT no_trade ORDER BY closed_at, unit_id"
@@ -112,13 +112,21 @@ _DAY_KEY = ("day", "instrument")
 _DAY_SUMS = ("n_trades", "n_wins", "n_losses", "pnl", "fees", "return_gain", "return_loss")
 
 _DAYS = """
-SELECT arm_id, (closed_at AT TIME ZONE 'UTC')::date AS day, instrument, count(*) AS n_trades,
-       count(*) FILTER (WHERE return_ratio > 0) AS n_wins,
-       count(*) FILTER (WHERE return_ratio < 0) AS n_losses,
-       sum(pnl) AS pnl, coalesce(sum(fees), 0) AS fees,
-       sum(greatest(return_ratio, 0)) AS return_gain,
-       -sum(least(return_ratio, 0)) AS return_loss
-FROM current_outcomes WHERE arm_id = :arm_id AND NOT no_trade GROUP BY 1, 2, 3
+SELECT arm_id, day, instrument, sum(n_trades)::bigint AS n_trades, sum(n_wins)::bigint AS n_wins,
+       sum(n_losses)::bigint AS n_losses, sum(pnl) AS pnl, sum(fees) AS fees,
+       sum(return_gain) AS return_gain, sum(return_loss) AS return_loss
+FROM (
+  SELECT arm_id, (closed_at AT TIME ZONE 'UTC')::date AS day, instrument, count(*) AS n_trades,
+         count(*) FILTER (WHERE return_ratio > 0) AS n_wins,
+         count(*) FILTER (WHERE return_ratio < 0) AS n_losses,
+         sum(pnl) AS pnl, coalesce(sum(fees), 0) AS fees,
+         sum(greatest(return_ratio, 0)) AS return_gain,
+         -sum(least(return_ratio, 0)) AS return_loss
+  FROM current_outcomes WHERE arm_id = :arm_id AND NOT no_trade GROUP BY 1, 2, 3
+  UNION ALL
+  SELECT arm_id, day, instrument, n_trades, n_wins, n_losses, pnl, fees, return_gain, return_loss
+  FROM aged_days WHERE arm_id = :arm_id) parts
+GROUP BY 1, 2, 3
 """
 
 # A row too many or too few shows in its key; the sums of rows that both have are compared.

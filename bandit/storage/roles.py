@@ -1,16 +1,17 @@
-"""The role that a running service has: it appends and reads, and cannot change the schema."""
+"""Roles: a running service appends and reads, and only the archivist lets rows leave."""
 
 from __future__ import annotations
 
 from sqlalchemy import create_engine, make_url, pool, text
 
-from bandit.storage.engine import translated
+from bandit.storage.engine import session_options, translated
 
 APPLICATION_ROLE = "liveops_app"
+ARCHIVIST_ROLE = "liveops_archivist"
 
 _USABLE = text("""
   SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role)
-    AND (SELECT pg_has_role(r.oid, 'MEMBER') AND has_table_privilege(r.oid, 'assignments', 'INSERT')
+    AND (SELECT pg_has_role(r.oid, 'MEMBER') AND has_table_privilege(r.oid, 'assignments', :right)
          FROM pg_roles r WHERE r.rolname = :role)
 """)
 
@@ -22,12 +23,26 @@ def as_application(url: str) -> str | None:
     put its other rights down: who can send arbitrary SQL can take them up again, so this guards
     against mistakes and half-open doors, not against a stolen password.
     """
+    return _with_role(url, APPLICATION_ROLE) if _usable(url, APPLICATION_ROLE, "INSERT") else None
+
+
+def as_archivist(url: str) -> str:
+    """Return `url`, whatever role it names, with that of the archivist.
+
+    Where the server has no such role, with the rights of the user who logs in.
+    """
+    own = _with_role(url, "none")
+    return _with_role(own, ARCHIVIST_ROLE) if _usable(own, ARCHIVIST_ROLE, "DELETE") else own
+
+
+def _usable(url: str, role: str, right: str) -> bool:
     engine = create_engine(url, poolclass=pool.NullPool)
     with translated(), engine.connect() as connection:
-        usable = connection.execute(_USABLE, {"role": APPLICATION_ROLE}).scalar_one()
-    if not usable:
-        return None
-    role = f"-c role={APPLICATION_ROLE}"
-    given = make_url(url).query.get("options", "")
-    chosen = make_url(url).update_query_dict({"options": f"{given} {role}".strip()})
+        found = connection.execute(_USABLE, {"role": role, "right": right})
+        return bool(found.scalar_one())
+
+
+def _with_role(url: str, role: str) -> str:
+    # Of several such options the last one counts.
+    chosen = make_url(url).update_query_dict({"options": session_options(url, f"-c role={role}")})
     return chosen.render_as_string(hide_password=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from sqlalchemy import Connection, text
@@ -96,7 +96,7 @@ def columns_of(statistics: ArmStatistics, windows: ArmWindows) -> dict[str, Any]
     short, long = windows.short, windows.long
     columns = (
         asdict(statistics.sums)
-        | _fold_columns(statistics.fold)
+        | fold_columns(statistics.fold)
         | {
             "pf_short": short.profit_factor.value,
             "pf_short_state": short.profit_factor.state.value,
@@ -119,16 +119,22 @@ def write(connection: Connection, statistics: ArmStatistics, windows: ArmWindows
     run(connection, statement, arm_id=statistics.arm_id, **columns)
 
 
-def add_days(connection: Connection, arm_id: int, days: Mapping[tuple[date, str], DaySums]) -> None:
-    """Add newly counted trades to the sums of their UTC day and instrument."""
+def add_days(
+    connection: Connection,
+    arm_id: int,
+    days: Mapping[tuple[date, str], DaySums],
+    *,
+    table: Literal["arm_days", "aged_days"] = "arm_days",
+) -> None:
+    """Add trades, newly counted or aged, to the sums of their UTC day and instrument."""
     added = [
         {"day": day, "instrument": instrument, **asdict(sums)}
         for (day, instrument), sums in days.items()
     ]
     run(
         connection,
-        """
-        INSERT INTO arm_days AS d (arm_id, day, instrument, n_trades, n_wins, n_losses, pnl, fees,
+        f"""
+        INSERT INTO {table} AS d (arm_id, day, instrument, n_trades, n_wins, n_losses, pnl, fees,
                                    return_gain, return_loss)
         SELECT :arm_id, r.day, r.instrument, r.n_trades, r.n_wins, r.n_losses, r.pnl, r.fees,
                r.return_gain, r.return_loss
@@ -140,7 +146,7 @@ def add_days(connection: Connection, arm_id: int, days: Mapping[tuple[date, str]
           n_losses = d.n_losses + excluded.n_losses, pnl = d.pnl + excluded.pnl,
           fees = d.fees + excluded.fees, return_gain = d.return_gain + excluded.return_gain,
           return_loss = d.return_loss + excluded.return_loss
-        """,
+        """,  # noqa: S608 - two names of ours
         arm_id=arm_id,
         days=msgspec.json.encode(added).decode(),
     )
@@ -190,11 +196,10 @@ def newest_close(connection: Connection) -> datetime | None:
     return None if found is None else found["newest"]
 
 
-def checkpoint_before(connection: Connection, arm_id: int, place: tuple[datetime, str]) -> Fold:
-    """Return the newest checkpoint before `place`, and drop those from there on.
-
-    An arm without one starts from nothing.
-    """
+def checkpoint_before(
+    connection: Connection, arm_id: int, place: tuple[datetime, str]
+) -> Fold | None:
+    """Return the newest checkpoint before `place`, if there is one; drop those from there on."""
     closed_at, unit_id = place
     run(
         connection,
@@ -211,7 +216,7 @@ def checkpoint_before(connection: Connection, arm_id: int, place: tuple[datetime
         "ORDER BY closed_at DESC, unit_id DESC LIMIT 1",
         arm_id=arm_id,
     )
-    return Fold() if found is None else _fold(found)
+    return None if found is None else fold_of(found)
 
 
 def add_checkpoints(connection: Connection, arm_id: int, folds: Sequence[Fold]) -> None:
@@ -238,12 +243,13 @@ def checkpoint_columns(fold: Fold) -> dict[str, Any]:
     >>> checkpoint_columns(Fold())["n_trades"]
     0
     """
-    columns = _fold_columns(fold)
+    columns = fold_columns(fold)
     names = {"fold_n": "n_trades", "last_closed_at": "closed_at", "last_unit_id": "unit_id"}
     return {names.get(name, name): value for name, value in columns.items()}
 
 
-def _fold_columns(fold: Fold) -> dict[str, Any]:
+def fold_columns(fold: Fold) -> dict[str, Any]:
+    """Return a fold under the names of the columns of `arm_statistics`, its count as `fold_n`."""
     closed_at, unit_id = fold.last or (None, None)
     return {
         "fold_n": fold.n,
@@ -262,11 +268,12 @@ def _fold_columns(fold: Fold) -> dict[str, Any]:
 def _statistics(row: Mapping[str, Any]) -> ArmStatistics:
     sums = Sums(**{name: row[name] for name in Sums.__slots__})
     return ArmStatistics(
-        arm_id=row["arm_id"], sums=sums, fold=_fold(dict(row) | {"fold_n": row["n_trades"]})
+        arm_id=row["arm_id"], sums=sums, fold=fold_of(dict(row) | {"fold_n": row["n_trades"]})
     )
 
 
-def _fold(row: Mapping[str, Any]) -> Fold:
+def fold_of(row: Mapping[str, Any]) -> Fold:
+    """Return the fold that such columns hold."""
     last = row["last_closed_at"]
     return Fold(
         n=row["fold_n"],

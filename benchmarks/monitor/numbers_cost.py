@@ -27,7 +27,7 @@ from bandit.service.reporting import report
 from bandit.service.routing_table import Opportunity
 from bandit.storage.experiments import ExperimentRecord
 from benchmarks.claims import QUICK, Target, alternated, claim, paired, progress
-from benchmarks.monitor._history import END, plant, sums_agree
+from benchmarks.history import END, plant, sums_agree
 from benchmarks.temporary_ledger import (
     EXPERIMENT,
     INSTRUMENT,

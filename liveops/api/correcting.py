@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1", responses=declared(503))
     "/outcomes/{assignment}/revisions",
     status_code=201,
     openapi_extra=schema_of(NewRevision),
-    responses=declared(400, 404, 413, 415, 422)
+    responses=declared(400, 404, 409, 413, 415, 422)
     | {200: {"description": "The newest version says the same", "model": RevisionAnswer}},
 )
 def revise_outcome(

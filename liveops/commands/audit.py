@@ -35,14 +35,15 @@ def verify(
     """Say whether the audit log is still what was sealed; exit 1 with what happened to which row.
 
     Every row is compared with its seal, every seal with the one before it, and the chain with its
-    anchors.
+    anchors; every batch, base and archive file with what the log holds of it.
     """
     from bandit.service import auditing
     from liveops.anchors import AnchorFile, anchor_file
+    from liveops.archives import archives_of
 
     with ledger_app(config=config, demo=demo) as app:
         file = anchor_file(app) if anchors is None else AnchorFile(anchors)
-        report = auditing.verify(app.engine, file.read())
+        report = auditing.verify(app.engine, file.read(), archive_sha256=archives_of(app).sha256)
     if as_json:
         print_json({"anchor_file": str(file.path), **report.to_json()})
     else:

@@ -1,8 +1,10 @@
-"""`liveops ledger digest`, `export` and `rebuild`."""
+"""`liveops ledger digest`, `export`, `rebuild` and `age`."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -72,3 +74,42 @@ def rebuild(
         sys.stdout.write(f"{found.arms} arms, columns that {verdict}: {len(found.mismatches)}\n")
     if check and found.mismatches:
         raise typer.Exit(1)
+
+
+@commands.command("age")
+def age(
+    experiments: Annotated[
+        list[str] | None,
+        typer.Argument(help="Experiments to age; all of them if left out.", show_default=False),
+    ] = None,
+    after_days: Annotated[
+        int | None,
+        typer.Option(
+            "--after-days",
+            min=30,
+            help="Age at which a settled decision leaves; ageing.after_days if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Move decisions that were settled long ago from the ledger into Parquet archives.
+
+    Their keys stay taken, their answers known and every number the same; corrections of them are
+    refused from then on. Decisions without an outcome stay, and so do the trades that rolling
+    windows need. Services may run meanwhile.
+    """
+    from liveops.archives import age_experiments
+
+    with ledger_app(config=config, demo=demo) as app:
+        days = app.settings.ageing.after_days if after_days is None else after_days
+        before = app.clock.now() - timedelta(days=days)
+        found = dict(age_experiments(app, experiments or [], before=before, actor=actor()))
+    if as_json:
+        print_json({name: asdict(aged) for name, aged in found.items()})
+        return
+    for name, aged in found.items():
+        files = f" to {', '.join(aged.archives)}" if aged.archives else ""
+        sys.stdout.write(f"{name}: {aged.assignments} decisions left{files}\n")

@@ -146,15 +146,32 @@ ALTER TABLE assignments ALTER COLUMN is_fallback DROP DEFAULT;
 CREATE INDEX assignments_by_batch ON assignments (audit_id);
 
 -- What is digested of a row, the same for ever: no column that a later release adds, and nothing
--- that depends on a session's settings.
-CREATE FUNCTION digested(s assignments) RETURNS text STABLE LANGUAGE sql AS $$
+-- that depends on a session's settings. Documents enter by their hashes, so that a row can do
+-- without them and still be held against its digest.
+CREATE FUNCTION sha256_of(document jsonb) RETURNS bytea IMMUTABLE LANGUAGE sql AS $$
+  SELECT sha256(convert_to(document::text, 'UTF8'))
+$$;
+CREATE FUNCTION digested_line(
+    id uuid, experiment_id integer, unit_id text, instrument text, arm_id bigint, mode text,
+    role text, allocation_version bigint, epoch bigint, propensity double precision,
+    position_id uuid, is_fallback boolean, size_multiplier double precision,
+    confidence_bump double precision, context_sha256 bytea, proposed_actions_sha256 bytea,
+    decided_at timestamptz, expires_at timestamptz)
+  RETURNS text STABLE LANGUAGE sql AS $$
   SELECT json_build_array(
+    id, experiment_id, unit_id, instrument, arm_id, mode, role, allocation_version, epoch,
+    encode(float8send(propensity), 'hex'), position_id, is_fallback,
+    encode(float8send(size_multiplier), 'hex'), encode(float8send(confidence_bump), 'hex'),
+    encode(context_sha256, 'hex'), encode(proposed_actions_sha256, 'hex'),
+    (extract(epoch FROM decided_at) * 1000000)::bigint,
+    (extract(epoch FROM expires_at) * 1000000)::bigint)::text
+$$;
+CREATE FUNCTION digested(s assignments) RETURNS text STABLE LANGUAGE sql AS $$
+  SELECT digested_line(
     s.id, s.experiment_id, s.unit_id, s.instrument, s.arm_id, s.mode, s.role,
-    s.allocation_version, s.epoch, encode(float8send(s.propensity), 'hex'), s.position_id,
-    s.is_fallback, encode(float8send(s.size_multiplier), 'hex'),
-    encode(float8send(s.confidence_bump), 'hex'), s.context, s.proposed_actions,
-    (extract(epoch FROM s.decided_at) * 1000000)::bigint,
-    (extract(epoch FROM s.expires_at) * 1000000)::bigint)::text
+    s.allocation_version, s.epoch, s.propensity, s.position_id, s.is_fallback, s.size_multiplier,
+    s.confidence_bump, sha256_of(s.context), sha256_of(s.proposed_actions), s.decided_at,
+    s.expires_at)
 $$;
 """
 

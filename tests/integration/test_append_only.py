@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 from ledger import CHALLENGER, NOON, assign, closed, feed, open_btc, record_all
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from bandit.core.kill_switch import KillCause
-from bandit.service import auditing, killing, rebuilding, revising
+from bandit.core.outcomes import declined
+from bandit.service import ageing, auditing, killing, rebuilding, recording, revising
 from bandit.service.assigning import Router
+from snapshots.archive_files import ParquetArchives
 
 # Each with a column that an UPDATE might be tempted to correct.
 FACTS = {
@@ -26,11 +31,12 @@ FACTS = {
     "ledger_identity": "id",
     "parameter_history": "new_value",
     "statistics_comparisons": "mismatches",
+    "aged_assignments": "outcome_body_hash",
 }
 
 
 @pytest.fixture
-def filled(engine: Engine) -> Engine:
+def filled(engine: Engine, tmp_path: Path) -> Engine:
     open_btc(engine)
     feed(engine, CHALLENGER, ["0.001", "-0.001"])
     [made, corrected] = assign(engine, ["claimed", "corrected"])
@@ -39,6 +45,11 @@ def filled(engine: Engine) -> Engine:
     lost = closed(corrected, "-0.001", minutes=1)
     revising.revise(engine, lost, reason="drill", now=NOON, actor="test")
     rebuilding.compare(engine, now=NOON)
+    [gone] = assign(engine, ["aged"])
+    assert recording.record(engine, [declined(gone.id)], now=NOON)
+    before, later = NOON + timedelta(days=1), NOON + timedelta(days=99)
+    files = ParquetArchives(tmp_path)
+    ageing.age(engine, files, "btc", before=before, now=later, actor="test")
     killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
     auditing.seal(engine, now=NOON)
     return engine

@@ -32,7 +32,16 @@ from bandit.storage.engine import connect
 from bandit.storage.roles import APPLICATION_ROLE, as_application
 
 # What a service never writes.
-READ_ONLY = {"alembic_version", "decision_protocol", "ledger_identity"}
+READ_ONLY = {
+    "alembic_version",
+    "decision_protocol",
+    "ledger_identity",
+    # The archivist's.
+    "archives",
+    "aged_assignments",
+    "arm_bases",
+    "aged_days",
+}
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_accounts_of_an_older_release_carry_on_where_their_outcomes_left_them(
         connection.execute(text("DROP TABLE account_equity, marks"))
         connection.execute(text("DROP FUNCTION mark_guard"))
         connection.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": before})
-    upgrade(database_url)
+    command.upgrade(config(database_url), "0007")
     with engine.connect() as connection:
         carried = connection.execute(text("SELECT * FROM account_equity")).mappings().one()
     assert carried == folded
@@ -323,7 +323,12 @@ def test_every_moment_is_an_instant(database_url: str) -> None:
     ]
     assert len(moments) >= 15
     others = {name for name, kind, domain in moments if domain != "instant"}
-    assert others == {"decisions.trading_day", "arm_days.day", "account_equity.trading_day"}
+    assert others == {
+        "decisions.trading_day",
+        "arm_days.day",
+        "aged_days.day",
+        "account_equity.trading_day",
+    }
     assert {kind for _, kind, domain in moments if domain} == {"timestamp with time zone"}
 
 

@@ -22,22 +22,31 @@ SELECT md5(u.unit)::uuid, a.experiment_id, u.unit, %(instrument)s, a.id, a.mode,
        1, 1, a.traffic_allocation, false, 1, 0, u.at, u.at + interval '2 seconds'
 FROM arms a CROSS JOIN LATERAL (
   SELECT format('%%s-%%s', a.id, i) AS unit,
-         %(end)s - interval '1 hour' - (%(trades)s - i) * %(every)s AS at
+         date_trunc('second', %(end)s - interval '1 hour' - (%(trades)s - i) * %(every)s) AS at
   FROM generate_series(1, %(trades)s) i) u
 WHERE a.id = %(arm)s
 """
 
-# Returns of -0.96 % to 1.04 %: a profit factor near 1.2, and no account that ends at nothing.
+# Returns of -0.96 % to 1.04 %: a profit factor near 1.2, and no account that ends at nothing. The
+# hash is that of `Outcome.body_hash`.
 _OUTCOMES = """
 WITH drawn AS MATERIALIZED (
   SELECT s.*, round(((random() - 0.48) * 0.02)::numeric, 12) AS earned
-  FROM assignments s WHERE s.arm_id = %(arm)s)
+  FROM assignments s WHERE s.arm_id = %(arm)s),
+told AS (
+  SELECT d.*, round(1000 * d.earned, 8) AS pnl, 1.00000000 AS fees,
+         d.decided_at + interval '1 hour' AS closed_at FROM drawn d)
 INSERT INTO outcomes (assignment_id, arm_id, unit_id, instrument, no_trade, pnl, return_ratio, fees,
                       opened_at, closed_at, expired, body_hash, recorded_at)
-SELECT d.id, d.arm_id, d.unit_id, d.instrument, false, round(1000 * d.earned, 8), d.earned, 1,
-       d.decided_at, d.decided_at + interval '1 hour', false, sha256(d.unit_id::bytea),
-       d.decided_at + interval '1 hour'
-FROM drawn d ORDER BY d.decided_at
+SELECT t.id, t.arm_id, t.unit_id, t.instrument, false, t.pnl, t.earned, t.fees, t.decided_at,
+       t.closed_at, false, sha256(convert_to(format(
+         '{"assignment_id": "%%s", "closed_at": "%%s+00:00", "fees": "%%s", "no_trade": false, '
+         '"opened_at": "%%s+00:00", "pnl": "%%s", "r_multiple": null, "return_ratio": "%%s", '
+         '"size": null, "slippage": null, "worst_excursion": null}',
+         t.id, to_char(t.closed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS'), t.fees,
+         to_char(t.decided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS'), t.pnl, t.earned),
+         'UTF8')), t.closed_at
+FROM told t ORDER BY t.decided_at
 """
 
 

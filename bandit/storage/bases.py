@@ -1,0 +1,130 @@
+"""Bases: what the outcomes that left an arm amount to, and where every count of it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, astuple, dataclass
+from datetime import date, datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection
+
+from bandit.core.audit_chain import AuditId
+from bandit.core.tally import DaySums, Fold, Sums
+from bandit.storage.engine import one, run, streamed
+from bandit.storage.statistics import fold_columns, fold_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmBase:
+    """The sums and the fold of aged outcomes; none of them was recorded after `recorded_to`.
+
+    The fold has no last trade: whatever is still in the ledger comes after it.
+    """
+
+    sums: Sums
+    fold: Fold
+    recorded_to: datetime | None
+
+
+NOTHING_AGED = ArmBase(sums=Sums(), fold=Fold(), recorded_to=None)
+
+
+def of_arm(connection: Connection, arm_id: int) -> ArmBase:
+    """Return an arm's base; `NOTHING_AGED` where nothing has left."""
+    found = one(connection, "SELECT * FROM arm_bases WHERE arm_id = :arm_id", arm_id=arm_id)
+    if found is None:
+        return NOTHING_AGED
+    return ArmBase(
+        sums=Sums(**{name: found[name] for name in Sums.__slots__}),
+        fold=fold_of(found | {"fold_n": found["n_trades"], "last_closed_at": None}),
+        recorded_to=found["recorded_to"],
+    )
+
+
+def write(connection: Connection, arm_id: int, base: ArmBase) -> None:
+    """Store an arm's base; the database refuses one that takes history back."""
+    columns = asdict(base.sums) | fold_columns(base.fold)
+    for name in ("fold_n", "last_closed_at", "last_unit_id"):
+        del columns[name]
+    columns["recorded_to"] = base.recorded_to
+    names = ", ".join(columns)
+    values = ", ".join(f":{name}" for name in columns)
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns)
+    run(
+        connection,
+        f"INSERT INTO arm_bases (arm_id, {names}) VALUES (:arm_id, {values}) "  # noqa: S608 - names are ours
+        f"ON CONFLICT (arm_id) DO UPDATE SET {changes}",
+        arm_id=arm_id,
+        **columns,
+    )
+
+
+def seal(
+    connection: Connection, arm_id: int, days: Mapping[tuple[date, str], DaySums]
+) -> dict[str, Any]:
+    """Return what the audit log holds of a base that was just written, and of the days it grew by.
+
+    Of the base a digest, of the days the sums themselves: what is written grows with neither.
+    """
+    statement = "SELECT base_digest(b) AS digest FROM arm_bases b WHERE b.arm_id = :arm_id"
+    found = one(connection, statement, arm_id=arm_id)
+    assert found is not None
+    grew = [
+        [day.isoformat(), instrument, *map(str, astuple(sums))]
+        for (day, instrument), sums in days.items()
+    ]
+    return {"arm": arm_id, "base": str(found["digest"]), "days": grew}
+
+
+def drop_checkpoints(connection: Connection, arm_id: int, base: ArmBase) -> None:
+    """Forget the checkpoints of what the base has taken up."""
+    run(
+        connection,
+        "DELETE FROM equity_checkpoints WHERE arm_id = :arm_id AND n_trades <= :n",
+        arm_id=arm_id,
+        n=base.fold.n,
+    )
+
+
+class ChangedBase(NamedTuple):
+    """A base that is not what the audit log holds of it; `audit_id` is None where it holds none."""
+
+    audit_id: AuditId | None
+    arm_id: int
+
+
+_CHANGED = """
+  SELECT l.id AS audit_id, coalesce(b.arm_id, l.arm_id) AS arm_id
+  FROM (SELECT DISTINCT ON (x.arm_id) x.id, x.arm_id, x.digest FROM (
+          SELECT id, (details ->> 'arm')::bigint AS arm_id, details ->> 'base' AS digest
+          FROM audit_log WHERE action = 'age' AND details ? 'base') x
+        ORDER BY x.arm_id, x.id DESC) l
+  FULL JOIN arm_bases b ON b.arm_id = l.arm_id
+  WHERE l.digest IS DISTINCT FROM base_digest(b)
+  ORDER BY 2
+"""
+_TOLD = ", ".join(
+    f"sum((x ->> {place})::numeric) AS {name}" for place, name in enumerate(DaySums.__slots__, 2)
+)
+_STORED_DAY = ", ".join(f"d.{name}" for name in DaySums.__slots__)
+_TOLD_DAY = ", ".join(f"t.{name}" for name in DaySums.__slots__)
+_CHANGED_DAYS = f"""
+  SELECT max(t.id) AS audit_id, coalesce(d.arm_id, t.arm_id) AS arm_id
+  FROM aged_days d
+  FULL JOIN (
+    SELECT max(l.id) AS id, (l.details ->> 'arm')::bigint AS arm_id, (x ->> 0)::date AS day,
+           x ->> 1 AS instrument, {_TOLD}
+    FROM audit_log l CROSS JOIN jsonb_array_elements(l.details -> 'days') x
+    WHERE l.action = 'age' GROUP BY 2, 3, 4) t
+  ON t.arm_id = d.arm_id AND t.day = d.day AND t.instrument = d.instrument
+  WHERE ({_STORED_DAY}) IS DISTINCT FROM ({_TOLD_DAY})
+  GROUP BY 2 ORDER BY 2
+"""  # noqa: S608 - names are ours
+
+
+def changed(connection: Connection) -> Generator[ChangedBase]:
+    """Return every base that was changed behind the audit log, itself or in its days, streamed."""
+    for statement in (_CHANGED, _CHANGED_DAYS):
+        for found in streamed(connection, statement):
+            yield ChangedBase(**found)

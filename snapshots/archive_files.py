@@ -1,0 +1,156 @@
+"""Archives of old decisions: Parquet files, each written once and never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bandit.core.errors import BanditError
+from bandit.core.outcomes import Outcome
+from bandit.storage.archives import Archive
+from bandit.storage.outcomes import outcome_of
+from snapshots.durable_files import appearing_whole
+
+ROWS_AT_ONCE = 10_000
+
+_MOMENT = pa.timestamp("us", tz="UTC")
+# Money and returns as text: the exact decimals have no float to hide in.
+SCHEMA = pa.schema(
+    [
+        ("experiment", pa.string()),
+        ("unit_id", pa.string()),
+        ("assignment_id", pa.string()),
+        ("instrument", pa.string()),
+        ("policy", pa.string()),
+        ("mode", pa.string()),
+        ("role", pa.string()),
+        ("allocation_version", pa.int64()),
+        ("epoch", pa.int64()),
+        ("propensity", pa.float64()),
+        ("position_id", pa.string()),
+        ("is_fallback", pa.bool_()),
+        ("size_multiplier", pa.float64()),
+        ("confidence_bump", pa.float64()),
+        ("context", pa.string()),
+        ("proposed_actions", pa.string()),
+        ("decided_at", _MOMENT),
+        ("expires_at", _MOMENT),
+        ("claimed_at", _MOMENT),
+        ("revision", pa.int32()),
+        ("no_trade", pa.bool_()),
+        ("pnl", pa.string()),
+        ("return_ratio", pa.string()),
+        ("r_multiple", pa.string()),
+        ("fees", pa.string()),
+        ("slippage", pa.string()),
+        ("size", pa.string()),
+        ("worst_excursion", pa.string()),
+        ("opened_at", _MOMENT),
+        ("closed_at", _MOMENT),
+        ("expired", pa.bool_()),
+        ("recorded_at", _MOMENT),
+        ("revised_by", pa.string()),
+        ("revision_reason", pa.string()),
+        ("worst_marked_pnl", pa.string()),
+        ("worst_marked_at", _MOMENT),
+        ("superseded", pa.string()),
+    ]
+)
+_DECIMALS = ("pnl", "return_ratio", "r_multiple", "fees", "slippage", "size", "worst_excursion")
+_OUTCOME = ["assignment_id", "no_trade", "opened_at", "closed_at", *_DECIMALS]
+
+
+class ArchiveDamaged(BanditError):
+    """The file of an archive is not what was registered, or is gone."""
+
+    code = "archive_damaged"
+
+
+class ParquetArchives:
+    """Archives as Parquet files in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        """Keep archives in `directory`, which need not be there yet."""
+        self._directory = directory
+
+    def write(self, name: str, rows: Iterable[Mapping[str, Any]]) -> tuple[bytes, int]:
+        """Write `rows` to a new file; return its SHA-256 and how many they were.
+
+        The file is there, complete and on disk, or not at all.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        n_rows = 0
+        with appearing_whole(self._directory / name) as path:
+            with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+                left = iter(rows)
+                while block := list(islice(left, ROWS_AT_ONCE)):
+                    writer.write_table(_table(block))
+                    n_rows += len(block)
+            path.chmod(0o600)
+            sha256 = _sha256(path)
+        return sha256, n_rows
+
+    def sha256(self, name: str) -> bytes | None:
+        """Return the SHA-256 of an archive's file; None where there is no such file."""
+        try:
+            return _sha256(self._directory / name)
+        except FileNotFoundError:
+            return None
+
+    def body_hashes(self, archive: Archive) -> Iterator[tuple[UUID, bytes | None]]:
+        """Return each decision in the file with the hash of its outcome as the file tells it.
+
+        None for a decision without an outcome. Raises `ArchiveDamaged`.
+        """
+        path = self._directory / archive.name
+        found = self.sha256(archive.name)
+        if found is None:
+            raise ArchiveDamaged(f"{path}: the archive's file is gone")
+        if found != archive.sha256:
+            raise ArchiveDamaged(f"{path}: its SHA-256 is {found.hex()}, not the registered one")
+        with pq.ParquetFile(path) as file:
+            for block in file.iter_batches(ROWS_AT_ONCE, columns=_OUTCOME):
+                for row in block.to_pylist():
+                    outcome = _outcome(row)
+                    key = UUID(row["assignment_id"])
+                    yield key, None if outcome is None else outcome.body_hash()
+
+
+def _outcome(row: dict[str, Any]) -> Outcome | None:
+    if row["no_trade"] is None:
+        return None
+    decimals = {name: None if row[name] is None else Decimal(row[name]) for name in _DECIMALS}
+    return outcome_of(row | decimals | {"assignment_id": UUID(row["assignment_id"])})
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    columns = [
+        pa.array([_value(row[field.name]) for row in rows], type=field.type) for field in SCHEMA
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _value(value: Any) -> Any:
+    match value:
+        case Decimal():
+            return f"{value:f}"
+        case UUID():
+            return str(value)
+        case dict() | list():
+            return json.dumps(value, sort_keys=True)
+        case _:
+            return value
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
