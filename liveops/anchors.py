@@ -41,6 +41,17 @@ class AnchorFile:
             os.fsync(file.fileno())
         sync_directory(self.path.parent)
 
+    def newest(self) -> Anchor | None:
+        """Return the anchor that was written last, as far as it can be read; None without one."""
+        try:
+            with FileIO(self.path) as file:
+                lines = _tail(file).splitlines()
+        except FileNotFoundError:
+            return None
+        # The first of them may be cut off by where the tail begins, the last by a crash.
+        found = (parsed_anchor(line.decode("utf-8", errors="replace")) for line in reversed(lines))
+        return next((anchor for anchor in found if anchor is not None), None)
+
     def read(self) -> Iterator[Anchor | None]:
         """Return the anchors that are there at the time of this call, None for a torn line.
 

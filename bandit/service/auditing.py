@@ -88,6 +88,13 @@ def seal(engine: Engine, *, now: datetime) -> Seal | None:
     return seals[-1] if seals else head
 
 
+def holds(engine: Engine, anchor: Anchor) -> bool:
+    """Say whether the chain still has the head that was anchored."""
+    with snapshot(engine) as connection:
+        found = audit.chain_hashes(connection, [anchor.sequence])
+    return found.get(anchor.sequence) == anchor.chain_hash
+
+
 def unsealed_rows(engine: Engine) -> int:
     """Return how many rows wait to be sealed."""
     with snapshot(engine) as connection:

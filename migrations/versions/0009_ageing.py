@@ -164,8 +164,8 @@ CREATE FUNCTION base_digest(b arm_bases) RETURNS text STABLE LANGUAGE sql AS $$
 $$;
 """
 
-# `enable_seqscan = off` here and below: a session keeps a plan that it made while a table was small,
-# and would read all of it for every key once it has grown.
+# `enable_seqscan = off` here and below: a session keeps a plan that it made while a table was
+# small, and would read all of it for every key once it has grown.
 #
 # A row leaves only behind what stays of it. A position and the decisions on it leave one by one, so
 # that no key of theirs may hang on the row of another.
