@@ -183,9 +183,22 @@ class RoutedBatch:
                 f"unit {made.unit_id} was assigned for {made.instrument}, "
                 f"and came back for {asked.instrument}"
             )
-        if asked.fallback_at is not None and made.role is not ArmRole.CHAMPION:
-            return Conflict(f"unit {made.unit_id} had been routed to {made.policy} before")
+        if asked.fallback_at is not None:
+            if made.role is not ArmRole.CHAMPION:
+                return Conflict(f"unit {made.unit_id} had been routed to {made.policy} before")
+            return made
+        held = row.position_id if stored is None else stored.position_id
+        if held != asked.position:
+            # Else a decision about a position would be taken by an arm that does not hold it.
+            return Conflict(
+                f"unit {made.unit_id} was assigned for {_held(held)}, "
+                f"and came back for {_held(asked.position)}"
+            )
         return made
+
+
+def _held(position: UUID | None) -> str:
+    return "no position" if position is None else f"position {position}"
 
 
 def routed(table: RoutingTable, asked: Sequence[Opportunity], *, now: datetime) -> RoutedBatch:

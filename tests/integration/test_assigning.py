@@ -191,6 +191,17 @@ def test_position_of_an_arm_that_joined_since_the_router_looked(engine: Engine) 
     assert (made.policy, made.epoch) == ("later", 2)
 
 
+def test_unit_keeps_its_position_within_a_batch_too(engine: Engine) -> None:
+    open_btc(engine)
+    [opened] = assign_to(engine, CHALLENGER, 1)
+    entry, leaving = opportunity("u"), opportunity("u", position=opened.id)
+    for batch in ([entry, leaving], [leaving, entry]):
+        with pytest.raises(Conflict, match=r"unit u was assigned for .*, and came back for"):
+            Router(engine).assign("btc", batch, now=NOON)
+    made = Router(engine).assign("btc", [leaving, leaving], now=NOON)
+    assert [(m.policy, m.sticky) for m in made] == [(CHALLENGER, True)] * 2
+
+
 # Stale memories
 
 
