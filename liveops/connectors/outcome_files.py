@@ -11,15 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import UUID
 
 from bandit.core.errors import InvalidInput
 from bandit.core.outcomes import Outcome, declined, trade
 from liveops.connectors.logged_trade import instant, money
-
-if TYPE_CHECKING:
-    import pyarrow
+from liveops.connectors.parquet_cells import rows_of
 
 AMOUNTS: Final = ("pnl", "return", "fees", "slippage", "size", "r_multiple", "worst_excursion")
 TIMES: Final = ("opened_at", "closed_at")
@@ -149,23 +147,11 @@ def _parquet_rows(path: Path) -> Iterator[FileRow]:
             _check_columns(list(file.schema_arrow.names))
             count, line = max(file.metadata.num_rows, 1), 0
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                for cells in _in_microseconds(batch).to_pylist():
+                for cells in rows_of(batch):
                     line += 1
                     yield FileRow(line=line, told=_told(cells), share=line / count)
     except pyarrow.ArrowException as error:
         raise InvalidInput(field=path.name, rule="must be Parquet", found=error) from error
-
-
-def _in_microseconds(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
-    """Cut times to what Python's datetime has: finer steps are not refused."""
-    import pyarrow
-
-    for index, column in enumerate(batch.schema):
-        if pyarrow.types.is_timestamp(column.type):
-            coarse = pyarrow.timestamp("us", column.type.tz)
-            cut = batch.column(index).cast(coarse, safe=False)
-            batch = batch.set_column(index, column.name, cut)
-    return batch
 
 
 def _check_columns(names: list[str]) -> None:

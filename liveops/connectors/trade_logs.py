@@ -27,6 +27,7 @@ from liveops.connectors.logged_trade import (
     TradeLog,
     trade_from_row,
 )
+from liveops.connectors.parquet_cells import rows_of
 
 __all__ = ["AccountLog", "LoggedTrade", "TradeLog", "load_trades"]
 
@@ -133,15 +134,9 @@ def _from_parquet(path: Path) -> TradeLog:
                     field="trades", rule=f"must be at most {TRADES_MAX}", found=count
                 )
             table = file.read(columns=[name for name in names if name not in ignored])
-        for index, column in enumerate(table.schema):
-            if pyarrow.types.is_timestamp(column.type):
-                # Python's datetime has microseconds; finer steps are cut, not refused.
-                coarse = pyarrow.timestamp("us", column.type.tz)
-                cut = table[index].cast(coarse, safe=False)
-                table = table.set_column(index, column.name, cut)
     except pyarrow.ArrowException as error:
         raise InvalidInput(field=path.name, rule="must be Parquet", found=error) from error
-    rows = (raw for batch in table.to_batches(max_chunksize=10_000) for raw in batch.to_pylist())
+    rows = (raw for batch in table.to_batches(max_chunksize=10_000) for raw in rows_of(batch))
     trades = tuple(
         trade_from_row(raw, where=f"row {row}", row=row) for row, raw in enumerate(rows, start=1)
     )

@@ -142,6 +142,70 @@ def test_parquet_brings_numbers_times_and_flags_of_its_own(
     ]
 
 
+NO_TIME = "must be ISO 8601 with an offset or Z, or epoch milliseconds"
+OUT_OF_BOUNDS = "must lie between the years 2000 and 2100"
+TIMES = {
+    "2026-03-01T13:00:00": NO_TIME,
+    "2027-03-28T02:30:00": NO_TIME,
+    "2026-10-25T02:30:00 Europe/Berlin": NO_TIME,
+    "2026-03-01T13:00:60Z": NO_TIME,
+    "2026-03-01": NO_TIME,
+    "infinity": NO_TIME,
+    "-infinity": NO_TIME,
+    "now": NO_TIME,
+    "294276-12-31T23:59:59Z": NO_TIME,
+    "1999-12-31T23:59:59Z": OUT_OF_BOUNDS,
+    "2100-01-01T00:00:00Z": OUT_OF_BOUNDS,
+    "9223372036854775": NO_TIME,
+    "922337203685477": OUT_OF_BOUNDS,
+    "2026-03-01T11:59:59Z": "must not be before opened_at 2026-03-01T12:00:00+00:00",
+    "2099-12-31T23:59:59Z": "must not lie more than 5 minutes after now",
+}
+
+
+def test_impossible_times_are_refused_by_rule_and_lawful_ones_beside_them_are_not(
+    engine: Engine, made: list[Assignment], run: Run, tmp_path: Path
+) -> None:
+    def line(number: int, closed_at: str) -> str:
+        return f"{made[number].id},1,0.001,2026-03-01T12:00:00Z,{closed_at},,"
+
+    lawful = ["2026-03-01T14:00:00+01:00", "1772370000000", "2026-03-01T13:00:00Z"]
+    lines = [line(number, at) for number, at in enumerate([*TIMES, *lawful])]
+    # Before its decision, by more than two clocks differ.
+    early = line(99, lawful[0]).replace("T12:00:00Z", "T11:54:59Z")
+    rejects = tmp_path / "rejects.csv"
+    assert run(written(tmp_path / "o.csv", [*lines, early]), "--rejects", rejects)[0] == 1
+    with rejects.open(newline="") as file:
+        *refused, last = csv.DictReader(file)
+    assert [(row["line"], row["field"]) for row in refused] == [
+        (str(number), "closed_at") for number in range(2, 2 + len(TIMES))
+    ]
+    for row, (told, rule) in zip(refused, TIMES.items(), strict=True):
+        assert row["rule"].startswith(rule), told
+    assert (last["field"], last["rule"][:30]) == ("opened_at", "must not be before the decisio")
+    with engine.connect() as connection:
+        statement = text("SELECT DISTINCT closed_at FROM outcomes")
+        assert list(connection.execute(statement).scalars()) == [NOON + timedelta(hours=1)]
+    assert count(engine, "outcomes") == len(lawful)
+
+
+def test_time_of_parquet_that_nobody_can_hold_is_refused_in_its_row(
+    engine: Engine, made: list[Assignment], run: Run, tmp_path: Path
+) -> None:
+    noon = int(NOON.timestamp()) * 10**6
+    # Of the second, a thousand are in 64 bits the microseconds of that noon.
+    for unit, far in (("us", 9_223_371_331_200_000_000), ("ms", 2_305_844_781_580_093_952)):
+        steps = {"us": 1, "ms": 1000}[unit]
+        times = pa.array([far, noon // steps], pa.int64()).cast(pa.timestamp(unit, "UTC"))
+        columns = {"opened_at": times, "closed_at": times, "pnl": ["1", "1"], "return": [0.1, 0.1]}
+        ids = [str(made[0].id), str(made[1].id)]
+        pq.write_table(pa.table({"assignment_id": ids} | columns), tmp_path / "o.parquet")
+        code, _, err = run(tmp_path / "o.parquet")
+        assert code == 1
+        assert f"line 1: opened_at: {NO_TIME}, found {far} as timestamp[{unit}, tz=UTC]" in err
+    assert count(engine, "outcomes") == 1
+
+
 @pytest.mark.parametrize(
     ("name", "content", "rule"),
     [

@@ -249,10 +249,24 @@ def test_parquet_gives_the_same_trade_from_every_usual_type(
     assert log.ignored_columns == ("note",)
 
 
+def since_1970(count: int, unit: str, zone: str = "UTC") -> pa.Array:
+    """Two times so many units after 1970, whether Python has a name for them or not."""
+    return pa.array([count] * 2, pa.int64()).cast(pa.timestamp(unit, zone))
+
+
+YEAR_294247 = 9_223_371_331_200_000_000
+
+
 @pytest.mark.parametrize(
     ("column", "value", "rule"),
     [
         ("closed_at", pa.array([NOON.replace(tzinfo=None)] * 2), "offset or Z"),
+        ("closed_at", since_1970(YEAR_294247, "us"), "offset or Z"),
+        ("closed_at", since_1970(253_402_300_800, "s"), "offset or Z"),
+        # A thousand of these are, in 64 bits, the microseconds of an hour in 2026.
+        ("closed_at", since_1970(2_305_844_776_568_893_952, "ms"), "offset or Z"),
+        ("closed_at", since_1970(NOON_MS, "ms", zone="Nowhere/Land"), "offset or Z"),
+        ("closed_at", pa.array([2**31 - 1] * 2, pa.int32()).cast(pa.date32()), "offset or Z"),
         ("pnl", pa.array([1.0, float("nan")]), "finite number"),
         ("pnl", pa.array([1.0, None]), "must be given"),
         ("pnl", pa.array([True, True]), "finite number"),
