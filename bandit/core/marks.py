@@ -8,8 +8,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from bandit.core.errors import InvalidInput
-from bandit.core.model import checked_amount, checked_instant
-from bandit.core.outcomes import CLOCK_TOLERANCE
+from bandit.core.model import CLOCK_TOLERANCE, checked_amount, checked_instant, require_past
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +59,7 @@ def check_time(mark: Mark, *, decided_at: datetime, now: datetime) -> None:
 
     Both allow `CLOCK_TOLERANCE`, the most two honest clocks differ.
     """
-    if mark.marked_at > now + CLOCK_TOLERANCE:
-        rule = f"must not lie more than 5 minutes after now {now.isoformat()}"
-        raise InvalidInput(field="marked_at", rule=rule, found=mark.marked_at.isoformat())
+    require_past(mark.marked_at, field="marked_at", now=now)
     if mark.marked_at < decided_at - CLOCK_TOLERANCE:
         rule = f"must not be before the decision at {decided_at.isoformat()}"
         raise InvalidInput(field="marked_at", rule=rule, found=mark.marked_at.isoformat())

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from typing import NewType
@@ -24,6 +24,9 @@ WHOLE_PPM = 1_000_000
 
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""How far a reporter's clock may run ahead of ours before its times are refused."""
+
 AMOUNT_LIMIT = Decimal(10) ** 16
 AMOUNT_STEP = Decimal("0.00000001")
 RETURN_LIMIT = Decimal(1000)
@@ -157,6 +160,17 @@ def checked_instant(value: datetime, *, field: str) -> datetime:
         rule = "must lie in 2000-01-01 to 2100-01-01 UTC"
         raise InvalidInput(field=field, rule=rule, found=value.isoformat())
     return value.astimezone(UTC)
+
+
+def require_past(value: datetime, *, field: str, now: datetime) -> None:
+    """Raise `InvalidInput` for a time that lies in the future, by more than two clocks differ.
+
+    >>> noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    >>> require_past(noon, field="closed_at", now=noon - CLOCK_TOLERANCE)
+    """
+    if value > now + CLOCK_TOLERANCE:
+        rule = f"must not lie more than 5 minutes after now {now.isoformat()}"
+        raise InvalidInput(field=field, rule=rule, found=value.isoformat())
 
 
 def checked_amount(value: Decimal, *, field: str) -> Decimal:

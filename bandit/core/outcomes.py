@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
 from bandit.core.errors import InvalidInput
-from bandit.core.model import checked_amount, checked_instant, checked_return
-
-CLOCK_TOLERANCE = timedelta(minutes=5)
-"""How far a reporter's clock may run ahead of ours before its times are refused."""
+from bandit.core.model import (
+    CLOCK_TOLERANCE,
+    checked_amount,
+    checked_instant,
+    checked_return,
+    require_past,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +136,7 @@ def check_times(outcome: Outcome, *, decided_at: datetime, now: datetime) -> Non
     """
     if outcome.opened_at is None or outcome.closed_at is None:
         return
-    if outcome.closed_at > now + CLOCK_TOLERANCE:
-        rule = f"must not lie more than 5 minutes after now {now.isoformat()}"
-        raise InvalidInput(field="closed_at", rule=rule, found=outcome.closed_at.isoformat())
+    require_past(outcome.closed_at, field="closed_at", now=now)
     if outcome.opened_at < decided_at - CLOCK_TOLERANCE:
         rule = f"must not be before the decision at {decided_at.isoformat()}"
         raise InvalidInput(field="opened_at", rule=rule, found=outcome.opened_at.isoformat())

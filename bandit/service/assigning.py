@@ -19,8 +19,7 @@ from bandit.core.errors import (
     StaleEpoch,
     UnknownName,
 )
-from bandit.core.model import Assignment, checked_instant
-from bandit.core.outcomes import CLOCK_TOLERANCE
+from bandit.core.model import Assignment, checked_instant, require_past
 from bandit.service.routing_table import Opportunity, RoutingTable, read_table, routed
 from bandit.storage import assignments, claims, locks
 from bandit.storage.claims import ClaimVerdict
@@ -125,10 +124,8 @@ def _check(opportunities: Sequence[Opportunity], *, now: datetime) -> None:
         rule = f"must be 1 to {BATCH_MAX} opportunities"
         raise InvalidInput(field="batch", rule=rule, found=len(opportunities))
     for opportunity in opportunities:
-        if opportunity.fallback_at is not None and opportunity.fallback_at > now + CLOCK_TOLERANCE:
-            rule = f"must not lie more than 5 minutes after now {now.isoformat()}"
-            found = opportunity.fallback_at.isoformat()
-            raise InvalidInput(field="decided_at", rule=rule, found=found)
+        if opportunity.fallback_at is not None:
+            require_past(opportunity.fallback_at, field="decided_at", now=now)
 
 
 def claim_answer(assignment: UUID, found: ClaimVerdict | None) -> datetime | BanditError:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from bandit.core.model import Policy, checked_instant, checked_text
+from bandit.core.model import Policy, checked_instant, checked_text, require_past
 from bandit.storage import decisions, policies
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.policies import PolicyRecord
@@ -18,9 +18,11 @@ def register(
     """Store a policy once; again with the same body returns the stored one and False.
 
     Raises `Conflict` when the name or sha belongs to another policy, `UnknownName` for a parent
-    that is not registered.
+    that is not registered, `InvalidInput` for a policy that was made from data of the future.
     """
     checked_instant(now, field="now")
+    if policy.data_cutoff is not None:
+        require_past(policy.data_cutoff, field="data_cutoff", now=now)
     actor = checked_text(actor, field="actor", length_max=200)
     with transaction(engine) as connection:
         record, is_new = policies.register(connection, policy, now=now)

@@ -53,7 +53,9 @@ class Opportunity:
         if self.proposed_actions is not None:
             checked_document(self.proposed_actions, field="proposed_actions")
         if self.fallback_at is not None:
-            checked_instant(self.fallback_at, field="decided_at")
+            # In UTC, as the ledger gives it back: a retry is answered with the same bytes.
+            at = checked_instant(self.fallback_at, field="decided_at")
+            object.__setattr__(self, "fallback_at", at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
