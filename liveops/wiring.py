@@ -17,7 +17,7 @@ from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strate
 from bandit.core.reading import ChecklistRule, RampRule, Rules
 from bandit.service.assigning import Router
 from bandit.storage import migrate, roles
-from bandit.storage.engine import connect, database_now, snapshot
+from bandit.storage.engine import connect, database_now, require_protocol, snapshot
 from config.settings import LoadedSettings, Settings, load_settings, read_environment
 from liveops.clock import Clock, SystemClock, skew
 from liveops.latch import Latch, latch_of
@@ -87,6 +87,22 @@ def with_own_engine(app: App, *, pool_size: int, statement_seconds: int) -> Iter
     )
     try:
         yield replace(app, engine=engine, router=Router(engine))
+    finally:
+        engine.dispose()
+
+
+def require_ready(url: str, *, statement_seconds: int) -> None:
+    """Raise unless decisions can be taken from here on the ledger at `url`.
+
+    `LedgerUnavailable` when it does not answer, has another schema, or its clock is more than five
+    seconds from ours; `ForeignProtocol` when it decides by other rules than this code.
+    """
+    migrate.require_head(url)
+    engine = connect(url, pool_size=1, statement_seconds=statement_seconds)
+    try:
+        with snapshot(engine) as connection:
+            require_protocol(connection)
+        require_common_clock(engine)
     finally:
         engine.dispose()
 

@@ -251,3 +251,16 @@ def market(engine: Engine, champion: Sequence[str], **challengers: Sequence[str]
 def scale(engine: Engine, *, now: datetime = NIGHT) -> Night:
     """Let the night of `btc` be decided."""
     return scaling.scale(engine, "btc", now=now, actor="test")
+
+
+def set_database_clock(engine: Engine, moment: str) -> None:
+    """Let new sessions of this ledger read `moment`, an expression, as the database's clock."""
+    with engine.begin() as connection:
+        for statement in (
+            "CREATE SCHEMA skewed",
+            "GRANT USAGE ON SCHEMA skewed TO PUBLIC",
+            "CREATE FUNCTION skewed.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS"
+            f" $$ SELECT {moment} $$",
+            f"ALTER DATABASE {engine.url.database} SET search_path = skewed, pg_catalog, public",
+        ):
+            connection.execute(text(statement))

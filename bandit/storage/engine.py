@@ -232,6 +232,11 @@ def run(connection: Connection, statement: str, **values: Any) -> None:
     connection.execute(text(statement), values)
 
 
+def require_protocol(connection: Connection) -> None:
+    """Raise `ForeignProtocol` unless the ledger decides by the protocol that this code speaks."""
+    run(connection, "SELECT require_protocol(:spoken)", spoken=PROTOCOL)
+
+
 def database_now(connection: Connection) -> datetime:
     """Return the database's clock, to compare ours with."""
     found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()

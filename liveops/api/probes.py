@@ -14,10 +14,11 @@ from prometheus_client.registry import CollectorRegistry
 from sqlalchemy import Engine
 
 from bandit import __version__
-from bandit.core.errors import LedgerUnavailable
+from bandit.core.errors import BanditError, ForeignProtocol, LedgerUnavailable
 from bandit.storage import migrate
 from liveops.api.answers import HealthAnswer, PingAnswer
 from liveops.api.problems import declared
+from liveops.wiring import require_ready
 
 PROBE_SECONDS = 2.0
 """How long a probe waits for the ledger."""
@@ -26,7 +27,7 @@ router = APIRouter()
 
 
 class LedgerProbe:
-    """Asks the ledger whether it answers: once at a time, for everybody who waits.
+    """Asks whether the ledger can be decided on: once at a time, for everybody who waits.
 
     A ledger that swallows questions costs one connection and one thread, however many ask. The
     thread is none of the event loop's: it neither waits for a free one nor keeps the process.
@@ -38,10 +39,10 @@ class LedgerProbe:
         url = engine.url.update_query_dict(limits)
         self._url = url.render_as_string(hide_password=False)
         self._seconds = seconds
-        self._asked: Future[LedgerUnavailable | None] | None = None
+        self._asked: Future[BanditError | None] | None = None
 
     async def require_ledger(self) -> None:
-        """Raise `LedgerUnavailable` unless the ledger answers in time, with our schema."""
+        """Raise as `require_ready` does; `LedgerUnavailable` also when it takes too long."""
         if self._asked is None or self._asked.done():
             self._asked = Future()
             threading.Thread(
@@ -55,12 +56,12 @@ class LedgerProbe:
             raise LedgerUnavailable(message) from None
         if refused is not None:
             # One of our own: an error that many requests raise would collect all their tracebacks.
-            raise LedgerUnavailable(str(refused)) from refused.__cause__
+            raise type(refused)(str(refused)) from refused.__cause__
 
-    def _ask(self, answer: Future[LedgerUnavailable | None]) -> None:
+    def _ask(self, answer: Future[BanditError | None]) -> None:
         try:
-            migrate.require_head(self._url)
-        except LedgerUnavailable as error:
+            require_ready(self._url, statement_seconds=math.ceil(self._seconds))
+        except (LedgerUnavailable, ForeignProtocol) as error:
             answer.set_result(error)
         else:
             answer.set_result(None)
@@ -85,7 +86,7 @@ async def ping() -> PingAnswer:
 
 @router.get("/ready", responses=declared(503))
 async def ready(probe: Probe) -> PingAnswer:
-    """Say that requests can be served: the ledger answers and has the schema of this release."""
+    """Say that decisions can be taken: the ledger answers, and has our schema, rules and time."""
     await probe.require_ledger()
     return PingAnswer(status="ok")
 
@@ -101,7 +102,7 @@ async def health(probe: Probe, response: Response) -> HealthAnswer:
     issues = []
     try:
         await probe.require_ledger()
-    except LedgerUnavailable as error:
+    except (LedgerUnavailable, ForeignProtocol) as error:
         issues.append(str(error))
         response.status_code = 503
     return HealthAnswer(

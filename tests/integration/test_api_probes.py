@@ -6,12 +6,13 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import httpx
 import pytest
-from api_service import application
+from api_service import application, service
+from ledger import open_btc, set_database_clock
 from sqlalchemy import Engine
 
 from bandit.core.errors import LedgerUnavailable
@@ -90,6 +91,45 @@ def test_a_ledger_that_falls_silent_is_unready_until_it_speaks(engine: Engine) -
         assert await asked(patient) == "ready"
 
     asyncio.run(told())
+
+
+FOREIGN = "this process speaks decision protocol 1, the ledger 2"
+
+
+def next_protocol(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE decision_protocol SET version = 2")
+
+
+def clock_of_tomorrow(engine: Engine) -> None:
+    set_database_clock(engine, "now() + interval '1 day'")
+
+
+@pytest.mark.parametrize(
+    ("befall", "code", "detail"),
+    [
+        (next_protocol, "foreign_protocol", FOREIGN),
+        (clock_of_tomorrow, "ledger_unavailable", "from the database's, at most 5 s are allowed"),
+    ],
+)
+def test_replica_that_may_not_decide_is_unready_and_says_why(
+    engine: Engine, befall: Callable[[Engine], None], code: str, detail: str
+) -> None:
+    open_btc(engine)
+    with service(engine) as client:
+        assert client.get("/ready").status_code == 200
+        befall(engine)
+        refused = client.get("/ready")
+        assert (refused.status_code, refused.json()["code"]) == (503, code)
+        assert refused.headers["retry-after"] == "1"
+        health = client.get("/health")
+        [issue] = health.json()["issues"]
+        assert (health.status_code, health.json()["health_status"]) == (503, "UNHEALTHY")
+        assert detail in refused.json()["detail"]
+        assert detail in issue
+        # What takes risk away needs no readiness.
+        halt = "/v1/experiments/btc/arms/eee02a74/halt"
+        assert client.post(halt, json={"reason": "drill"}).status_code == 200
 
 
 def test_the_log_tells_route_and_cause_of_a_request_that_was_not_served(
