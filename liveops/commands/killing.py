@@ -35,7 +35,7 @@ def kill(
         is_new = latch.set(reason=reason, actor=actor(), now=SystemClock().now())
         sys.stdout.write(f"latch {latch.path} {'set' if is_new else 'was set already'}\n")
     try:
-        with ledger_app(config=config, demo=demo) as app:
+        with ledger_app(config=config, demo=demo, only_stops=True) as app:
             killed = killing.kill(
                 app.engine,
                 account,

@@ -41,7 +41,7 @@ def command_of(verb: ArmVerb) -> Callable[..., None]:
         from bandit.service import experiments
         from liveops.monitor import experiments_of
 
-        with ledger_app(config=config, demo=demo) as app:
+        with ledger_app(config=config, demo=demo, only_stops=verb is not ArmVerb.RESUME) as app:
             policy, _ = experiments.of_policy(app.engine, policy_sha)
             names = experiments_of(app, policy_sha) if experiment is None else [experiment]
             for name in names:

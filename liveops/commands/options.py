@@ -56,17 +56,20 @@ def settings_from(config: Path | None) -> Settings:
 
 
 @contextmanager
-def ledger_app(*, config: Path | None, demo: bool) -> Iterator[App]:
+def ledger_app(*, config: Path | None, demo: bool, only_stops: bool = False) -> Iterator[App]:
     """Yield the App a reading or operating command works on.
 
     Our own embedded ledger is brought to this release's schema; a configured server is not touched,
-    its schema is `liveops db upgrade`'s or `liveops serve`'s business.
+    its schema is `liveops db upgrade`'s or `liveops serve`'s business. A command that `only_stops`
+    what trades works under any clock.
     """
     from liveops.wiring import running_app
 
     settings = settings_from(config)
     embedded = settings.database.url is None
-    with running_app(settings, demo=demo, create=False, upgrade=embedded) as app:
+    with running_app(
+        settings, demo=demo, create=False, upgrade=embedded, only_stops=only_stops
+    ) as app:
         yield app
 
 
