@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,6 +186,50 @@ def test_table_that_somebody_locked_is_answered_503(traffic: Traffic) -> None:
         traffic.await_more(Phase.UNKNOWN, 6)
     refused = [e.answer for e in traffic.entries() if e.phase is Phase.UNKNOWN]
     assert all('"code":"ledger_unavailable"' in answer for answer in refused)
+
+
+def wait_for_waiters(traffic: Traffic, count: int) -> None:
+    """Return once so many sessions wait for the open transaction of our own."""
+    statement = "SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"
+    pause = threading.Event()
+    for _ in range(PATIENCE_SECONDS * 100):
+        if traffic.ledger.execute(statement).fetchone() == (count,):
+            return
+        pause.wait(0.01)
+    raise AssertionError(f"never {count} sessions wait")
+
+
+def test_every_connection_held_by_slow_queries_is_answered_503(traffic: Traffic) -> None:
+    many = 3 * POOL_SIZE
+    slow = {"name": "slow", "kind": "tabnet", "sha": "bbbbbbbb"}
+    with (
+        httpx.Client(
+            base_url=traffic.url, limits=httpx.Limits(max_connections=many), timeout=HUNG_SECONDS
+        ) as client,
+        ThreadPoolExecutor(many) as crowd,
+    ):
+
+        def registered(body: dict[str, str]) -> list[Future[httpx.Response]]:
+            return [crowd.submit(client.post, "/v1/policies", json=body) for _ in range(many)]
+
+        with traffic.ledger.transaction(force_rollback=True):
+            insert = "INSERT INTO policies (name, kind, sha, metadata, registered_at) VALUES"
+            traffic.ledger.execute(f"{insert} ('slow', 'tabnet', 'bbbbbbbb', '{{}}', now())")
+            waiting = registered(slow)
+            wait_for_waiters(traffic, POOL_SIZE)
+            # Probes, bots and operators have connections of their own.
+            body = {"unit_id": "asked-meanwhile", "instrument": "BTCUSD"}
+            assert client.get("/ready").status_code == 200
+            assert client.post("/v1/experiments/btc/assignments", json=body).status_code == 200
+            assert halt(traffic) == 200
+            answers = [future.result() for future in waiting]
+        assert {(a.status_code, a.headers.get("Retry-After")) for a in answers} == {(503, "1")}
+        assert {a.json()["code"] for a in answers} == {"ledger_unavailable"}
+        said = Counter(a.json()["detail"] for a in answers)
+        assert said["every connection to the ledger is in use"] > 0, said
+        # The control, and no restart: with nothing in their way as many are served.
+        served = Counter(future.result().status_code for future in registered(slow))
+    assert served == {201: 1, 200: many - 1}
 
 
 def test_latch_stops_answers_while_the_ledger_is_away(traffic: Traffic) -> None:
