@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from uuid import UUID
 
-from bandit.core.model import WHOLE_PPM, PolicyName, Ppm, UnitId, whole
+from bandit.core.model import WHOLE_PPM, Allocation, PolicyName, Ppm, UnitId, whole
 
 BUCKET_BITS = 64
 
@@ -75,16 +75,17 @@ class Partition:
     """Every part of a million, each belonging to exactly one policy, in ascending stretches."""
 
     stretches: tuple[Stretch, ...]
-    _starts: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    first_buckets: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Lay the starts side by side, to be searched for every unit."""
-        object.__setattr__(self, "_starts", tuple(stretch.start for stretch in self.stretches))
+        """Lay the first buckets of the stretches side by side, to be searched for every unit."""
+        # A bucket lies in part floor(bucket * 10^6 / 2^64): the least of a part rounds up.
+        firsts = (-(-(stretch.start << BUCKET_BITS) // WHOLE_PPM) for stretch in self.stretches)
+        object.__setattr__(self, "first_buckets", tuple(firsts))
 
     def policy_of(self, bucket: int) -> PolicyName:
         """Return the policy that decides units in `bucket`."""
-        part = (bucket * WHOLE_PPM) >> BUCKET_BITS
-        return self.stretches[bisect_right(self._starts, part) - 1].policy
+        return self.stretches[bisect_right(self.first_buckets, bucket) - 1].policy
 
 
 def partition(ppm: Mapping[PolicyName, Ppm]) -> Partition:
@@ -136,6 +137,46 @@ def partition_of_history(versions: Iterable[Mapping[PolicyName, Ppm]]) -> Partit
     """Return the partition in force after `versions`, oldest first: a pure fold."""
     first, *rest = versions
     return reduce(repartition, rest, partition(first))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The policy that decides a unit, and the probability with which a new unit gets it."""
+
+    policy: PolicyName
+    propensity: float
+
+
+def router(
+    salt: bytes, *, experiment: str, allocation: Allocation, partition: Partition
+) -> Callable[[Iterable[UnitId]], list[Route]]:
+    """Return what routes units of an experiment: `policy_of` their `bucket_of`, in one look-up.
+
+    >>> old, new = PolicyName("old"), PolicyName("new")
+    >>> half = {old: Ppm(500_000), new: Ppm(500_000)}
+    >>> routes = router(b"s" * 32, experiment="btc", partition=partition(half),
+    ...                 allocation=Allocation(version=1, champion=old, ppm=half))
+    >>> routes([UnitId("bar-1")])
+    [Route(policy='old', propensity=0.5)]
+    """
+    # What all units share is laid out once: with every unit it would cost as much as its hash.
+    # Hashes stay bytes, which compare like the numbers they are: the most significant come first.
+    copy = _prefix(salt, b"route", experiment, BUCKET_BITS // 8).copy
+    routes = [
+        Route(policy=stretch.policy, propensity=allocation.propensity(stretch.policy))
+        for stretch in partition.stretches
+    ]
+    borders = [first.to_bytes(BUCKET_BITS // 8, "big") for first in partition.first_buckets[1:]]
+
+    def routes_of(units: Iterable[UnitId]) -> list[Route]:
+        found = []
+        for unit in units:
+            hashed = copy()
+            hashed.update(unit.encode())
+            found.append(routes[bisect_right(borders, hashed.digest())])
+        return found
+
+    return routes_of
 
 
 def _held(current: Partition) -> dict[PolicyName, int]:

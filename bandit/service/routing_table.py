@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -22,7 +22,7 @@ from bandit.core.model import (
     checked_instrument,
     checked_unit,
 )
-from bandit.core.routing import Partition, assignment_id, bucket_of, partition_of_history
+from bandit.core.routing import Route, assignment_id, partition_of_history, router
 from bandit.storage import decisions, experiments
 from bandit.storage.assignments import AssignmentBatch, AssignmentRow, StoredAssignment
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
@@ -64,13 +64,14 @@ class RoutingTable:
 
     record: ExperimentRecord
     allocation: Allocation
-    partition: Partition
+    routes: Callable[[Iterable[UnitId]], list[Route]]
     arms: Mapping[PolicyName, ArmRecord]
     by_id: Mapping[int, ArmRecord]
 
     def batch(self, asked: Mapping[UUID, Opportunity], *, now: datetime) -> AssignmentBatch:
         """Choose the arm of every opportunity, by its assignment id."""
         experiment = self.record.experiment
+        routes = self.routes(opportunity.unit_id for opportunity in asked.values())
         return AssignmentBatch(
             experiment_id=self.record.id,
             epoch=self.record.epoch,
@@ -78,7 +79,10 @@ class RoutingTable:
             decided_at=now,
             expires_at=now + timedelta(seconds=experiment.decision_seconds_valid),
             are_facts=any(o.fallback_at is not None for o in asked.values()),
-            rows=[self._row(key, opportunity) for key, opportunity in asked.items()],
+            rows=[
+                self._row(key, opportunity, route)
+                for (key, opportunity), route in zip(asked.items(), routes, strict=True)
+            ],
         )
 
     def id_of(self, opportunity: Opportunity) -> UUID:
@@ -86,22 +90,15 @@ class RoutingTable:
         name = self.record.experiment.name
         return assignment_id(self.record.salt, experiment=name, unit=opportunity.unit_id)
 
-    def _row(self, key: UUID, opportunity: Opportunity) -> AssignmentRow:
-        experiment = self.record.experiment
+    def _row(self, key: UUID, opportunity: Opportunity, route: Route) -> AssignmentRow:
         if opportunity.position is not None or opportunity.fallback_at is not None:
-            policy, propensity = experiment.champion, 1.0
-        else:
-            bucket = bucket_of(
-                self.record.salt, experiment=experiment.name, unit=opportunity.unit_id
-            )
-            policy = self.partition.policy_of(bucket)
-            propensity = self.allocation.propensity(policy)
+            route = Route(policy=self.record.experiment.champion, propensity=1.0)
         return AssignmentRow(
             id=key,
             unit_id=opportunity.unit_id,
             instrument=opportunity.instrument,
-            arm_id=self.arms[policy].id,
-            propensity=propensity,
+            arm_id=self.arms[route.policy].id,
+            propensity=route.propensity,
             position_id=opportunity.position,
             is_fallback=opportunity.fallback_at is not None,
             context=opportunity.context,
@@ -215,10 +212,16 @@ def read_table(connection: Connection, experiment: str) -> RoutingTable:
     """Read an experiment as of now; raises `UnknownName` for one that is not open."""
     record = experiments.load(connection, experiment)
     history = [made for made, _ in decisions.allocations(connection, experiment)]
+    allocation = history[-1]
     return RoutingTable(
         record=record,
-        allocation=history[-1],
-        partition=partition_of_history(made.ppm for made in history),
+        allocation=allocation,
+        routes=router(
+            record.salt,
+            experiment=experiment,
+            allocation=allocation,
+            partition=partition_of_history(made.ppm for made in history),
+        ),
         arms={arm.place.policy: arm for arm in record.arms},
         by_id={arm.id: arm for arm in record.arms},
     )

@@ -19,7 +19,7 @@ from psycopg.rows import dict_row
 from sqlalchemy import Engine
 
 from bandit.core.model import WHOLE_PPM, Allocation, PolicyName, Ppm, UnitId
-from bandit.core.routing import assignment_id, bucket_of, partition_of_history
+from bandit.core.routing import assignment_id, partition_of_history, router
 from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
 from benchmarks.claims import QUICK, Target, alternated, claim, paired, progress
@@ -64,17 +64,20 @@ def history(arms: int) -> list[dict[PolicyName, Ppm]]:
 
 def by_us(versions: list[dict[PolicyName, Ppm]], units: Sequence[UnitId]) -> Callable[[], Routed]:
     """Route `units` as the service does: id, policy and propensity."""
-    partition = partition_of_history(versions)
     ppm = versions[-1]
-    allocation = Allocation(version=len(versions), champion=next(iter(ppm)), ppm=ppm)
+    routes = router(
+        SALT,
+        experiment=EXPERIMENT,
+        allocation=Allocation(version=len(versions), champion=next(iter(ppm)), ppm=ppm),
+        partition=partition_of_history(versions),
+    )
 
     def route() -> Routed:
-        routed = []
-        for unit in units:
-            policy = partition.policy_of(bucket_of(SALT, experiment=EXPERIMENT, unit=unit))
-            key = assignment_id(SALT, experiment=EXPERIMENT, unit=unit)
-            routed.append((key, policy, allocation.propensity(policy)))
-        return routed
+        keys = [assignment_id(SALT, experiment=EXPERIMENT, unit=unit) for unit in units]
+        return [
+            (key, found.policy, found.propensity)
+            for key, found in zip(keys, routes(units), strict=True)
+        ]
 
     return route
 

@@ -15,7 +15,7 @@ from growthbook import GrowthBook
 from mabwiser.mab import MAB, LearningPolicy
 
 from bandit.core.model import Allocation, UnitId
-from bandit.core.routing import bucket_of, partition_of_history
+from bandit.core.routing import partition_of_history, router
 from benchmarks.claims import QUICK, Target, alternated, claim, paired, progress
 from benchmarks.core.assignments import SALT, history
 from benchmarks.temporary_ledger import EXPERIMENT, INSTRUMENT
@@ -27,16 +27,18 @@ MABWISER_TARGET = 3.0
 
 
 def ours() -> Callable[[], None]:
-    """Route every unit as the service does."""
+    """Route all units as the service routes a group: the policy and propensity of each."""
     versions = history(ARMS)
-    partition = partition_of_history(versions)
     ppm = versions[-1]
-    allocation = Allocation(version=len(versions), champion=next(iter(ppm)), ppm=ppm)
+    routes = router(
+        SALT,
+        experiment=EXPERIMENT,
+        allocation=Allocation(version=len(versions), champion=next(iter(ppm)), ppm=ppm),
+        partition=partition_of_history(versions),
+    )
 
     def route() -> None:
-        for unit in UNITS:
-            policy = partition.policy_of(bucket_of(SALT, experiment=EXPERIMENT, unit=unit))
-            allocation.propensity(policy)
+        routes(UNITS)
 
     return route
 
