@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -182,9 +183,16 @@ class AccountEquity:
 
     def is_broken(self, limit: LossLimit) -> bool:
         """Say, exactly, whether the loss exceeds the limit; at the limit it does not."""
-        start = self.day_start if limit is LossLimit.DAILY_LOSS else self.peak
+        return self.equity < self._least(limit, self.peak)
+
+    def least(self, peak: Decimal) -> Decimal:
+        """Return the least equity that breaks no limit, once the peak is `peak`."""
+        return max(self._least(limit, peak) for limit in LossLimit)
+
+    def _least(self, limit: LossLimit, peak: Decimal) -> Decimal:
+        start = self.day_start if limit is LossLimit.DAILY_LOSS else peak
         with localcontext(prec=_EXACT_DIGITS):
-            return start - self.equity > self.limits.of(limit) * max(start, _ZERO)
+            return start - self.limits.of(limit) * max(start, _ZERO)
 
     def reasons(self) -> tuple[Reason, ...]:
         """Return every limit with what is measured against it, in percent."""
@@ -221,11 +229,35 @@ def folded(
     start: AccountEquity, changes: Iterable[MoneyChange], *, day: date
 ) -> tuple[AccountEquity, list[Breach]]:
     """Fold changes in the order they arrived; how they were batched makes no difference."""
-    state, breaches = start, list[Breach]()
-    for change in changes:
-        state, found = state.after(change, day=day)
-        breaches += found
+    state, breaches, left = start, list[Breach](), deque(changes)
+    while left:
+        if not state.lows:
+            state = _undisturbed(state.on(day), left)
+        if left:
+            state, found = state.after(left.popleft(), day=day)
+            breaches += found
     return state, breaches
+
+
+def _undisturbed(held: AccountEquity, left: deque[MoneyChange]) -> AccountEquity:
+    """Take changes from the left as long as they break no limit, and return what `after` would.
+
+    Nearly all changes are such, and a state of its own for each would be most of their cost.
+    """
+    realised, unrealised, peak = held.realised, held.unrealised, held.peak
+    with localcontext(prec=_EXACT_DIGITS):
+        least = held.least(peak)
+        while left:
+            banked = realised + left[0].realised
+            marked = unrealised + left[0].unrealised
+            equity = held.capital + banked + marked
+            if equity > peak:
+                least = held.least(equity)
+            if equity < least:
+                break
+            realised, unrealised, peak = banked, marked, max(peak, equity)
+            left.popleft()
+    return replace(held, realised=realised, unrealised=unrealised, peak=peak)
 
 
 def is_news(limit: LossLimit, newest: KillEvent | None, *, day: date) -> bool:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit.core.account import AccountEquity, LossLimit, LossLimits, MoneyChange, folded
+from bandit.core.account import AccountEquity, Breach, LossLimit, LossLimits, MoneyChange, folded
 
 TODAY = date(2026, 3, 1)
-money = st.decimals(min_value=-2000, max_value=2000, places=8)
+# Small changes break no limit for long, large ones at once.
+money = st.one_of(st.decimals(min_value=-most, max_value=most, places=8) for most in (20, 2000))
 changes = st.lists(st.builds(MoneyChange, realised=money, unrealised=money), max_size=30)
 START = AccountEquity.opened(day=TODAY, limits=LossLimits()).with_capital(
     Decimal(10_000), day=TODAY
@@ -28,6 +29,15 @@ def test_any_split_into_batches_gives_the_same(arrived: list[MoneyChange], cuts:
         state, more = folded(state, arrived[begin:end], day=TODAY)
         found += more
     assert (state, found) == (whole, breaches)
+
+
+@given(changes, st.integers(-1, 1).map(lambda days: TODAY + timedelta(days=days)))
+def test_a_batch_is_one_change_after_the_other(arrived: list[MoneyChange], day: date) -> None:
+    state, breaches = START, list[Breach]()
+    for change in arrived:
+        state, found = state.after(change, day=day)
+        breaches += found
+    assert folded(START, arrived, day=day) == (state, breaches)
 
 
 @given(changes)
