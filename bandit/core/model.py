@@ -154,12 +154,12 @@ def checked_instant(value: datetime, *, field: str) -> datetime:
     Traceback (most recent call last):
     bandit.core.errors.InvalidInput: now: must carry a UTC offset, found 2026-01-01T00:00:00
     """
-    if value.utcoffset() is None:
+    if value.tzinfo is not UTC and value.utcoffset() is None:
         raise InvalidInput(field=field, rule="must carry a UTC offset", found=value.isoformat())
     if not EARLIEST <= value < LATEST:
         rule = "must lie in 2000-01-01 to 2100-01-01 UTC"
         raise InvalidInput(field=field, rule=rule, found=value.isoformat())
-    return value.astimezone(UTC)
+    return value if value.tzinfo is UTC else value.astimezone(UTC)
 
 
 def require_past(value: datetime, *, field: str, now: datetime) -> None:

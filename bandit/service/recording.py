@@ -62,14 +62,14 @@ def _record(
     new = {e.outcome.assignment_id: e for e in reversed(entries) if isinstance(e, OutcomeRow)}
     known = outcomes.insert(connection, list(new.values()), now=now) if new else set()
     stored = outcomes.stored(connection, known) if known else {}
-    created = {key: row for key, row in new.items() if key not in stored}
+    created = {key: row for key, row in new.items() if key not in stored} if stored else new
     if created:
         counting.count(connection, created.values())
         # Guards judge in the order of arrival.
         arrived = [
-            created.pop(entry.outcome.assignment_id).outcome
+            entry.outcome
             for entry in entries
-            if isinstance(entry, OutcomeRow) and entry.outcome.assignment_id in created
+            if isinstance(entry, OutcomeRow) and created.get(entry.outcome.assignment_id) is entry
         ]
         guard_outcomes(connection, arrived, units, held=held, now=now)
     return [

@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from bandit.core.model import ArmMode, UnitId
-from bandit.storage.engine import PROTOCOL
+from bandit.storage.engine import PROTOCOL, uuids
 
 
 class AssignmentRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -123,11 +123,11 @@ class AssignedUnit(NamedTuple):
 _UNITS = """
   SELECT s.id, s.arm_id, s.unit_id, s.instrument, s.decided_at, s.expires_at, s.mode,
          s.experiment_id, e.account_id
-  FROM assignments s JOIN experiments e ON e.id = s.experiment_id WHERE s.id = ANY (%s)
+  FROM assignments s JOIN experiments e ON e.id = s.experiment_id WHERE s.id = ANY (%s::uuid[])
 """
 
 
 def units_of(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, AssignedUnit]:
     """Return the stored assignments among `ids`."""
-    found = connection.exec_driver_sql(_UNITS, (list(ids),))
+    found = connection.exec_driver_sql(_UNITS, (uuids(ids),)).all()
     return {row[0]: AssignedUnit._make(row) for row in found}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
@@ -202,6 +203,15 @@ def refusal_of(error: BaseException | None) -> BanditError | None:
 
 def _first_line(error: DBAPIError) -> str:
     return next(iter(str(error.orig).strip().splitlines()), "connection lost")
+
+
+def uuids(ids: Iterable[UUID]) -> str:
+    """Return ids as PostgreSQL reads an array of them: one text, where a list costs ten times that.
+
+    >>> uuids([UUID(int=1), UUID(int=2)])
+    '{00000000000000000000000000000001,00000000000000000000000000000002}'
+    """
+    return f"{{{','.join([key.hex for key in ids])}}}"
 
 
 def rows(connection: Connection, statement: str, **values: Any) -> list[dict[str, Any]]:

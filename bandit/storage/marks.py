@@ -9,12 +9,13 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from bandit.core.marks import Mark, PositionMark
-from bandit.storage.engine import rows, run
+from bandit.storage.engine import rows, run, uuids
 
 
 def of_assignments(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, PositionMark]:
     """Return the marks of the assignments among `ids` that have one, open or closed."""
-    found = rows(connection, "SELECT * FROM marks WHERE assignment_id = ANY(:ids)", ids=list(ids))
+    statement = "SELECT * FROM marks WHERE assignment_id = ANY(CAST(:ids AS uuid[]))"
+    found = rows(connection, statement, ids=uuids(ids))
     return {
         row["assignment_id"]: PositionMark(
             newest=Mark(

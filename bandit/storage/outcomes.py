@@ -17,7 +17,7 @@ from bandit.core.outcomes import Outcome
 from bandit.core.performance import ClosedTrade
 from bandit.core.profit_factor import ProfitFactor
 from bandit.storage.archives import StoredBody
-from bandit.storage.engine import one, rows, run
+from bandit.storage.engine import one, rows, run, uuids
 
 _ROWS_AT_ONCE = 2000
 _BEFORE_ALL = datetime(1999, 1, 1, tzinfo=UTC)
@@ -89,8 +89,8 @@ def stored(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, StoredBody
     found = rows(
         connection,
         "SELECT assignment_id, body_hash, recorded_at, expired FROM outcomes "
-        "WHERE assignment_id = ANY(:ids)",
-        ids=list(ids),
+        "WHERE assignment_id = ANY(CAST(:ids AS uuid[]))",
+        ids=uuids(ids),
     )
     return {
         row["assignment_id"]: StoredBody(

@@ -36,71 +36,55 @@ def outcome_in(line: bytes) -> Outcome | BanditError:
         return error
 
 
-class _Line(msgspec.Struct, forbid_unknown_fields=True, rename={"return_": "return"}):
-    """A trade with its amounts as they stand in the line."""
+class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False, rename={"return_": "return"}):
+    """A trade as it stands in a line."""
 
-    assignment_id: str
-    pnl: msgspec.Raw
-    return_: msgspec.Raw
-    opened_at: str
-    closed_at: str
-    fees: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    slippage: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    size: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    r_multiple: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    worst_excursion: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    assignment_id: UUID
+    pnl: Decimal
+    return_: Decimal
+    opened_at: datetime
+    closed_at: datetime
+    fees: Decimal | None = None
+    slippage: Decimal | None = None
+    size: Decimal | None = None
+    r_multiple: Decimal | None = None
+    worst_excursion: Decimal | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Line)
-_NUMBER = rb"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,20})?"
-_RATIO = re.compile(_NUMBER)
-_MONEY = re.compile(rb'"(%b)"|%b' % (_NUMBER, _NUMBER))
-_AMOUNTS = (
-    # Name, form, and the quotes that its key adds to those of a line with nothing optional.
-    ("pnl", _MONEY, 0),
-    ("return_", _RATIO, 0),
-    ("fees", _MONEY, 2),
-    ("slippage", _MONEY, 2),
-    ("size", _MONEY, 2),
-    ("r_multiple", _RATIO, 2),
-    ("worst_excursion", _RATIO, 2),
+_NUMBER = r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,20})?"
+_MEMBER = (
+    rf'"(?:(?:pnl|fees|slippage|size)": ?(?:{_NUMBER}|"{_NUMBER}")'
+    rf'|(?:return|r_multiple|worst_excursion)": ?{_NUMBER}'
+    rf'|(?:opened|closed)_at": ?"{INSTANT.pattern}"'
+    rf'|assignment_id": ?"{UUID_TEXT.pattern}")'
 )
-_TEXTS = (UUID_TEXT, INSTANT, INSTANT)
-_QUOTES = 2 * 5 + 2 * len(_TEXTS)
+# Possessive: no member could be read in another way, so nothing is ever tried again.
+_USUAL = re.compile(rf"\{{{_MEMBER}(?:, ?{_MEMBER})*+\}}".encode())
+_REQUIRED = 5
 
 
 def _usual(line: bytes) -> Outcome | None:
     """Return the trade of a line in the usual form; None for every other line."""
-    if b"\\" in line or not line.isascii():
+    if _USUAL.fullmatch(line) is None:
         return None
     try:
         found = _DECODER.decode(line)
     except msgspec.MsgspecError:
         return None
-    amounts: dict[str, Decimal] = {}
-    quotes = _QUOTES
-    for name, pattern, own_quotes in _AMOUNTS:
-        raw = getattr(found, name)
-        if raw is msgspec.UNSET:
-            continue
-        token = pattern.fullmatch(raw)
-        if token is None:
-            return None
-        # Money may be text, with two quotes more.
-        quotes += own_quotes + 2 * (token.lastindex == 1)
-        amounts[name] = Decimal((token[token.lastindex or 0]).decode())
-    texts = (found.assignment_id, found.opened_at, found.closed_at)
-    # A key that stands twice brings quotes that no field accounts for.
-    if line.count(b'"') != quotes or not all(map(re.Pattern.fullmatch, _TEXTS, texts)):
-        return None
-    try:
-        opened_at, closed_at = map(datetime.fromisoformat, texts[1:])
-    except ValueError:
+    optional = (found.fees, found.slippage, found.size, found.r_multiple, found.worst_excursion)
+    # A key that stands twice is a member too many: nothing else has a comma in it.
+    if line.count(b",") + 1 != _REQUIRED + len(optional) - optional.count(None):
         return None
     return trade(
-        msgspec.convert(found.assignment_id, UUID),
-        return_ratio=amounts.pop("return_"),
-        opened_at=opened_at,
-        closed_at=closed_at,
-        **amounts,
+        found.assignment_id,
+        pnl=found.pnl,
+        return_ratio=found.return_,
+        opened_at=found.opened_at,
+        closed_at=found.closed_at,
+        fees=found.fees,
+        slippage=found.slippage,
+        size=found.size,
+        r_multiple=found.r_multiple,
+        worst_excursion=found.worst_excursion,
     )
