@@ -242,6 +242,13 @@ CATALOGUE: Final = (
         help="Outcomes of positions that were opened after their decision had expired.",
         labels=_COUNTED,
     ),
+    Metric(
+        name="liveops_arm_unclaimed_outcomes_total",
+        kind=MetricKind.COUNTER,
+        unit="outcomes",
+        help="Outcomes of positions that were opened without claiming their decision.",
+        labels=_COUNTED,
+    ),
 )
 
 

@@ -37,9 +37,9 @@ told AS (
   SELECT d.*, round(1000 * d.earned, 8) AS pnl, 1.00000000 AS fees,
          d.decided_at + interval '1 hour' AS closed_at FROM drawn d)
 INSERT INTO outcomes (assignment_id, arm_id, unit_id, instrument, no_trade, pnl, return_ratio, fees,
-                      opened_at, closed_at, expired, body_hash, recorded_at)
+                      opened_at, closed_at, expired, unclaimed, body_hash, recorded_at)
 SELECT t.id, t.arm_id, t.unit_id, t.instrument, false, t.pnl, t.earned, t.fees, t.decided_at,
-       t.closed_at, false, sha256(convert_to(format(
+       t.closed_at, false, true, sha256(convert_to(format(
          '{"assignment_id": "%%s", "closed_at": "%%s+00:00", "fees": "%%s", "no_trade": false, '
          '"opened_at": "%%s+00:00", "pnl": "%%s", "r_multiple": null, "return_ratio": "%%s", '
          '"size": null, "slippage": null, "worst_excursion": null}',

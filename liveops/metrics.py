@@ -160,4 +160,5 @@ def _counts(arm: ArmReport) -> Mapping[str, int]:
         "liveops_arm_trades_total": sums.n_trades,
         "liveops_arm_losses_total": sums.n_losses,
         "liveops_arm_expired_outcomes_total": sums.n_expired,
+        "liveops_arm_unclaimed_outcomes_total": sums.n_unclaimed,
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,7 +20,7 @@ import numpy as np
 from sqlalchemy import Engine
 
 from bandit.core.account import LossLimits
-from bandit.core.errors import BanditError, Killed
+from bandit.core.errors import BanditError, Expired, Killed, Revoked
 from bandit.core.limits import Limits
 from bandit.core.model import (
     Assignment,
@@ -211,6 +212,9 @@ class _Drive:
         outcome: Outcome | None = declined(made.id)
         due = made.decided_at
         if proposal is not None:
+            # Refused only where a replay starts again: what was claimed then may be revoked since.
+            with suppress(Revoked, Expired):
+                self._router.claim(made.id, now=made.decided_at)
             outcome, due = self._trade(made, bar, proposal)
         if outcome is not None:
             heapq.heappush(self._reports, _Report(due=due, unit=made.unit_id, outcome=outcome))

@@ -57,6 +57,7 @@ SCHEMA = pa.schema(
         ("opened_at", _MOMENT),
         ("closed_at", _MOMENT),
         ("expired", pa.bool_()),
+        ("unclaimed", pa.bool_()),
         ("recorded_at", _MOMENT),
         ("revised_by", pa.string()),
         ("revision_reason", pa.string()),

@@ -14,7 +14,7 @@ from ledger import NOON, open_btc, record_all
 from sqlalchemy import Engine, text
 
 from bandit.core.model import Assignment, UnitId
-from bandit.core.outcomes import Outcome, declined, trade
+from bandit.core.outcomes import Flags, Outcome, declined, trade
 from bandit.core.performance import ClosedTrade
 from bandit.core.reading import ChecklistRule, Rules
 from bandit.core.tally import Fold, Sums
@@ -104,7 +104,7 @@ class History:
     def expected(self, policy: str, *, first: Collection[UUID] = ()) -> tuple[Sums, Fold]:
         """One sorted pass over all that was told of an arm; `first` come before the others."""
         mine = [o for key, o in self.told.items() if self.made[key].policy == policy]
-        sums = Sums().plus_all((o, False) for o in mine)
+        sums = Sums().plus_all((o, Flags(unclaimed=not o.no_trade)) for o in mine)
         trades = sorted(
             (o.assignment_id not in first, o.closed_at, self.made[o.assignment_id].unit_id, o)
             for o in mine

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 from bandit.core.errors import InvalidInput
@@ -16,6 +17,17 @@ from bandit.core.model import (
     checked_return,
     require_past,
 )
+
+
+class Flags(NamedTuple):
+    """What is odd about an outcome that counts all the same: its money was won or lost.
+
+    `expired`: the position was opened after its decision had expired. `unclaimed`: it was opened
+    without asking whether the decision still stood.
+    """
+
+    expired: bool = False
+    unclaimed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +154,15 @@ def check_times(outcome: Outcome, *, decided_at: datetime, now: datetime) -> Non
         raise InvalidInput(field="opened_at", rule=rule, found=outcome.opened_at.isoformat())
 
 
-def is_expired(outcome: Outcome, *, expires_at: datetime) -> bool:
-    """Say whether the position was opened after its decision had expired: money, but flagged."""
-    return outcome.opened_at is not None and outcome.opened_at > expires_at
+def flags_of(outcome: Outcome, *, expires_at: datetime, claimed: bool) -> Flags:
+    """Return what is odd about an outcome, given its decision's end and whether it was claimed.
+
+    >>> flags_of(declined(UUID(int=1)), expires_at=datetime(2026, 1, 1), claimed=False)
+    Flags(expired=False, unclaimed=False)
+    """
+    if outcome.opened_at is None:
+        return Flags()
+    return Flags(expired=outcome.opened_at > expires_at, unclaimed=not claimed)
 
 
 def _decimal(value: Decimal | None) -> str:

@@ -9,7 +9,7 @@ from decimal import Decimal, localcontext
 from itertools import islice
 
 from bandit.core.equity import EquityState
-from bandit.core.outcomes import Outcome
+from bandit.core.outcomes import Flags, Outcome
 from bandit.core.performance import ClosedTrade, Streaks
 from bandit.core.profit_factor import ProfitFactor
 
@@ -33,6 +33,7 @@ class Sums:
     n_wins: int = 0
     n_losses: int = 0
     n_expired: int = 0
+    n_unclaimed: int = 0
     gross_profit: Decimal = _ZERO
     gross_loss: Decimal = _ZERO
     fees: Decimal = _ZERO
@@ -40,27 +41,29 @@ class Sums:
     return_loss: Decimal = _ZERO
     return_squares: Decimal = _ZERO
 
-    def plus(self, outcome: Outcome, *, expired: bool) -> Sums:
+    def plus(self, outcome: Outcome, flags: Flags) -> Sums:
         """Count one more outcome.
 
         >>> from uuid import UUID
         >>> from bandit.core.outcomes import declined
-        >>> Sums().plus(declined(UUID(int=1)), expired=False).n_trades
+        >>> Sums().plus(declined(UUID(int=1)), Flags()).n_trades
         0
         """
-        return self.plus_all([(outcome, expired)])
+        return self.plus_all([(outcome, flags)])
 
-    def plus_all(self, outcomes: Iterable[tuple[Outcome, bool]]) -> Sums:
-        """Count more outcomes, each with whether its decision had expired."""
-        n_outcomes, n_trades, n_expired = self.n_outcomes, self.n_trades, self.n_expired
+    def plus_all(self, outcomes: Iterable[tuple[Outcome, Flags]]) -> Sums:
+        """Count more outcomes, each with its flags."""
+        n_outcomes, n_trades = self.n_outcomes, self.n_trades
+        n_expired, n_unclaimed = self.n_expired, self.n_unclaimed
         n_wins, n_losses, fees = self.n_wins, self.n_losses, self.fees
         gross_profit, gross_loss = self.gross_profit, self.gross_loss
         gain, loss, squares = self.return_gain, self.return_loss, self.return_squares
         with localcontext(prec=_EXACT_DIGITS):
-            for outcome, expired in outcomes:
+            for outcome, (expired, unclaimed) in outcomes:
                 earned, pnl = outcome.return_ratio, outcome.pnl
                 n_outcomes += 1
                 n_expired += expired
+                n_unclaimed += unclaimed
                 if not outcome.no_trade:
                     n_trades += 1
                 if pnl > 0:
@@ -82,6 +85,7 @@ class Sums:
             n_wins=n_wins,
             n_losses=n_losses,
             n_expired=n_expired,
+            n_unclaimed=n_unclaimed,
             gross_profit=gross_profit,
             gross_loss=gross_loss,
             fees=fees,
@@ -100,16 +104,16 @@ class Sums:
             both = {name: getattr(self, name) + getattr(other, name) for name in self.__slots__}
         return Sums(**both)
 
-    def minus(self, outcome: Outcome, *, expired: bool) -> Sums:
+    def minus(self, outcome: Outcome, flags: Flags) -> Sums:
         """Take back an outcome that was counted: the sums of the set without it.
 
         >>> from uuid import UUID
         >>> from bandit.core.outcomes import declined
-        >>> once = Sums().plus(declined(UUID(int=1)), expired=True)
-        >>> once.minus(declined(UUID(int=1)), expired=True) == Sums()
+        >>> once = Sums().plus(declined(UUID(int=1)), Flags(expired=True))
+        >>> once.minus(declined(UUID(int=1)), Flags(expired=True)) == Sums()
         True
         """
-        counted = Sums().plus(outcome, expired=expired)
+        counted = Sums().plus(outcome, flags)
         with localcontext(prec=_EXACT_DIGITS):
             left = {name: getattr(self, name) - getattr(counted, name) for name in self.__slots__}
         return Sums(**left)

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Engine
 
 from bandit.core.errors import InvalidInput
 from bandit.core.model import ArmStatus, checked_instant
-from bandit.core.outcomes import Outcome
+from bandit.core.outcomes import Flags, Outcome
 from bandit.core.performance import ClosedTrade
 from bandit.core.tally import by_day
 from bandit.storage import archives, bases, decisions, experiments, locks, outcomes, statistics
@@ -282,7 +282,10 @@ def _take_up(
 ) -> None:
     """Count outcomes of a locked arm into its base, and let them leave with their decisions."""
     arm_id = arm.terms.arm_id
-    told = [(outcomes.outcome_of(version), version["expired"]) for version in versions]
+    told = [
+        (outcomes.outcome_of(version), Flags(version["expired"], version["unclaimed"]))
+        for version in versions
+    ]
     base = _extended(bases.of_arm(connection, arm_id), arm, versions, told)
     bases.write(connection, arm_id, base)
     trades = [
@@ -302,7 +305,7 @@ def _extended(
     base: ArmBase,
     arm: CountedArm,
     versions: Sequence[Mapping[str, Any]],
-    told: Sequence[tuple[Outcome, bool]],
+    told: Sequence[tuple[Outcome, Flags]],
 ) -> ArmBase:
     trades = [
         ClosedTrade(

@@ -27,7 +27,7 @@ def count(connection: Connection, created: Iterable[OutcomeRow]) -> None:
         _write(
             connection,
             arm,
-            sums=arm.statistics.sums.plus_all((row.outcome, row.expired) for row in rows),
+            sums=arm.statistics.sums.plus_all((row.outcome, row.flags) for row in rows),
             fold=_continued(connection, arm, trades),
         )
 
@@ -41,8 +41,8 @@ def recount(
     _add_days(connection, arm_id, [after])
     for (day, instrument), of_day in by_day(_by_instrument([before])).items():
         statistics.take_from_day(connection, arm_id, day, instrument, of_day)
-    sums = kept.sums.minus(before.outcome, expired=before.expired)
-    sums = sums.plus(after.outcome, expired=after.expired)
+    sums = kept.sums.minus(before.outcome, before.flags)
+    sums = sums.plus(after.outcome, after.flags)
     fold, gone = kept.fold, _trades([before])
     if gone:
         first = min((trade.closed_at, trade.unit) for trade in (*gone, *_trades([after])))

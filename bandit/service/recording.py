@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 
 from bandit.core.errors import BanditError, Conflict, InvalidInput, UnknownName
 from bandit.core.model import checked_instant
-from bandit.core.outcomes import Outcome, check_times, is_expired
+from bandit.core.outcomes import Flags, Outcome, check_times, flags_of
 from bandit.service import counting
 from bandit.service.guarding import Keys, guard_outcomes, guarded
 from bandit.storage import archives, assignments, outcomes
@@ -29,7 +29,7 @@ class Recorded:
     assignment_id: UUID
     created: bool
     recorded_at: datetime
-    expired: bool
+    flags: Flags
 
 
 def record(
@@ -87,7 +87,7 @@ def row_of(outcome: Outcome, unit: AssignedUnit, *, now: datetime) -> OutcomeRow
         unit.unit_id,
         unit.instrument,
         unit.decided_at,
-        is_expired(outcome, expires_at=unit.expires_at),
+        flags_of(outcome, expires_at=unit.expires_at, claimed=unit.claimed),
         outcome.body_hash(),
     )
 
@@ -114,7 +114,7 @@ def _told_again(key: UUID, body_hash: bytes, before: StoredBody) -> Recorded | B
     if before.body_hash != body_hash:
         return Conflict(f"assignment {key} has another outcome already; the first stands")
     return Recorded(
-        assignment_id=key, created=False, recorded_at=before.recorded_at, expired=before.expired
+        assignment_id=key, created=False, recorded_at=before.recorded_at, flags=before.flags
     )
 
 
@@ -129,6 +129,6 @@ def _answer(
     first = new[key]
     before = stored.get(key) if stored else None
     if before is None and row is first:
-        return Recorded(assignment_id=key, created=True, recorded_at=now, expired=first.expired)
-    before = before or StoredBody(first.body_hash, now, first.expired)
+        return Recorded(assignment_id=key, created=True, recorded_at=now, flags=first.flags)
+    before = before or StoredBody(first.body_hash, now, first.flags)
     return _told_again(key, row.body_hash, before)

@@ -68,6 +68,7 @@ class ArmReport:
             "wins": sums.n_wins,
             "losses": sums.n_losses,
             "expired": sums.n_expired,
+            "unclaimed": sums.n_unclaimed,
             "pnl": f"{sums.pnl:f}",
             "fees": f"{sums.fees:f}",
             "profit_factor": sums.profit_factor.to_json(),

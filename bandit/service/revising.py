@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 
 from bandit.core.errors import Conflict, UnknownName
 from bandit.core.model import checked_instant, checked_text
-from bandit.core.outcomes import Outcome
+from bandit.core.outcomes import Flags, Outcome
 from bandit.service import counting
 from bandit.service.guarding import Keys, guard_revision, guarded
 from bandit.service.recording import row_of
@@ -26,7 +26,7 @@ class Revised:
     revision: int
     created: bool
     recorded_at: datetime
-    expired: bool
+    flags: Flags
 
 
 def revise(engine: Engine, outcome: Outcome, *, reason: str, now: datetime, actor: str) -> Revised:
@@ -97,5 +97,5 @@ def _revised(version: OutcomeVersion, *, created: bool) -> Revised:
         revision=version.revision,
         created=created,
         recorded_at=version.recorded_at,
-        expired=version.row.expired,
+        flags=version.row.flags,
     )

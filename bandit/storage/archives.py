@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from bandit.core.audit_chain import AuditId
+from bandit.core.outcomes import Flags
 from bandit.storage.engine import one, rows, run, streamed
 
 
@@ -33,7 +34,7 @@ class StoredBody(NamedTuple):
 
     body_hash: bytes
     recorded_at: datetime
-    expired: bool
+    flags: Flags
 
 
 def aged(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, StoredBody | None]:
@@ -43,7 +44,7 @@ def aged(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, StoredBody |
     """
     found = rows(
         connection,
-        "SELECT id, outcome_body_hash, outcome_recorded_at, outcome_expired "
+        "SELECT id, outcome_body_hash, outcome_recorded_at, outcome_expired, outcome_unclaimed "
         "FROM aged_assignments WHERE id = ANY(:ids)",
         ids=list(ids),
     )
@@ -51,7 +52,9 @@ def aged(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, StoredBody |
         row["id"]: None
         if row["outcome_body_hash"] is None
         else StoredBody(
-            bytes(row["outcome_body_hash"]), row["outcome_recorded_at"], row["outcome_expired"]
+            bytes(row["outcome_body_hash"]),
+            row["outcome_recorded_at"],
+            Flags(row["outcome_expired"], row["outcome_unclaimed"]),
         )
         for row in found
     }
@@ -138,14 +141,15 @@ SELECT e.name AS experiment, s.unit_id, s.id AS assignment_id, s.instrument, p.n
        s.size_multiplier, s.confidence_bump, s.context, s.proposed_actions, s.decided_at,
        s.expires_at, c.claimed_at, o.revision, o.no_trade, o.pnl, o.return_ratio, o.r_multiple,
        o.fees, o.slippage, o.size, o.worst_excursion, o.opened_at, o.closed_at, o.expired,
-       o.recorded_at, r.actor AS revised_by, r.reason AS revision_reason,
+       o.unclaimed, o.recorded_at, r.actor AS revised_by, r.reason AS revision_reason,
        m.worst_pnl AS worst_marked_pnl, m.worst_at AS worst_marked_at,
        (SELECT json_agg(json_build_object(
           'revision', v.revision, 'no_trade', v.no_trade, 'pnl', v.pnl::text,
           'return_ratio', v.return_ratio::text, 'r_multiple', v.r_multiple::text,
           'fees', v.fees::text, 'slippage', v.slippage::text, 'size', v.size::text,
           'worst_excursion', v.worst_excursion::text, 'opened_at', v.opened_at,
-          'closed_at', v.closed_at, 'expired', v.expired, 'recorded_at', v.recorded_at,
+          'closed_at', v.closed_at, 'expired', v.expired, 'unclaimed', v.unclaimed,
+          'recorded_at', v.recorded_at,
           'actor', v.actor, 'reason', v.reason) ORDER BY v.revision)
         FROM superseded_outcomes v WHERE v.assignment_id = s.id) AS superseded
 FROM {source}

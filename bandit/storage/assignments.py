@@ -102,7 +102,10 @@ def commit(connection: Connection, batch: AssignmentBatch) -> dict[UUID, StoredA
 
 
 class AssignedUnit(NamedTuple):
-    """What an outcome needs to know of its assignment."""
+    """What an outcome needs to know of its assignment.
+
+    `claimed` also of one that a bot took for the champion alone: there was nobody to ask.
+    """
 
     id: UUID
     arm_id: int
@@ -113,6 +116,7 @@ class AssignedUnit(NamedTuple):
     mode: str
     experiment_id: int
     account_id: int
+    claimed: bool
 
     @property
     def moves_money(self) -> bool:
@@ -122,7 +126,8 @@ class AssignedUnit(NamedTuple):
 
 _UNITS = """
   SELECT s.id, s.arm_id, s.unit_id, s.instrument, s.decided_at, s.expires_at, s.mode,
-         s.experiment_id, e.account_id
+         s.experiment_id, e.account_id,
+         s.is_fallback OR EXISTS (SELECT FROM claims c WHERE c.assignment_id = s.id OFFSET 0)
   FROM assignments s JOIN experiments e ON e.id = s.experiment_id WHERE s.id = ANY (%s::uuid[])
 """
 

@@ -47,7 +47,7 @@ TABLES = {
     "outcomes": """
         SELECT e.name AS experiment, o.unit_id, p.name AS policy, o.instrument, o.no_trade, o.pnl,
                o.return_ratio, o.r_multiple, o.fees, o.slippage, o.size, o.worst_excursion,
-               o.opened_at, o.closed_at, o.expired, o.revision, r.reason
+               o.opened_at, o.closed_at, o.expired, o.unclaimed, o.revision, r.reason
         FROM current_outcomes o JOIN arms a ON a.id = o.arm_id
         JOIN experiments e ON e.id = a.experiment_id JOIN policies p ON p.id = a.policy_id
         LEFT JOIN outcome_revisions r
@@ -56,15 +56,16 @@ TABLES = {
     "superseded_outcomes": """
         SELECT e.name AS experiment, o.unit_id, p.name AS policy, o.instrument, o.no_trade, o.pnl,
                o.return_ratio, o.r_multiple, o.fees, o.slippage, o.size, o.worst_excursion,
-               o.opened_at, o.closed_at, o.expired, o.revision, o.reason
+               o.opened_at, o.closed_at, o.expired, o.unclaimed, o.revision, o.reason
         FROM superseded_outcomes o
         JOIN arms a ON a.id = o.arm_id
         JOIN experiments e ON e.id = a.experiment_id JOIN policies p ON p.id = a.policy_id
         ORDER BY e.name, o.unit_id, o.revision""",
     "arm_statistics": """
         SELECT e.name AS experiment, p.name AS policy, s.n_outcomes, s.n_trades, s.n_wins,
-               s.n_losses, s.n_expired, s.gross_profit, s.gross_loss, s.fees, s.return_gain,
-               s.return_loss, s.return_squares, s.pf_short, s.pf_short_state, s.dd_short_percent,
+               s.n_losses, s.n_expired, s.n_unclaimed, s.gross_profit, s.gross_loss, s.fees,
+               s.return_gain, s.return_loss, s.return_squares, s.pf_short, s.pf_short_state,
+               s.dd_short_percent,
                s.pf_long, s.pf_long_state, s.dd_long_percent, s.equity, s.equity_peak,
                s.drawdown_max, s.losing_streak, s.losing_streak_max, s.winning_streak,
                s.winning_streak_max

@@ -139,11 +139,11 @@ def insert_arm(
           VALUES (:experiment_id, :policy_id, 'active', :reason, :mode, 0, :now)
           ON CONFLICT (experiment_id, policy_id) DO NOTHING RETURNING id)
         INSERT INTO arm_statistics (
-          arm_id, n_outcomes, n_trades, n_wins, n_losses, n_expired, gross_profit, gross_loss, fees,
-          return_gain, return_loss, return_squares, pf_short_state, dd_short_percent,
-          pf_long_state, dd_long_percent, equity, equity_peak, drawdown_max,
+          arm_id, n_outcomes, n_trades, n_wins, n_losses, n_expired, n_unclaimed, gross_profit,
+          gross_loss, fees, return_gain, return_loss, return_squares, pf_short_state,
+          dd_short_percent, pf_long_state, dd_long_percent, equity, equity_peak, drawdown_max,
           losing_streak, losing_streak_max, winning_streak, winning_streak_max)
-        SELECT id, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'no_trades', 0, 'no_trades', 0, 1, 1, 0,
+        SELECT id, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'no_trades', 0, 'no_trades', 0, 1, 1, 0,
                0, 0, 0, 0
         FROM arm RETURNING arm_id
         """,

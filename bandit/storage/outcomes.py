@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from bandit.core.model import UnitId
-from bandit.core.outcomes import Outcome
+from bandit.core.outcomes import Flags, Outcome
 from bandit.core.performance import ClosedTrade
 from bandit.core.profit_factor import ProfitFactor
 from bandit.storage.archives import StoredBody
@@ -32,7 +32,7 @@ class OutcomeRow(msgspec.Struct, frozen=True, gc=False):
     unit_id: UnitId
     instrument: str
     decided_at: datetime
-    expired: bool
+    flags: Flags
     body_hash: bytes
 
     @property
@@ -69,6 +69,7 @@ class _Written(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     opened_at: datetime
     closed_at: datetime
     expired: bool
+    unclaimed: bool
     body_hash: str
     r_multiple: Decimal | None = None
     fees: Decimal | None = None
@@ -88,13 +89,13 @@ def stored(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, StoredBody
     """Return what there is of the outcomes among `ids`."""
     found = rows(
         connection,
-        "SELECT assignment_id, body_hash, recorded_at, expired FROM outcomes "
+        "SELECT assignment_id, body_hash, recorded_at, expired, unclaimed FROM outcomes "
         "WHERE assignment_id = ANY(CAST(:ids AS uuid[]))",
         ids=uuids(ids),
     )
     return {
         row["assignment_id"]: StoredBody(
-            bytes(row["body_hash"]), row["recorded_at"], row["expired"]
+            bytes(row["body_hash"]), row["recorded_at"], Flags(row["expired"], row["unclaimed"])
         )
         for row in found
     }
@@ -205,7 +206,8 @@ def _written(row: OutcomeRow) -> _Written:
         # A policy that declined is placed in time by its decision.
         outcome.opened_at or row.decided_at,
         outcome.closed_at or row.decided_at,
-        row.expired,
+        row.flags.expired,
+        row.flags.unclaimed,
         row.body_hash.hex(),
         outcome.r_multiple,
         outcome.fees,
@@ -234,6 +236,6 @@ def _row(found: Mapping[str, Any]) -> OutcomeRow:
         UnitId(found["unit_id"]),
         found["instrument"],
         found["decided_at"],
-        found["expired"],
+        Flags(found["expired"], found["unclaimed"]),
         bytes(found["body_hash"]),
     )

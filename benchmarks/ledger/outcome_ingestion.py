@@ -44,8 +44,8 @@ END = OPENED + timedelta(days=30)
 
 _COPY = """
 COPY outcomes (assignment_id, arm_id, unit_id, instrument, no_trade, pnl, return_ratio, r_multiple,
-               fees, slippage, size, worst_excursion, opened_at, closed_at, expired, body_hash,
-               recorded_at, audit_id)
+               fees, slippage, size, worst_excursion, opened_at, closed_at, expired, unclaimed,
+               body_hash, recorded_at, audit_id)
 FROM STDIN
 """
 _ROWS_OF_A_ROUND = _COPY.replace("COPY outcomes (", "COPY (SELECT ").replace(

@@ -190,6 +190,7 @@ class OutcomeAnswer(Answer):
     assignment_id: Id
     recorded_at: Time
     expired: bool = Field(description="The position was opened after the decision had expired.")
+    unclaimed: bool = Field(description="The position was opened without claiming the decision.")
 
     @classmethod
     def of(cls, recorded: Recorded) -> Self:
@@ -197,7 +198,7 @@ class OutcomeAnswer(Answer):
         return cls(
             assignment_id=str(recorded.assignment_id),
             recorded_at=time_of(recorded.recorded_at),
-            expired=recorded.expired,
+            **recorded.flags._asdict(),
         )
 
 
@@ -212,7 +213,7 @@ class RevisionAnswer(OutcomeAnswer):
         return cls(
             assignment_id=str(revised.assignment_id),
             recorded_at=time_of(revised.recorded_at),
-            expired=revised.expired,
+            **revised.flags._asdict(),
             revision=revised.revision,
         )
 
@@ -302,6 +303,7 @@ class ArmReportAnswer(ArmAnswer):
     wins: int
     losses: int
     expired: int
+    unclaimed: int
     pnl: Amount
     fees: Amount
     profit_factor: ProfitFactorAnswer

@@ -265,6 +265,13 @@ CREATE TABLE claims (
 );
 SELECT make_append_only('claims');
 
+-- A trade of a decision that nobody claimed counts, and shows. Older ones could not be claimed.
+ALTER TABLE outcomes ADD COLUMN unclaimed boolean NOT NULL DEFAULT false;
+ALTER TABLE outcomes ALTER COLUMN unclaimed DROP DEFAULT;
+ALTER TABLE arm_statistics ADD COLUMN n_unclaimed bigint NOT NULL DEFAULT 0
+  CHECK (n_unclaimed BETWEEN 0 AND n_trades);
+ALTER TABLE arm_statistics ALTER COLUMN n_unclaimed DROP DEFAULT;
+
 CREATE VIEW claim_verdicts AS
 SELECT s.id AS assignment_id, s.expires_at,
        CASE WHEN acc.is_killed IS NOT FALSE THEN 'killed'

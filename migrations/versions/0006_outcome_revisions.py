@@ -39,6 +39,7 @@ CREATE TABLE outcome_revisions (
   opened_at       instant NOT NULL,
   closed_at       instant NOT NULL CHECK (closed_at >= opened_at),
   expired         boolean NOT NULL,
+  unclaimed       boolean NOT NULL,
   body_hash       bytea NOT NULL CHECK (octet_length(body_hash) = 32),
   recorded_at     instant NOT NULL,
   actor           text NOT NULL CHECK (length(actor) BETWEEN 1 AND 200),
@@ -86,14 +87,14 @@ CURRENT = """
 CREATE VIEW current_outcomes AS
 SELECT o.assignment_id, 0 AS revision, o.arm_id, o.unit_id, o.instrument, o.no_trade, o.pnl,
        o.return_ratio, o.r_multiple, o.fees, o.slippage, o.size, o.worst_excursion, o.opened_at,
-       o.closed_at, o.expired, o.body_hash, o.recorded_at
+       o.closed_at, o.expired, o.unclaimed, o.body_hash, o.recorded_at
 FROM outcomes o
 WHERE NOT EXISTS (
   SELECT FROM outcome_revisions r WHERE r.assignment_id = o.assignment_id OFFSET 0)
 UNION ALL
 SELECT v.assignment_id, v.revision, v.arm_id, v.unit_id, v.instrument, v.no_trade, v.pnl,
        v.return_ratio, v.r_multiple, v.fees, v.slippage, v.size, v.worst_excursion, v.opened_at,
-       v.closed_at, v.expired, v.body_hash, v.recorded_at
+       v.closed_at, v.expired, v.unclaimed, v.body_hash, v.recorded_at
 FROM outcome_revisions v
 WHERE NOT EXISTS (
   SELECT FROM outcome_revisions r
@@ -106,7 +107,7 @@ CREATE FUNCTION outcomes_as_of(moment timestamptz) RETURNS SETOF current_outcome
   STABLE LANGUAGE sql AS $$
   SELECT o.assignment_id, 0, o.arm_id, o.unit_id, o.instrument, o.no_trade, o.pnl, o.return_ratio,
          o.r_multiple, o.fees, o.slippage, o.size, o.worst_excursion, o.opened_at, o.closed_at,
-         o.expired, o.body_hash, o.recorded_at
+         o.expired, o.unclaimed, o.body_hash, o.recorded_at
   FROM outcomes o
   WHERE o.recorded_at <= moment AND NOT EXISTS (
     SELECT FROM outcome_revisions r
@@ -114,7 +115,7 @@ CREATE FUNCTION outcomes_as_of(moment timestamptz) RETURNS SETOF current_outcome
   UNION ALL
   SELECT v.assignment_id, v.revision, v.arm_id, v.unit_id, v.instrument, v.no_trade, v.pnl,
          v.return_ratio, v.r_multiple, v.fees, v.slippage, v.size, v.worst_excursion, v.opened_at,
-         v.closed_at, v.expired, v.body_hash, v.recorded_at
+         v.closed_at, v.expired, v.unclaimed, v.body_hash, v.recorded_at
   FROM outcome_revisions v
   WHERE v.recorded_at <= moment AND NOT EXISTS (
     SELECT FROM outcome_revisions r
@@ -192,16 +193,16 @@ BEGIN
   WITH made AS (
     INSERT INTO outcomes AS o (
       assignment_id, arm_id, unit_id, instrument, no_trade, pnl, return_ratio, r_multiple, fees,
-      slippage, size, worst_excursion, opened_at, closed_at, expired, body_hash, recorded_at,
-      audit_id)
+      slippage, size, worst_excursion, opened_at, closed_at, expired, unclaimed,
+      body_hash, recorded_at, audit_id)
     SELECT r.assignment_id, r.arm_id, r.unit_id, r.instrument, r.no_trade, r.pnl, r.return_ratio,
            r.r_multiple, r.fees, r.slippage, r.size, r.worst_excursion, r.opened_at, r.closed_at,
-           r.expired, decode(r.body_hash, 'hex'), recorded, batch_id
+           r.expired, r.unclaimed, decode(r.body_hash, 'hex'), recorded, batch_id
     FROM json_to_recordset(batch) AS r (
       assignment_id uuid, arm_id bigint, unit_id text, instrument text, no_trade boolean,
       pnl numeric, return_ratio numeric, r_multiple numeric, fees numeric, slippage numeric,
       size numeric, worst_excursion numeric, opened_at timestamptz, closed_at timestamptz,
-      expired boolean, body_hash text)
+      expired boolean, unclaimed boolean, body_hash text)
     -- Sorted, so that two batches never wait for each other in a circle.
     ORDER BY r.assignment_id
     ON CONFLICT DO NOTHING

@@ -30,12 +30,12 @@ SELECT o.*
 FROM (
   SELECT assignment_id, 0 AS revision, arm_id, unit_id, instrument, no_trade, pnl, return_ratio,
          r_multiple, fees, slippage, size, worst_excursion, opened_at, closed_at, expired,
-         body_hash, recorded_at, NULL AS actor, NULL AS reason
+         unclaimed, body_hash, recorded_at, NULL AS actor, NULL AS reason
   FROM outcomes
   UNION ALL
   SELECT assignment_id, revision, arm_id, unit_id, instrument, no_trade, pnl, return_ratio,
          r_multiple, fees, slippage, size, worst_excursion, opened_at, closed_at, expired,
-         body_hash, recorded_at, actor, reason
+         unclaimed, body_hash, recorded_at, actor, reason
   FROM outcome_revisions) o
 JOIN outcome_revisions later
   ON later.assignment_id = o.assignment_id AND later.revision = o.revision + 1;
@@ -95,6 +95,7 @@ CREATE TABLE aged_assignments (
   outcome_body_hash       bytea,
   outcome_recorded_at     instant,
   outcome_expired         boolean,
+  outcome_unclaimed       boolean,
   outcome_audit_id        bigint,
   archive_id              bigint NOT NULL REFERENCES archives
 );
@@ -118,6 +119,7 @@ CREATE TABLE arm_bases (
   n_wins             bigint NOT NULL,
   n_losses           bigint NOT NULL,
   n_expired          bigint NOT NULL,
+  n_unclaimed        bigint NOT NULL,
   gross_profit       numeric(38,8) NOT NULL CHECK (gross_profit >= 0 AND gross_profit <> 'NaN'),
   gross_loss         numeric(38,8) NOT NULL CHECK (gross_loss >= 0 AND gross_loss <> 'NaN'),
   fees               numeric(38,8) NOT NULL CHECK (fees <> 'NaN'),
@@ -155,8 +157,8 @@ CREATE TRIGGER aged_days_kept BEFORE DELETE ON aged_days
 -- The audit log holds this of each arm's newest base, whatever a session's settings are.
 CREATE FUNCTION base_digest(b arm_bases) RETURNS text STABLE LANGUAGE sql AS $$
   SELECT encode(sha256(convert_to(json_build_array(
-    b.arm_id, b.n_outcomes, b.n_trades, b.n_wins, b.n_losses, b.n_expired, b.gross_profit,
-    b.gross_loss, b.fees, b.return_gain, b.return_loss, b.return_squares,
+    b.arm_id, b.n_outcomes, b.n_trades, b.n_wins, b.n_losses, b.n_expired, b.n_unclaimed,
+    b.gross_profit, b.gross_loss, b.fees, b.return_gain, b.return_loss, b.return_squares,
     encode(float8send(b.equity), 'hex'), encode(float8send(b.equity_peak), 'hex'),
     encode(float8send(b.drawdown_max), 'hex'), b.losing_streak, b.losing_streak_max,
     b.winning_streak, b.winning_streak_max,
@@ -239,7 +241,7 @@ BEGIN
            s.allocation_version, s.epoch, s.propensity, s.position_id, s.is_fallback,
            s.size_multiplier, s.confidence_bump, sha256_of(s.context),
            sha256_of(s.proposed_actions), s.decided_at, s.expires_at, s.audit_id, c.claimed_at,
-           o.body_hash, o.recorded_at, o.expired, o.audit_id, archive
+           o.body_hash, o.recorded_at, o.expired, o.unclaimed, o.audit_id, archive
     FROM assignments s
     LEFT JOIN claims c ON c.assignment_id = s.id
     LEFT JOIN outcomes o ON o.assignment_id = s.id
@@ -404,7 +406,8 @@ GRANTS = """
 DO $$
 BEGIN
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'liveops_app') THEN
-    GRANT SELECT ON archives, aged_assignments, arm_bases, aged_days TO liveops_app;
+    GRANT SELECT ON archives, aged_assignments, arm_bases, aged_days, superseded_outcomes
+      TO liveops_app;
   END IF;
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'liveops_archivist') THEN
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO liveops_archivist', current_schema());

@@ -27,9 +27,12 @@ from sqlalchemy import Engine, text
 
 from bandit.core.errors import BanditError, Conflict, InvalidInput, UnknownName
 from bandit.core.lifecycle import ArmVerb
-from bandit.core.outcomes import Outcome, declined, trade
-from bandit.service import ledger, recording
+from bandit.core.model import UnitId
+from bandit.core.outcomes import Flags, Outcome, declined, trade
+from bandit.service import ledger, recording, reporting
+from bandit.service.assigning import Router
 from bandit.service.recording import BATCH_MAX, Recorded
+from bandit.service.routing_table import Opportunity
 
 LATER = NOON + timedelta(days=1)
 
@@ -54,7 +57,10 @@ def test_outcome_is_created_once_and_the_same_body_is_the_same_answer(engine: En
     [assignment] = assign(engine, ["u"])
     [first] = record(engine, closed(assignment, "0.001", pnl="12.340"))
     assert first == Recorded(
-        assignment_id=assignment.id, created=True, recorded_at=LATER, expired=False
+        assignment_id=assignment.id,
+        created=True,
+        recorded_at=LATER,
+        flags=Flags(unclaimed=True),
     )
     same = closed(assignment, "0.001", pnl="12.34")
     [again] = record(engine, same, now=LATER + timedelta(days=1))
@@ -93,7 +99,7 @@ def test_position_opened_too_late_is_money_and_flagged(engine: Engine) -> None:
         replace(closed(punctual, "0.001"), opened_at=punctual.expires_at),
         replace(closed(late, "0.001"), opened_at=late.expires_at + timedelta(microseconds=1)),
     )
-    assert [a.expired for a in answers if isinstance(a, Recorded)] == [False, True]
+    assert [a.flags.expired for a in answers if isinstance(a, Recorded)] == [False, True]
     assert sum(expired for _, _, expired in statistics(engine).values()) == 1
     assert sum(trades for _, trades, _ in statistics(engine).values()) == 2
 
@@ -235,6 +241,23 @@ def rows(engine: Engine, table: str) -> list[str]:
         return list(connection.execute(text(f"SELECT t::text FROM {table} t ORDER BY 1")).scalars())
 
 
+def test_trade_of_an_unclaimed_decision_counts_and_is_flagged(engine: Engine) -> None:
+    open_btc(engine)
+    claimed, unasked, idle = assign(engine, ["claimed", "unasked", "idle"])
+    Router(engine).claim(claimed.id, now=NOON)
+    offered = Opportunity(unit_id=UnitId("alone"), instrument="BTCUSD", fallback_at=NOON)
+    [alone] = Router(engine).assign("btc", [offered], now=NOON)
+    batch = [closed(a, "0.001") for a in (claimed, unasked, alone)] + [declined(idle.id)]
+    answers = [recording.record(engine, [outcome], now=LATER)[0] for outcome in batch]
+    flags = [answer.flags.unclaimed for answer in answers if isinstance(answer, Recorded)]
+    # Whoever could ask nobody, or opened nothing, had nothing to ask.
+    assert flags == [False, True, False, False]
+    found = reporting.report(engine, "btc").to_json()["arms"]
+    assert sum(arm["unclaimed"] for arm in found) == 1
+    [again] = recording.record(engine, [closed(unasked, "0.001")], now=LATER)
+    assert again == replace(answers[1], created=False)
+
+
 def test_overlapping_batches_at_once_end_like_one_after_the_other(engine: Engine) -> None:
     open_btc(engine)
     made = assign(engine, [f"u-{i:03}" for i in range(300)])
@@ -269,7 +292,8 @@ def test_overlapping_batches_at_once_end_like_one_after_the_other(engine: Engine
 
 
 FRESH = """
-UPDATE arm_statistics SET n_outcomes = 0, n_trades = 0, n_wins = 0, n_losses = 0, gross_profit = 0,
+UPDATE arm_statistics SET n_outcomes = 0, n_trades = 0, n_wins = 0, n_losses = 0,
+  n_unclaimed = 0, gross_profit = 0,
   gross_loss = 0, return_gain = 0, return_loss = 0, return_squares = 0, equity = 1, equity_peak = 1,
   drawdown_max = 0, losing_streak = 0, losing_streak_max = 0, winning_streak = 0,
   winning_streak_max = 0, last_closed_at = NULL, last_unit_id = NULL

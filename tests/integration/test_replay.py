@@ -66,8 +66,9 @@ def ledgers(server: PostgresServer, count: int) -> Iterator[list[Engine]]:
 
 def statistics(engine: Engine) -> list[tuple[object, ...]]:
     columns = (
-        "n_outcomes, n_trades, n_wins, n_losses, n_expired, gross_profit, gross_loss, fees,"
-        " return_gain, return_loss, return_squares, pf_short, pf_short_state, dd_short_percent,"
+        "n_outcomes, n_trades, n_wins, n_losses, n_expired, n_unclaimed, gross_profit, gross_loss,"
+        " fees, return_gain, return_loss, return_squares, pf_short, pf_short_state,"
+        " dd_short_percent,"
         " pf_long, pf_long_state, dd_long_percent, window_from, last_closed_at, last_unit_id,"
         " equity, equity_peak, drawdown_max, losing_streak, losing_streak_max, winning_streak,"
         " winning_streak_max"
@@ -192,6 +193,8 @@ def test_shuffled_outcomes_give_the_same_statistics(
             opportunity = Opportunity(unit_id=UnitId(unit), instrument="BTCUSD")
             (made,) = router.assign("demo", [opportunity], now=at)
             assert made.id == outcome.assignment_id
+            if not outcome.no_trade:
+                router.claim(made.id, now=at)
         order = np.random.default_rng(seed).permutation(len(outcomes))
         shuffled = [outcomes[i][1] for i in order]
         start = 0

@@ -26,7 +26,7 @@ from sqlalchemy.exc import IntegrityError
 
 from bandit.core.errors import Conflict, InvalidInput, UnknownName
 from bandit.core.model import PolicyName
-from bandit.core.outcomes import Outcome, declined
+from bandit.core.outcomes import Flags, Outcome, declined
 from bandit.service import rebuilding, recording, reporting, revising
 from bandit.service.ledger import ledger_digest
 from bandit.service.revising import Revised
@@ -67,7 +67,7 @@ def test_correction_counts_instead_of_what_was_told(engine: Engine) -> None:
         revision=1,
         created=True,
         recorded_at=LATER + timedelta(hours=1),
-        expired=False,
+        flags=Flags(unclaimed=True),
     )
     held = numbers(engine)
     assert (held["n_outcomes"], held["n_trades"], held["n_wins"]) == (2, 2, 1)
@@ -310,8 +310,8 @@ def test_numbers_as_of_a_moment_are_those_that_were_known_then(engine: Engine) -
 MANY_VERSIONS = """
 INSERT INTO outcome_revisions
 SELECT assignment_id, 1, arm_id, unit_id, instrument, no_trade, pnl, return_ratio, r_multiple, fees,
-       slippage, size, worst_excursion, opened_at, closed_at, expired, body_hash, recorded_at,
-       'test', 'drill'
+       slippage, size, worst_excursion, opened_at, closed_at, expired, unclaimed, body_hash,
+       recorded_at, 'test', 'drill'
 FROM (SELECT *, row_number() OVER () AS i FROM outcomes) o WHERE i % 3 = 0
 """
 

@@ -205,7 +205,7 @@ class Planted:
                 " SELECT id, %s, %s, 'planted', %s, %s / 1000000.0, %s FROM experiments"
                 " RETURNING id) "
                 "INSERT INTO arm_statistics SELECT arm.id, n, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL,"
-                " 'no_trades', 0, NULL, 'no_trades', 0, NULL, NULL, NULL, 1, 1, 0, 0, 0, 0, 0"
+                " 'no_trades', 0, NULL, 'no_trades', 0, NULL, NULL, NULL, 1, 1, 0, 0, 0, 0, 0, 0"
                 " FROM arm, (SELECT %s::bigint AS n) trades",
                 (
                     self.policy_ids[arm.policy],

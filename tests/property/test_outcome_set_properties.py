@@ -200,6 +200,7 @@ def test_statistics_equal_a_recomputation_from_the_outcomes(ledger: Ledger) -> N
         assert arm.n_expired == sum(
             o.opened_at is not None and o.opened_at > a.expires_at for o, a in mine
         )
+        assert arm.n_unclaimed == len(trades)
         assert Fraction(arm.gross_profit) == sum(Fraction(m) for m in money if m > 0)
         assert Fraction(arm.gross_loss) == -sum(Fraction(m) for m in money if m < 0)
         assert Fraction(arm.fees) == sum(Fraction(o.fees or 0) for o, _ in mine)

@@ -13,10 +13,11 @@ import pytest
 from bandit.core.errors import InvalidInput
 from bandit.core.outcomes import (
     CLOCK_TOLERANCE,
+    Flags,
     Outcome,
     check_times,
     declined,
-    is_expired,
+    flags_of,
     trade,
 )
 
@@ -132,9 +133,14 @@ def test_declined_has_no_times_to_check() -> None:
 
 
 def test_position_opened_after_its_decision_expired_is_flagged() -> None:
-    assert not is_expired(made(), expires_at=OPENED)
-    assert is_expired(made(), expires_at=OPENED - timedelta(microseconds=1))
-    assert not is_expired(declined(ID), expires_at=OPENED)
+    assert flags_of(made(), expires_at=OPENED, claimed=True) == Flags()
+    late = OPENED - timedelta(microseconds=1)
+    assert flags_of(made(), expires_at=late, claimed=True) == Flags(expired=True)
+    assert flags_of(declined(ID), expires_at=late, claimed=False) == Flags()
+
+
+def test_position_opened_without_asking_is_flagged() -> None:
+    assert flags_of(made(), expires_at=OPENED, claimed=False) == Flags(unclaimed=True)
 
 
 def canonical(value: object) -> object:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from bandit.core.outcomes import Outcome, declined, trade
+from bandit.core.outcomes import Flags, Outcome, declined, trade
 from bandit.core.performance import ClosedTrade
 from bandit.core.profit_factor import ProfitFactorState
 from bandit.core.tally import CHECKPOINT_EVERY, Fold, Sums, folded, is_checkpoint
@@ -34,7 +34,7 @@ def closed(minute: int, result: float, unit: str = "u") -> ClosedTrade:
 def total(*outcomes: Outcome) -> Sums:
     sums = Sums()
     for one in outcomes:
-        sums = sums.plus(one, expired=False)
+        sums = sums.plus(one, Flags())
     return sums
 
 
@@ -44,9 +44,9 @@ def test_sums_of_two_wins_a_loss_a_draw_and_a_declined_decision() -> None:
         outcome("-0.1", "-10", fees="0.25"),
         outcome("0.1", "0.00000001"),
         outcome("0", "0"),
-    ).plus(declined(UUID(int=1)), expired=True)
+    ).plus(declined(UUID(int=1)), Flags(expired=True, unclaimed=True))
     assert (sums.n_outcomes, sums.n_trades, sums.n_wins, sums.n_losses) == (5, 4, 2, 1)
-    assert sums.n_expired == 1
+    assert (sums.n_expired, sums.n_unclaimed) == (1, 1)
     assert (sums.gross_profit, sums.gross_loss) == (Decimal("20.50000001"), 10)
     assert (sums.pnl, sums.fees) == (Decimal("10.50000001"), Decimal("0.5"))
     assert (sums.return_gain, sums.return_loss) == (Decimal("0.3"), Decimal("0.1"))
