@@ -17,9 +17,9 @@ END = datetime(2026, 1, 1, tzinfo=UTC)
 _ASSIGNMENTS = """
 INSERT INTO assignments (id, experiment_id, unit_id, instrument, arm_id, mode, role,
                          allocation_version, epoch, propensity, is_fallback, size_multiplier,
-                         confidence_bump, decided_at, expires_at)
+                         confidence_bump, decided_at, expires_at, audit_id)
 SELECT md5(u.unit)::uuid, a.experiment_id, u.unit, %(instrument)s, a.id, a.mode, %(role)s,
-       1, 1, a.traffic_allocation, false, 1, 0, u.at, u.at + interval '2 seconds'
+       1, 1, a.traffic_allocation, false, 1, 0, u.at, u.at + interval '2 seconds', 0
 FROM arms a CROSS JOIN LATERAL (
   SELECT format('%%s-%%s', a.id, i) AS unit,
          date_trunc('second', %(end)s - interval '1 hour' - (%(trades)s - i) * %(every)s) AS at
@@ -37,7 +37,8 @@ told AS (
   SELECT d.*, round(1000 * d.earned, 8) AS pnl, 1.00000000 AS fees,
          d.decided_at + interval '1 hour' AS closed_at FROM drawn d)
 INSERT INTO outcomes (assignment_id, arm_id, unit_id, instrument, no_trade, pnl, return_ratio, fees,
-                      opened_at, closed_at, expired, unclaimed, body_hash, recorded_at)
+                      opened_at, closed_at, expired, unclaimed, body_hash, recorded_at,
+                      audit_id)
 SELECT t.id, t.arm_id, t.unit_id, t.instrument, false, t.pnl, t.earned, t.fees, t.decided_at,
        t.closed_at, false, true, sha256(convert_to(format(
          '{"assignment_id": "%%s", "closed_at": "%%s+00:00", "fees": "%%s", "no_trade": false, '
@@ -45,7 +46,7 @@ SELECT t.id, t.arm_id, t.unit_id, t.instrument, false, t.pnl, t.earned, t.fees, 
          '"size": null, "slippage": null, "worst_excursion": null}',
          t.id, to_char(t.closed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS'), t.fees,
          to_char(t.decided_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS'), t.pnl, t.earned),
-         'UTF8')), t.closed_at
+         'UTF8')), t.closed_at, 0
 FROM told t ORDER BY t.decided_at
 """
 

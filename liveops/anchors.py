@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bandit.core.audit_chain import Anchor, parsed_anchor
+from bandit.core.errors import BanditError
 from bandit.service import auditing
 from liveops.ledger_server import anchor_dir
 from liveops.wiring import App
 from snapshots.durable_files import sync_directory
 
 _TAIL_BYTES = 4096
+
+
+class AnchorsUnreadable(BanditError):
+    """The file of the anchors is there and cannot be read."""
+
+    code = "anchors_unreadable"
 
 
 class AnchorFile:
@@ -41,16 +48,21 @@ class AnchorFile:
             os.fsync(file.fileno())
         sync_directory(self.path.parent)
 
-    def newest(self) -> Anchor | None:
-        """Return the anchor that was written last, as far as it can be read; None without one."""
+    def recent(self) -> list[Anchor]:
+        """Return the anchors that were written last, a few dozen at most.
+
+        Raises `AnchorsUnreadable`: what cannot be read may say that the ledger was restored.
+        """
         try:
             with FileIO(self.path) as file:
                 lines = _tail(file).splitlines()
         except FileNotFoundError:
-            return None
-        # The first of them may be cut off by where the tail begins, the last by a crash.
-        found = (parsed_anchor(line.decode("utf-8", errors="replace")) for line in reversed(lines))
-        return next((anchor for anchor in found if anchor is not None), None)
+            return []
+        except OSError as error:
+            raise AnchorsUnreadable(f"the anchors of the audit log: {error}") from error
+        # The first line may be cut off by where the tail begins, another one by a crash.
+        found = (parsed_anchor(line.decode("utf-8", errors="replace")) for line in lines)
+        return [anchor for anchor in found if anchor is not None]
 
     def read(self) -> Iterator[Anchor | None]:
         """Return the anchors that are there at the time of this call, None for a torn line.

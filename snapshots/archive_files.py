@@ -67,6 +67,7 @@ SCHEMA = pa.schema(
     ]
 )
 _DECIMALS = ("pnl", "return_ratio", "r_multiple", "fees", "slippage", "size", "worst_excursion")
+_REMEDY = "put it back, or give it up with --abandon"
 _OUTCOME = ["assignment_id", "no_trade", "opened_at", "closed_at", *_DECIMALS]
 
 
@@ -74,6 +75,12 @@ class ArchiveDamaged(BanditError):
     """The file of an archive is not what was registered, or is gone."""
 
     code = "archive_damaged"
+
+
+class ArchiveNotWritten(BanditError):
+    """An archive could not be written; nothing left the ledger for it."""
+
+    code = "archive_not_written"
 
 
 class ParquetArchives:
@@ -86,25 +93,23 @@ class ParquetArchives:
     def write(self, name: str, rows: Iterable[Mapping[str, Any]]) -> tuple[bytes, int]:
         """Write `rows` to a new file; return its SHA-256 and how many they were.
 
-        The file is there, complete and on disk, or not at all.
+        The file is there, complete and on disk, or not at all. Raises `ArchiveNotWritten`.
         """
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        n_rows = 0
-        with appearing_whole(self._directory / name) as path:
-            with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-                left = iter(rows)
-                while block := list(islice(left, ROWS_AT_ONCE)):
-                    writer.write_table(_table(block))
-                    n_rows += len(block)
-            path.chmod(0o600)
-            sha256 = _sha256(path)
+        path = self._directory / name
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with appearing_whole(path) as part:
+                n_rows = _write(part, rows)
+                sha256 = _sha256(part)
+        except OSError as error:
+            raise ArchiveNotWritten(f"{path} could not be written: {error}") from error
         return sha256, n_rows
 
     def sha256(self, name: str) -> bytes | None:
-        """Return the SHA-256 of an archive's file; None where there is no such file."""
+        """Return the SHA-256 of an archive's file; None where there is none that can be read."""
         try:
             return _sha256(self._directory / name)
-        except FileNotFoundError:
+        except OSError:
             return None
 
     def body_hashes(self, archive: Archive) -> Iterator[tuple[UUID, bytes | None]]:
@@ -115,15 +120,26 @@ class ParquetArchives:
         path = self._directory / archive.name
         found = self.sha256(archive.name)
         if found is None:
-            raise ArchiveDamaged(f"{path}: the archive's file is gone")
+            raise ArchiveDamaged(f"{path}: the archive's file is gone; {_REMEDY}")
         if found != archive.sha256:
-            raise ArchiveDamaged(f"{path}: its SHA-256 is {found.hex()}, not the registered one")
+            message = f"{path}: its SHA-256 is {found.hex()}, not the registered one; {_REMEDY}"
+            raise ArchiveDamaged(message)
         with pq.ParquetFile(path) as file:
             for block in file.iter_batches(ROWS_AT_ONCE, columns=_OUTCOME):
                 for row in block.to_pylist():
                     outcome = _outcome(row)
                     key = UUID(row["assignment_id"])
                     yield key, None if outcome is None else outcome.body_hash()
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    n_rows, left = 0, iter(rows)
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        while block := list(islice(left, ROWS_AT_ONCE)):
+            writer.write_table(_table(block))
+            n_rows += len(block)
+    path.chmod(0o600)
+    return n_rows
 
 
 def _outcome(row: dict[str, Any]) -> Outcome | None:

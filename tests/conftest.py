@@ -61,6 +61,13 @@ def database_url(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
+def empty_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a database of this test's own in which nothing is."""
+    with postgres_server.database(template="template0") as url:
+        yield url
+
+
+@pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
     """An engine on the ledger at `database_url`."""
     engine = connect(database_url)

@@ -6,7 +6,8 @@ transaction, each compared with the file once more. After a crash the next run g
 An arm's trades leave in closing order, so that what stays of them, its base, is exact: the sums of
 their set and the fold over all of them. Whatever is counted later starts from the base. The newest
 trades stay, as many as two of the long windows of every arm that may still get traffic, and with
-them all that closed since: windows and comparisons over them never miss a trade.
+them all that closed since: windows and comparisons over them never miss a trade. While a challenger
+has fewer, everything since it joined stays.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from bandit.core.errors import InvalidInput
-from bandit.core.model import ArmStatus, checked_instant
+from bandit.core.errors import InvalidInput, UnknownName
+from bandit.core.model import CLOCK_TOLERANCE, ArmRole, ArmStatus, checked_instant
 from bandit.core.outcomes import Flags, Outcome
 from bandit.core.performance import ClosedTrade
 from bandit.core.tally import by_day
@@ -97,8 +98,10 @@ def age(
     """Move decisions of an experiment that were settled before a moment into archives.
 
     A decision is settled by its outcome, or by that of the position it belongs to; one without
-    either stays. Raises `UnknownName`, `InvalidInput` for a moment less than `AGE_MIN` ago, and
-    `LockHeldElsewhere` while somebody else ages or scales the experiment.
+    either stays. First of all what an earlier run has begun is finished.
+
+    Raises `UnknownName`, `InvalidInput` for a moment less than `AGE_MIN` ago, `LockHeldElsewhere`
+    while somebody else ages or scales the experiment, and what `files` raises.
     """
     now, before = checked_instant(now, field="now"), checked_instant(before, field="before")
     if before > now - AGE_MIN:
@@ -108,6 +111,28 @@ def age(
         record = experiments.load(connection, experiment)
     with locks.use_case(engine, record.id, doing=f"ageing {experiment}"):
         return _age(engine, files, record, before=before, now=now, actor=actor)
+
+
+def abandon(engine: Engine, name: str, *, now: datetime, actor: str) -> None:
+    """Let nothing more leave for an archive whose file is lost or damaged.
+
+    What has not left stays in the ledger, and leaves for another file one day. Raises `UnknownName`
+    for an archive that is not there, or that is finished.
+    """
+    now = checked_instant(now, field="now")
+    with transaction(engine) as connection:
+        unfinished = {a.name: a for a in archives.all_of(connection) if not a.finished}
+        if name not in unfinished:
+            raise UnknownName(kind="unfinished archive", name=name, known=sorted(unfinished))
+        archives.finish(connection, unfinished[name].id, now=now)
+        decisions.audit(
+            connection,
+            now=now,
+            actor=actor,
+            action="abandon",
+            subject=name,
+            details={"archive": unfinished[name].id},
+        )
 
 
 def _age(
@@ -191,7 +216,7 @@ def _old_rows(
 ) -> Generator[dict[str, Any]]:
     needed_from = _needed_from(connection, record)
     for arm in record.arms:
-        until = min(before, *needed_from[arm.id])
+        until = min([before, *needed_from[arm.id]])
         yield from archives.old_rows(connection, arm.id, before=before, trades_before=until)
 
 
@@ -200,16 +225,18 @@ def _needed_from(connection: Connection, record: ExperimentRecord) -> dict[int, 
     rule = record.rules.checklist
     kept = _WINDOWS_KEPT * max(rule.window, rule.long_window)
     own: dict[int, list[datetime]] = {}
+    # Challengers are compared with the champion over their own windows, which reach back to any
+    # trade of theirs, however late it is told, until they are full.
+    common: list[datetime] = []
     for arm in record.arms:
         newest = outcomes.newest_trades(connection, arm.id, kept)
         own[arm.id] = [newest[0].closed_at] if newest else []
-    # Challengers are compared with the champion over their own windows.
-    common = [
-        moment
-        for arm in record.arms
-        if arm.place.status is not ArmStatus.RETIRED
-        for moment in own[arm.id]
-    ]
+        if arm.place.status is ArmStatus.RETIRED:
+            continue
+        if len(newest) == kept:
+            common += own[arm.id]
+        elif arm.place.role is ArmRole.CHALLENGER:
+            common.append(arm.joined_at - CLOCK_TOLERANCE)
     return {arm_id: [*moments, *common] for arm_id, moments in own.items()}
 
 
@@ -231,7 +258,7 @@ def _trades_leave(leaving: _Leaving, arm_id: int) -> list[UUID]:
     """Let an arm's oldest trades leave as far as the archive holds them as they are."""
     with transaction(leaving.engine) as connection:
         # Nobody asks whether a key is taken while it changes its place.
-        locks.gate_exclusive(connection, leaving.archive.experiment_id)
+        locks.gate_exclusive(connection, leaving.archive.experiment_id, ends_holders=False)
         oldest = archives.oldest_trades(connection, arm_id, _ROWS_AT_ONCE)
         held = set(archives.lock_assignments(connection, leaving.hashes.keys() & set(oldest)))
         if not held:
@@ -251,7 +278,7 @@ def _trades_leave(leaving: _Leaving, arm_id: int) -> list[UUID]:
 def _others_leave(leaving: _Leaving, keys: Sequence[UUID]) -> list[UUID]:
     """Let decisions leave that are no trades: their order does not matter."""
     with transaction(leaving.engine) as connection:
-        locks.gate_exclusive(connection, leaving.archive.experiment_id)
+        locks.gate_exclusive(connection, leaving.archive.experiment_id, ends_holders=False)
         held = archives.lock_assignments(connection, keys)
         before = archives.settled(connection, held)
         arms = statistics.locked(connection, {row["arm_id"] for row in before.values()})
@@ -268,10 +295,11 @@ def _others_leave(leaving: _Leaving, keys: Sequence[UUID]) -> list[UUID]:
                 by_arm.setdefault(versions[key]["arm_id"], []).append(versions[key])
         for arm_id, declined in sorted(by_arm.items()):
             _take_up(connection, leaving, arms[arm_id], declined)
-        followers = [key for key in ready if key not in versions]
+        marked = archives.marked(connection, held)
+        followers = [key for key in ready if key not in versions and key not in marked]
         if followers:
             _leave(connection, leaving, followers, {})
-        return ready
+        return [key for key in ready if key in versions or key not in marked]
 
 
 def _take_up(
@@ -329,13 +357,7 @@ def _leave(
     connection: Connection, leaving: _Leaving, keys: Sequence[UUID], base: Mapping[str, Any]
 ) -> None:
     archive = leaving.archive
-    n_aged = archives.age(connection, archive.id, keys)
-    assert n_aged == len(keys)
-    decisions.audit(
-        connection,
-        now=leaving.now,
-        actor=leaving.actor,
-        action="age",
-        subject=archive.name,
-        details={"archive": archive.id, "assignments": n_aged, **base},
+    n_aged = archives.age(
+        connection, archive, keys, now=leaving.now, actor=leaving.actor, details=base
     )
+    assert n_aged == len(keys)

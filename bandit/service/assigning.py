@@ -57,7 +57,8 @@ class Router:
             with transaction(self._engine) as connection:
                 locks.as_batch(connection)
                 stored = assignments.commit(connection, batch.batch)
-                return [_or_raise(answer) for answer in batch.answers(stored)]
+            # Only now: who says nothing for long inside a batch's transaction loses its session.
+            return [_or_raise(answer) for answer in batch.answers(stored)]
         except StaleEpoch:
             answers = self.assign_behind_gate(experiment, opportunities, now=now)
             return [_or_raise(answer) for answer in answers]
@@ -74,9 +75,9 @@ class Router:
             locks.gate_shared(connection, self.table(experiment).record.id)
             table = read_table(connection, experiment)
             batch = routed(table, opportunities, now=now)
-            answers = batch.answers(assignments.commit(connection, batch.batch))
+            stored = assignments.commit(connection, batch.batch)
         self._remember(experiment, table)
-        return answers
+        return batch.answers(stored)
 
     def claim(self, assignment: UUID, *, now: datetime) -> datetime:
         """Return when the decision was first claimed: now, unless it was before.

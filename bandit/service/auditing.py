@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ from bandit.core.audit_chain import (
     stray_findings,
 )
 from bandit.core.model import checked_instant
-from bandit.storage import archives, audit, bases, batches, locks
+from bandit.storage import archives, audit, bases, batches, decisions, locks
 from bandit.storage.archives import ToldArchive
 from bandit.storage.bases import ChangedBase
 from bandit.storage.batches import ChangedBatch
@@ -88,11 +88,42 @@ def seal(engine: Engine, *, now: datetime) -> Seal | None:
     return seals[-1] if seals else head
 
 
-def holds(engine: Engine, anchor: Anchor) -> bool:
-    """Say whether the chain still has the head that was anchored."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostAnchor:
+    """A head that was anchored and that the chain, which ends at `sealed_to`, does not have."""
+
+    anchor: Anchor
+    sealed_to: int
+
+
+def lost(engine: Engine, anchors: Sequence[Anchor]) -> LostAnchor | None:
+    """Return the newest of `anchors` that the chain has lost, unless that was noted before."""
     with snapshot(engine) as connection:
-        found = audit.chain_hashes(connection, [anchor.sequence])
-    return found.get(anchor.sequence) == anchor.chain_hash
+        chained = audit.chain_hashes(connection, [anchor.sequence for anchor in anchors])
+        noted = audit.noted_as_lost(connection)
+        head = audit.head(connection)
+    gone = [
+        anchor
+        for anchor in anchors
+        if chained.get(anchor.sequence) != anchor.chain_hash and anchor.sequence > noted
+    ]
+    if not gone:
+        return None
+    newest = max(gone, key=lambda anchor: anchor.sequence)
+    return LostAnchor(anchor=newest, sealed_to=0 if head is None else head.sequence)
+
+
+def note_lost(engine: Engine, lost: LostAnchor, *, now: datetime, actor: str) -> None:
+    """Append that what was anchored is lost, for every service that compares after this one."""
+    with transaction(engine) as connection:
+        decisions.audit(
+            connection,
+            now=now,
+            actor=actor,
+            action=audit.LOST,
+            subject="audit_log",
+            details={"sealed_to": lost.sealed_to, "anchored_to": lost.anchor.sequence},
+        )
 
 
 def unsealed_rows(engine: Engine) -> int:
@@ -167,12 +198,12 @@ def _archive_findings(
     told: Iterable[ToldArchive], archive_sha256: Callable[[str], bytes | None]
 ) -> Iterator[Finding]:
     for archive in told:
-        found = archive_sha256(archive.name)
-        if archive.sha256 is None or not archive.registered:
+        found = archive_sha256(archive.name) if archive.name and archive.registered else None
+        if not archive.registered:
             message = f"{archive.name} is not registered as the log tells of it"
         elif found is None:
             message = f"the file {archive.name} is gone"
-        elif found != archive.sha256:
+        elif found.hex() != archive.sha256:
             message = f"the file {archive.name} is not what was written"
         else:
             continue

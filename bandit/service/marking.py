@@ -72,7 +72,9 @@ def _refused(
     mark: Mark, units: Mapping[UUID, AssignedUnit], closed: Collection[UUID], *, now: datetime
 ) -> BanditError | None:
     if mark.assignment_id in closed:
-        return Conflict(f"assignment {mark.assignment_id} has its outcome: nothing is open")
+        return Conflict(
+            f"assignment {mark.assignment_id} has its outcome, or has aged: nothing is open"
+        )
     unit = units.get(mark.assignment_id)
     if unit is None:
         return UnknownName(kind="assignment", name=str(mark.assignment_id))

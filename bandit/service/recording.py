@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -61,8 +61,8 @@ def _record(
     # Of several bodies for one assignment the first is the one to store.
     new = {e.outcome.assignment_id: e for e in reversed(entries) if isinstance(e, OutcomeRow)}
     known = outcomes.insert(connection, list(new.values()), now=now) if new else set()
-    stored = outcomes.stored(connection, known) if known else {}
-    created = {key: row for key, row in new.items() if key not in stored} if stored else new
+    stored = _stored(connection, known) if known else {}
+    created = {key: row for key, row in new.items() if key not in known} if known else new
     if created:
         counting.count(connection, created.values())
         # Guards judge in the order of arrival.
@@ -76,6 +76,13 @@ def _record(
         _answer(entry, new, stored, now=now) if isinstance(entry, OutcomeRow) else entry
         for entry in entries
     ]
+
+
+def _stored(connection: Connection, known: Set[UUID]) -> Mapping[UUID, StoredBody]:
+    """Return what there is of outcomes that were told before, also of those that left just now."""
+    stored = outcomes.stored(connection, known)
+    left = archives.aged(connection, [key for key in known if key not in stored])
+    return stored | {key: body for key, body in left.items() if body is not None}
 
 
 def row_of(outcome: Outcome, unit: AssignedUnit, *, now: datetime) -> OutcomeRow:

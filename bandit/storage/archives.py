@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+import json
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -108,26 +109,25 @@ class ToldArchive:
     """An archive as the audit log tells of it, and whether it is registered just so."""
 
     audit_id: AuditId | None
-    name: str
-    sha256: bytes | None
+    name: str | None
+    sha256: str | None
     registered: bool
 
 
 def told(connection: Connection) -> Generator[ToldArchive]:
     """Stream every archive that the audit log tells of, or that is registered without it."""
     statement = """
-        SELECT l.id AS audit_id, coalesce(l.details ->> 'name', r.name) AS name,
-               decode(l.details ->> 'sha256', 'hex') AS sha256,
-               coalesce((r.name, encode(r.sha256, 'hex'), r.n_rows)
-                 = (l.details ->> 'name', l.details ->> 'sha256', (l.details ->> 'rows')::bigint),
+        SELECT l.id AS audit_id, coalesce(r.name, l.details ->> 'name') AS name,
+               l.details ->> 'sha256' AS sha256,
+               coalesce((r.name, encode(r.sha256, 'hex'), r.n_rows::text)
+                 = (l.details ->> 'name', l.details ->> 'sha256', l.details ->> 'rows'),
                  false) AS registered
         FROM (SELECT id, details FROM audit_log WHERE action = 'archive') l
-        FULL JOIN archives r ON r.id = (l.details ->> 'archive')::bigint
+        FULL JOIN archives r ON r.id::text = l.details ->> 'archive'
         ORDER BY 1, 2
     """
     for found in streamed(connection, statement):
-        sha256 = found["sha256"]
-        yield ToldArchive(**found | {"sha256": None if sha256 is None else bytes(sha256)})
+        yield ToldArchive(**found)
 
 
 def finish(connection: Connection, archive_id: int, *, now: datetime) -> None:
@@ -138,7 +138,8 @@ def finish(connection: Connection, archive_id: int, *, now: datetime) -> None:
 _ROW = """
 SELECT e.name AS experiment, s.unit_id, s.id AS assignment_id, s.instrument, p.name AS policy,
        s.mode, s.role, s.allocation_version, s.epoch, s.propensity, s.position_id, s.is_fallback,
-       s.size_multiplier, s.confidence_bump, s.context, s.proposed_actions, s.decided_at,
+       s.size_multiplier, s.confidence_bump, s.context::text AS context,
+       s.proposed_actions::text AS proposed_actions, s.decided_at,
        s.expires_at, c.claimed_at, o.revision, o.no_trade, o.pnl, o.return_ratio, o.r_multiple,
        o.fees, o.slippage, o.size, o.worst_excursion, o.opened_at, o.closed_at, o.expired,
        o.unclaimed, o.recorded_at, r.actor AS revised_by, r.reason AS revision_reason,
@@ -171,11 +172,12 @@ _DECLINED = _ROW.format(
     condition="o.arm_id = :arm_id AND o.no_trade AND o.recorded_at < :before "
     "AND s.expires_at < :before",
 )
-# Decisions on a position without an outcome of their own: the position's outcome settles them.
+# Decisions on a position without an outcome of their own: the position's outcome settles them, but
+# not the money that they are still marked at.
 _FOLLOWERS = _ROW.format(
     source="assignments s LEFT JOIN current_outcomes o ON o.assignment_id = s.id",
     condition="s.arm_id = :arm_id AND s.position_id IS NOT NULL AND o.assignment_id IS NULL "
-    "AND s.expires_at < :before "
+    "AND s.expires_at < :before AND coalesce(m.unrealised_pnl, 0) = 0 "
     "AND (EXISTS (SELECT FROM outcomes t WHERE t.assignment_id = s.position_id "
     "AND t.recorded_at < :before) "
     "OR EXISTS (SELECT FROM aged_assignments g WHERE g.id = s.position_id))",
@@ -227,6 +229,13 @@ def settled(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, dict[str,
     return {row["assignment_id"]: row for row in found}
 
 
+def marked(connection: Connection, ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of `ids` that unrealised money stands on."""
+    statement = "SELECT assignment_id FROM marks WHERE assignment_id = ANY(:ids) "
+    found = rows(connection, statement + "AND unrealised_pnl <> 0", ids=list(ids))
+    return {row["assignment_id"] for row in found}
+
+
 def lock_assignments(connection: Connection, ids: Iterable[UUID]) -> list[UUID]:
     """Lock those of `ids` that are still here, in their order; nobody settles them meanwhile."""
     found = rows(
@@ -237,12 +246,28 @@ def lock_assignments(connection: Connection, ids: Iterable[UUID]) -> list[UUID]:
     return [row["id"] for row in found]
 
 
-def age(connection: Connection, archive_id: int, ids: Sequence[UUID]) -> int:
+def age(
+    connection: Connection,
+    archive: Archive,
+    ids: Sequence[UUID],
+    *,
+    now: datetime,
+    actor: str,
+    details: Mapping[str, Any],
+) -> int:
     """Let decisions go with all that hangs on them; their keys, answers and hashes stay.
 
-    They must be locked. Returns how many went.
+    They must be locked. The audit row that says so has `details` in it. Returns how many went.
     """
-    statement = "SELECT age_assignments(:archive_id, :ids) AS n"
-    found = one(connection, statement, archive_id=archive_id, ids=list(ids))
+    found = one(
+        connection,
+        "SELECT age_assignments(:id, :ids, :now, :actor, :name, CAST(:details AS jsonb)) AS n",
+        id=archive.id,
+        ids=list(ids),
+        now=now,
+        actor=actor,
+        name=archive.name,
+        details=json.dumps({"archive": archive.id, **details}),
+    )
     assert found is not None
     return int(found["n"])

@@ -11,6 +11,9 @@ from sqlalchemy import Connection
 from bandit.core.audit_chain import AuditId, AuditRow, Link, Seal, Stray
 from bandit.storage.engine import one, rows, run, streamed
 
+LOST = "restored"
+"""Action of the row that says: the log is not the one that was anchored."""
+
 # Text, so that what is hashed is what is stored, whatever the session's settings are.
 _COLUMNS = """
   l.id, to_char(l.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at,
@@ -101,6 +104,18 @@ def chain_hashes(connection: Connection, sequences: Sequence[int]) -> dict[int, 
     statement = "SELECT sequence, chain_hash FROM audit_seals WHERE sequence = ANY(:sequences)"
     found = rows(connection, statement, sequences=list(sequences))
     return {row["sequence"]: bytes(row["chain_hash"]) for row in found}
+
+
+def noted_as_lost(connection: Connection) -> int:
+    """Return up to which sequence anchors are known to be lost; 0 where none are."""
+    statement = """
+        SELECT coalesce(max((details ->> 'anchored_to')::bigint), 0) AS sequence FROM audit_log
+        WHERE action = :action AND CASE WHEN pg_input_is_valid(details ->> 'anchored_to', 'bigint')
+                                        THEN (details ->> 'anchored_to')::bigint > 0 END
+    """
+    found = one(connection, statement, action=LOST)
+    assert found is not None
+    return int(found["sequence"])
 
 
 def _seal(found: Mapping[str, Any]) -> Seal:

@@ -91,33 +91,38 @@ class ChangedBase(NamedTuple):
     """A base that is not what the audit log holds of it; `audit_id` is None where it holds none."""
 
     audit_id: AuditId | None
-    arm_id: int
+    arm_id: str
 
 
 _CHANGED = """
-  SELECT l.id AS audit_id, coalesce(b.arm_id, l.arm_id) AS arm_id
+  SELECT l.id AS audit_id, coalesce(b.arm_id::text, l.arm_id) AS arm_id
   FROM (SELECT DISTINCT ON (x.arm_id) x.id, x.arm_id, x.digest FROM (
-          SELECT id, (details ->> 'arm')::bigint AS arm_id, details ->> 'base' AS digest
+          SELECT id, details ->> 'arm' AS arm_id, details ->> 'base' AS digest
           FROM audit_log WHERE action = 'age' AND details ? 'base') x
         ORDER BY x.arm_id, x.id DESC) l
-  FULL JOIN arm_bases b ON b.arm_id = l.arm_id
+  FULL JOIN arm_bases b ON b.arm_id::text = l.arm_id
   WHERE l.digest IS DISTINCT FROM base_digest(b)
   ORDER BY 2
 """
 _TOLD = ", ".join(
-    f"sum((x ->> {place})::numeric) AS {name}" for place, name in enumerate(DaySums.__slots__, 2)
+    f"sum(CASE WHEN pg_input_is_valid(x ->> {place}, 'numeric') THEN (x ->> {place})::numeric "
+    f"ELSE 'NaN' END) AS {name}"
+    for place, name in enumerate(DaySums.__slots__, 2)
 )
 _STORED_DAY = ", ".join(f"d.{name}" for name in DaySums.__slots__)
 _TOLD_DAY = ", ".join(f"t.{name}" for name in DaySums.__slots__)
 _CHANGED_DAYS = f"""
-  SELECT max(t.id) AS audit_id, coalesce(d.arm_id, t.arm_id) AS arm_id
+  SELECT max(t.id) AS audit_id, coalesce(d.arm_id::text, t.arm_id) AS arm_id
   FROM aged_days d
   FULL JOIN (
-    SELECT max(l.id) AS id, (l.details ->> 'arm')::bigint AS arm_id, (x ->> 0)::date AS day,
-           x ->> 1 AS instrument, {_TOLD}
-    FROM audit_log l CROSS JOIN jsonb_array_elements(l.details -> 'days') x
+    SELECT max(l.id) AS id, l.details ->> 'arm' AS arm_id, x ->> 0 AS day, x ->> 1 AS instrument,
+           {_TOLD}
+    FROM audit_log l CROSS JOIN jsonb_array_elements(
+      CASE jsonb_typeof(l.details -> 'days') WHEN 'array' THEN l.details -> 'days'
+           ELSE '[]' END) x
     WHERE l.action = 'age' GROUP BY 2, 3, 4) t
-  ON t.arm_id = d.arm_id AND t.day = d.day AND t.instrument = d.instrument
+  ON t.arm_id = d.arm_id::text AND t.day = to_char(d.day, 'YYYY-MM-DD')
+    AND t.instrument = d.instrument
   WHERE ({_STORED_DAY}) IS DISTINCT FROM ({_TOLD_DAY})
   GROUP BY 2 ORDER BY 2
 """  # noqa: S608 - names are ours

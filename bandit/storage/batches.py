@@ -19,20 +19,30 @@ class ChangedBatch(NamedTuple):
 
     audit_id: AuditId
     table: str
-    rows_told: int
+    rows_told: int | None
     rows_found: int
 
 
 _ASSIGNMENTS = """
-  SELECT l.id AS audit_id, (l.details ->> 'rows')::bigint AS rows_told, count(s.id) AS rows_found
+  SELECT l.id AS audit_id, told_rows(l) AS rows_told, count(s.id) AS rows_found
   FROM audit_log l
   LEFT JOIN (
     SELECT h.audit_id, h.id, digested(h) AS line FROM assignments h
     UNION ALL SELECT g.audit_id, g.id, digested(g) FROM aged_assignments g) s ON s.audit_id = l.id
   WHERE l.action = 'assignments'
   GROUP BY l.id
-  HAVING count(s.id) <> (l.details ->> 'rows')::bigint
+  HAVING count(s.id) IS DISTINCT FROM told_rows(l)
     OR encode(sha256(convert_to(string_agg(s.line, chr(10) ORDER BY s.id), 'UTF8')), 'hex')
+       IS DISTINCT FROM l.details ->> 'sha256'
+  ORDER BY l.id
+"""
+_AGED = """
+  SELECT l.id AS audit_id, told_rows(l) AS rows_told, count(g.id) AS rows_found
+  FROM audit_log l LEFT JOIN aged_assignments g ON g.aged_by = l.id
+  WHERE l.action = 'age'
+  GROUP BY l.id
+  HAVING count(g.id) IS DISTINCT FROM told_rows(l)
+    OR encode(sha256(convert_to(string_agg(aged_line(g), chr(10) ORDER BY g.id), 'UTF8')), 'hex')
        IS DISTINCT FROM l.details ->> 'sha256'
   ORDER BY l.id
 """
@@ -46,9 +56,10 @@ _BATCHED = (
     ("outcomes", "audit_id"),
     ("aged_assignments", "audit_id"),
     ("aged_assignments", "outcome_audit_id"),
+    ("aged_assignments", "aged_by"),
 )
 _OUTCOMES = """
-  SELECT l.id AS audit_id, (l.details ->> 'rows')::bigint AS rows_told,
+  SELECT l.id AS audit_id, told_rows(l) AS rows_told,
          l.details ->> 'sha256' AS digest, o.*
   FROM audit_log l
   LEFT JOIN (
@@ -72,6 +83,8 @@ def changed(connection: Connection) -> Generator[ChangedBatch]:
     """
     for found in streamed(connection, _ASSIGNMENTS):
         yield ChangedBatch(table="assignments", **found)
+    for found in streamed(connection, _AGED):
+        yield ChangedBatch(table="aged decisions", **found)
     for told, rows in groupby(streamed(connection, _OUTCOMES), _told):
         batch = _outcomes(told, rows)
         if batch is not None:
@@ -81,11 +94,13 @@ def changed(connection: Connection) -> Generator[ChangedBatch]:
             yield ChangedBatch(AuditId(found["audit_id"]), table, 0, 1)
 
 
-def _told(row: dict[str, Any]) -> tuple[int, int, str]:
+def _told(row: dict[str, Any]) -> tuple[int, int | None, str]:
     return row["audit_id"], row["rows_told"], row["digest"]
 
 
-def _outcomes(told: tuple[int, int, str], rows: Iterator[dict[str, Any]]) -> ChangedBatch | None:
+def _outcomes(
+    told: tuple[int, int | None, str], rows: Iterator[dict[str, Any]]
+) -> ChangedBatch | None:
     audit_id, rows_told, digest = told
     hashed, found, intact = hashlib.sha256(), 0, True
     for row in rows:

@@ -87,10 +87,15 @@ def gate_shared(connection: Connection, experiment_id: int) -> None:
     run(connection, statement, **{"class": int(LockClass.GATE), "id": experiment_id})
 
 
-def gate_exclusive(connection: Connection, experiment_id: int) -> None:
-    """Wait until no assignment batch of the experiment is under way, and keep new ones out."""
+def gate_exclusive(
+    connection: Connection, experiment_id: int, *, ends_holders: bool = True
+) -> None:
+    """Wait until no assignment batch of the experiment is under way, and keep new ones out.
+
+    `ends_holders` is for what cannot wait: it ends the session of a batch that takes too long.
+    """
     _kill_shared(connection, experiment_id)
-    _exclusively(connection, LockClass.GATE, experiment_id)
+    _exclusively(connection, LockClass.GATE, experiment_id, ends_holders=ends_holders)
 
 
 def stop_exclusive(
@@ -129,7 +134,9 @@ def _kill_shared(connection: Connection, experiment_id: int) -> None:
     )
 
 
-def _exclusively(connection: Connection, lock: LockClass, key: int) -> None:
+def _exclusively(
+    connection: Connection, lock: LockClass, key: int, *, ends_holders: bool = True
+) -> None:
     """Take a lock that batches share, from frozen holders after `BLOCKED_MILLISECONDS`.
 
     Only sessions that commit batches are ended: theirs is idempotent, and their process tries
@@ -148,7 +155,8 @@ def _exclusively(connection: Connection, lock: LockClass, key: int) -> None:
             attempt.rollback()
             if not isinstance(error.orig, LockNotAvailable):
                 raise
-            run(connection, "SELECT end_holders(:class, :id)", **keys)
+            if ends_holders:
+                run(connection, "SELECT end_holders(:class, :id)", **keys)
         else:
             run(connection, "SET LOCAL lock_timeout = 0")
             attempt.commit()

@@ -11,7 +11,7 @@ ARCHIVIST_ROLE = "liveops_archivist"
 
 _USABLE = text("""
   SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role)
-    AND (SELECT pg_has_role(r.oid, 'MEMBER') AND has_table_privilege(r.oid, 'assignments', :right)
+    AND (SELECT pg_has_role(r.oid, 'SET') AND has_table_privilege(r.oid, 'assignments', :right)
          FROM pg_roles r WHERE r.rolname = :role)
 """)
 

@@ -91,6 +91,15 @@ def age(
             show_default=False,
         ),
     ] = None,
+    abandon: Annotated[
+        str | None,
+        typer.Option(
+            "--abandon",
+            metavar="NAME",
+            help="Give up an unfinished archive whose file is lost, then age.",
+            show_default=False,
+        ),
+    ] = None,
     demo: Demo = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
@@ -99,17 +108,28 @@ def age(
 
     Their keys stay taken, their answers known and every number the same; corrections of them are
     refused from then on. Decisions without an outcome stay, and so do the trades that rolling
-    windows need. Services may run meanwhile.
+    windows need. What an earlier run began is finished first. Services may run meanwhile.
     """
-    from liveops.archives import age_experiments
+    from bandit.core.errors import BanditError
+    from liveops.archives import abandon_archive, age_experiments
 
+    left, errors = {}, list[BanditError]()
     with ledger_app(config=config, demo=demo) as app:
+        if abandon is not None:
+            abandon_archive(app, abandon, actor=actor())
         days = app.settings.ageing.after_days if after_days is None else after_days
         before = app.clock.now() - timedelta(days=days)
-        found = dict(age_experiments(app, experiments or [], before=before, actor=actor()))
+        for name, aged in age_experiments(app, experiments or [], before=before, actor=actor()):
+            if isinstance(aged, BanditError):
+                errors.append(aged)
+                continue
+            left[name] = asdict(aged)
+            if not as_json:
+                files = f" to {', '.join(aged.archives)}" if aged.archives else ""
+                sys.stdout.write(f"{name}: {aged.assignments} decisions left{files}\n")
     if as_json:
-        print_json({name: asdict(aged) for name, aged in found.items()})
-        return
-    for name, aged in found.items():
-        files = f" to {', '.join(aged.archives)}" if aged.archives else ""
-        sys.stdout.write(f"{name}: {aged.assignments} decisions left{files}\n")
+        print_json(left)
+    for error in errors[:-1]:
+        sys.stderr.write(f"{error}\n")
+    if errors:
+        raise errors[-1]

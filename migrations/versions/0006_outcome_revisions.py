@@ -187,6 +187,7 @@ CREATE FUNCTION commit_outcomes(batch json, recorded timestamptz) RETURNS SETOF 
 DECLARE
   batch_id   bigint := nextval(pg_get_serial_sequence('audit_log', 'id'));
   n_inserted bigint;
+  n_known    bigint;
   arm_ids    bigint[];
   digest     text;
 BEGIN
@@ -224,6 +225,11 @@ BEGIN
       WHERE o.assignment_id IN (
               SELECT r.assignment_id FROM json_to_recordset(batch) AS r (assignment_id uuid))
         AND o.audit_id IS DISTINCT FROM batch_id;
+    GET DIAGNOSTICS n_known = ROW_COUNT;
+    IF n_inserted + n_known <> json_array_length(batch) THEN
+      RAISE EXCEPTION 'an outcome left between two looks at it'
+        USING ERRCODE = 'foreign_key_violation', CONSTRAINT = 'outcomes_assignment_id_fkey';
+    END IF;
   END IF;
 END $$;
 """

@@ -34,7 +34,7 @@ BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'liveops_app') THEN
     CREATE ROLE liveops_app NOLOGIN;
   END IF;
-  IF NOT pg_has_role(current_user, 'liveops_app', 'MEMBER') THEN
+  IF NOT pg_has_role(current_user, 'liveops_app', 'SET') THEN
     EXECUTE format('GRANT liveops_app TO %I', current_user);
   END IF;
 EXCEPTION

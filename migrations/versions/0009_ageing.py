@@ -9,6 +9,7 @@ down_revision = "0008"
 def upgrade() -> None:
     """Let settled history leave the ledger without freeing a key or changing a number."""
     for statement in (
+        BATCHED,
         SUPERSEDED,
         ARCHIVES,
         AGED,
@@ -19,9 +20,17 @@ def upgrade() -> None:
         CLAIMS,
         MAKE_ROLE,
         GRANTS,
+        NO_SHADOWS,
     ):
         op.execute(statement)
 
+
+# From the first batch on every row belongs to one, whose digest the audit log holds; only rows that
+# were there before have none.
+BATCHED = """
+ALTER TABLE assignments ADD CONSTRAINT of_a_batch CHECK (audit_id IS NOT NULL) NOT VALID;
+ALTER TABLE outcomes ADD CONSTRAINT of_a_batch CHECK (audit_id IS NOT NULL) NOT VALID;
+"""
 
 # Every version of an outcome that another one has taken the place of.
 SUPERSEDED = """
@@ -97,15 +106,32 @@ CREATE TABLE aged_assignments (
   outcome_expired         boolean,
   outcome_unclaimed       boolean,
   outcome_audit_id        bigint,
-  archive_id              bigint NOT NULL REFERENCES archives
+  archive_id              bigint NOT NULL REFERENCES archives,
+  aged_by                 bigint NOT NULL
 );
 SELECT make_append_only('aged_assignments');
+CREATE INDEX aged_assignments_by_audit_row ON aged_assignments (aged_by);
+
+-- How many rows an audit row tells of; NULL where that is no number.
+CREATE FUNCTION told_rows(l audit_log) RETURNS bigint STABLE LANGUAGE sql AS $$
+  SELECT CASE WHEN pg_input_is_valid(l.details ->> 'rows', 'bigint')
+              THEN (l.details ->> 'rows')::bigint END
+$$;
 
 CREATE FUNCTION digested(g aged_assignments) RETURNS text STABLE LANGUAGE sql AS $$
   SELECT digested_line(
     g.id, g.experiment_id, g.unit_id, g.instrument, g.arm_id, g.mode, g.role,
     g.allocation_version, g.epoch, g.propensity, g.position_id, g.is_fallback, g.size_multiplier,
     g.confidence_bump, g.context_sha256, g.proposed_actions_sha256, g.decided_at, g.expires_at)
+$$;
+
+-- All that stays of a decision, beside what its batch was digested from.
+CREATE FUNCTION aged_line(g aged_assignments) RETURNS text STABLE LANGUAGE sql AS $$
+  SELECT json_build_array(
+    digested(g), g.audit_id, (extract(epoch FROM g.claimed_at) * 1000000)::bigint,
+    encode(g.outcome_body_hash, 'hex'),
+    (extract(epoch FROM g.outcome_recorded_at) * 1000000)::bigint, g.outcome_expired,
+    g.outcome_unclaimed, g.outcome_audit_id, g.archive_id)::text
 $$;
 """
 
@@ -230,10 +256,13 @@ CREATE TRIGGER position_is_known AFTER INSERT ON assignments
   FOR EACH ROW WHEN (NEW.position_id IS NOT NULL) EXECUTE FUNCTION position_is_known();
 """
 
+# What leaves in one transaction leaves with one audit row, which holds the digest of what stays.
 AGE = """
-CREATE FUNCTION age_assignments(archive bigint, ids uuid[]) RETURNS bigint
-  VOLATILE LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE FUNCTION age_assignments(
+    archive bigint, ids uuid[], at timestamptz, actor text, subject text, details jsonb)
+  RETURNS bigint VOLATILE LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
+  row_id bigint := nextval(pg_get_serial_sequence('audit_log', 'id'));
   n_aged bigint;
 BEGIN
   INSERT INTO aged_assignments
@@ -241,7 +270,8 @@ BEGIN
            s.allocation_version, s.epoch, s.propensity, s.position_id, s.is_fallback,
            s.size_multiplier, s.confidence_bump, sha256_of(s.context),
            sha256_of(s.proposed_actions), s.decided_at, s.expires_at, s.audit_id, c.claimed_at,
-           o.body_hash, o.recorded_at, o.expired, o.unclaimed, o.audit_id, archive
+           o.body_hash, o.recorded_at, o.expired, o.unclaimed, o.audit_id, archive,
+           row_id
     FROM assignments s
     LEFT JOIN claims c ON c.assignment_id = s.id
     LEFT JOIN outcomes o ON o.assignment_id = s.id
@@ -252,6 +282,11 @@ BEGIN
   DELETE FROM outcome_revisions WHERE assignment_id = ANY (ids);
   DELETE FROM outcomes WHERE assignment_id = ANY (ids);
   DELETE FROM assignments WHERE id = ANY (ids);
+  INSERT INTO audit_log (id, at, actor, action, subject, details) OVERRIDING SYSTEM VALUE
+    SELECT row_id, at, actor, 'age', subject, details || jsonb_build_object(
+             'rows', count(*), 'sha256', encode(sha256(convert_to(
+               string_agg(aged_line(g), chr(10) ORDER BY g.id), 'UTF8')), 'hex'))
+    FROM aged_assignments g WHERE g.aged_by = row_id;
   RETURN n_aged;
 END $$;
 """
@@ -393,7 +428,7 @@ BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'liveops_archivist') THEN
     CREATE ROLE liveops_archivist NOLOGIN;
   END IF;
-  IF NOT pg_has_role(current_user, 'liveops_archivist', 'MEMBER') THEN
+  IF NOT pg_has_role(current_user, 'liveops_archivist', 'SET') THEN
     EXECUTE format('GRANT liveops_archivist TO %I', current_user);
   END IF;
 EXCEPTION
@@ -425,5 +460,14 @@ BEGIN
     GRANT DELETE ON outcomes, outcome_revisions, claims, marks, equity_checkpoints
       TO liveops_archivist;
   END IF;
+END $$;
+"""
+
+# A table of a session's own comes before one of the ledger's of that name, also in what a trigger
+# reads: neither role makes any.
+NO_SHADOWS = """
+DO $$
+BEGIN
+  EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
 END $$;
 """

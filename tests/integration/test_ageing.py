@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
@@ -23,7 +23,7 @@ from aged_history import (
     read,
 )
 from ledger import CHALLENGER, NOON, count, together
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from bandit.core.errors import (
     BanditError,
@@ -35,7 +35,7 @@ from bandit.core.errors import (
 )
 from bandit.core.marks import Mark
 from bandit.core.model import Assignment, UnitId
-from bandit.core.outcomes import declined, trade
+from bandit.core.outcomes import Outcome, declined, trade
 from bandit.service import (
     ageing,
     experiments,
@@ -48,7 +48,9 @@ from bandit.service.ageing import Aged
 from bandit.service.assigning import Router
 from bandit.service.recording import Recorded
 from bandit.service.routing_table import Opportunity
-from bandit.storage import locks
+from bandit.storage import locks, outcomes
+from bandit.storage.engine import snapshot
+from bandit.storage.outcomes import OutcomeRow
 from snapshots.archive_files import ParquetArchives
 
 
@@ -298,3 +300,79 @@ def test_past_that_has_left_cannot_be_asked_for(history: History) -> None:
     later = rebuilding.as_of(history.engine, "btc", policy, moment=NOW)
     assert later.windows == now.windows
     assert later.statistics.sums == now.statistics.sums
+
+
+@pytest.mark.parametrize("condition", ["no_trade", "NOT no_trade"])
+def test_outcome_that_leaves_while_it_is_told_again_is_not_counted_twice(
+    history: History, monkeypatch: pytest.MonkeyPatch, condition: str
+) -> None:
+    statement = (
+        f"SELECT assignment_id FROM current_outcomes WHERE {condition} AND revision = 0 "
+        "ORDER BY closed_at, unit_id LIMIT 1"
+    )
+    [(key,)] = read(history.engine, statement)
+    before = numbers(history.engine)
+    insert = outcomes.insert
+
+    def inserted(connection: Connection, new: Sequence[OutcomeRow], *, now: datetime) -> set[UUID]:
+        known = insert(connection, new, now=now)
+        monkeypatch.undo()
+        history.age()
+        return known
+
+    monkeypatch.setattr(outcomes, "insert", inserted)
+    [answer] = recording.record(history.engine, [history.told[key]], now=NOW)
+    assert key in history.keys("aged_assignments")
+    assert isinstance(answer, Recorded)
+    assert not answer.created
+    assert numbers(history.engine) == before
+
+
+def test_champion_keeps_what_a_young_challenger_is_compared_with(
+    engine: Engine, tmp_path: Path
+) -> None:
+    history = History(engine, ParquetArchives(tmp_path / "archives"))
+    made = history.assign([f"u-{i:03}" for i in range(300)])
+
+    def told(number: int, assignment: Assignment, earned: str) -> Outcome:
+        return trade(
+            assignment.id,
+            pnl=Decimal(earned) * 1000,
+            return_ratio=Decimal(earned),
+            opened_at=NOON,
+            closed_at=NOON + timedelta(minutes=60 + number),
+        )
+
+    champions = [a for a in made if a.policy == "prod"]
+    other = next(a for a in made if a.policy == CHALLENGER)
+    earned = [told(i, a, "0.001" if i % 3 else "-0.001") for i, a in enumerate(champions)]
+    history.tell(earned, now=NOON + SPOKEN)
+    history.age()
+    # The challenger's first trade, told only now, closed before nearly all of the champion's.
+    history.tell([told(1, other, "0.001")], now=NOW)
+    arm = next(a for a in experiments.load(engine, "btc").arms if a.place.policy == CHALLENGER)
+    with snapshot(engine) as connection:
+        found = outcomes.champion_over_window(connection, arm.id)
+    expected = [
+        o for o in earned[1:] if history.made[o.assignment_id].instrument == other.instrument
+    ]
+    assert found.n == len(expected)
+
+
+def test_decision_that_money_still_stands_on_stays(engine: Engine, tmp_path: Path) -> None:
+    history = History(engine, ParquetArchives(tmp_path / "archives"))
+    [opener] = history.assign(["opener"])
+    offered = [
+        Opportunity(unit_id=UnitId(unit), instrument="X0USD", position=opener.id)
+        for unit in ("marked", "flat")
+    ]
+    marked, flat = Router(engine).assign("btc", offered, now=NOON)
+    for follower, pnl in ((marked, -100), (flat, 0)):
+        mark = Mark(assignment_id=follower.id, unrealised_pnl=Decimal(pnl), marked_at=NOON)
+        marking.mark(engine, [mark], now=NOON)
+    history.tell([declined(opener.id)], now=NOON + SPOKEN)
+    history.age()
+    assert history.keys("aged_assignments") == {opener.id, flat.id}
+    over = Mark(assignment_id=marked.id, unrealised_pnl=Decimal(0), marked_at=NOW)
+    assert marking.mark(engine, [over], now=NOW)
+    assert read(engine, "SELECT unrealised_pnl FROM account_equity") == [(Decimal(0),)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from aged_history import (
     NOW,
+    SPOKEN,
     History,
     mismatches,
     numbers,
@@ -24,17 +26,24 @@ from ledger import NOON, assign, closed, count, open_btc, record_all
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from bandit.core.outcomes import trade
+from bandit.core.errors import UnknownName
+from bandit.core.model import UnitId
+from bandit.core.outcomes import declined, trade
 from bandit.core.reading import ChecklistRule, Rules
 from bandit.service import (
+    ageing,
     auditing,
+    ledger,
     revising,
 )
+from bandit.service.assigning import Router
+from bandit.service.routing_table import Opportunity
 from bandit.storage.archives import Archive
 from bandit.storage.engine import connect
+from bandit.storage.migrate import upgrade
 from bandit.storage.roles import as_application, as_archivist
 from liveops import cli
-from snapshots.archive_files import ArchiveDamaged, ParquetArchives
+from snapshots.archive_files import ArchiveDamaged, ArchiveNotWritten, ParquetArchives
 
 
 @pytest.fixture
@@ -141,6 +150,13 @@ FORGERIES = {
     "base": "UPDATE arm_bases SET gross_profit = gross_profit + 0.00000001",
     "base equity": "UPDATE arm_bases SET equity = equity + 1e-12",
     "base gone": "DELETE FROM arm_bases",
+    "claimed": "UPDATE aged_assignments SET claimed_at = decided_at",
+    "recorded": "UPDATE aged_assignments SET outcome_recorded_at = decided_at",
+    "expired": "UPDATE aged_assignments SET outcome_expired = NOT outcome_expired",
+    "put in": "INSERT INTO aged_assignments SELECT gen_random_uuid(), experiment_id, 'forged', "
+    "instrument, arm_id, mode, role, allocation_version, epoch, propensity, position_id, "
+    "is_fallback, size_multiplier, confidence_bump, NULL, NULL, decided_at, expires_at, NULL, "
+    "NULL, NULL, NULL, NULL, NULL, NULL, archive_id, aged_by FROM aged_assignments LIMIT 1",
     "day": "UPDATE aged_days SET pnl = pnl + 0.00000001",
     "day gone": "DELETE FROM aged_days",
     "registered": "UPDATE archives SET sha256 = sha256('')",
@@ -269,10 +285,99 @@ def test_command_ages_every_experiment_and_says_where_to(
     assert capsys.readouterr().out == f"btc: {n_aged} decisions left to {path.name}\n"
     assert age("btc", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"btc": {"assignments": 0, "archives": []}}
-    assert age("nothing") == 2
+    assert age("nothing", "btc") == 2
+    assert capsys.readouterr().out == "btc: 0 decisions left\n"
     assert cli.exit_code(cli.app, ["audit", "verify", "--config", str(config)]) == 0
     shown = capsys.readouterr().out
     assert "changed" not in shown
     path.unlink()
     cli.exit_code(cli.app, ["audit", "verify", "--config", str(config)])
     assert f"the file {path.name} is gone" in capsys.readouterr().out
+
+
+def test_archive_whose_file_is_lost_is_given_up_by_hand(history: History, tmp_path: Path) -> None:
+    with pytest.raises(Crash):
+        history.age(files=Breaking(tmp_path / "archives", crash))
+    [path] = (tmp_path / "archives").iterdir()
+    path.unlink()
+    with pytest.raises(ArchiveDamaged, match="gone; put it back, or give it up"):
+        history.age()
+    ageing.abandon(history.engine, path.name, now=NOW, actor="test")
+    assert history.age().assignments > 0
+    assert [kind for kind, _ in findings(history)] == ["archive_changed"]
+    with pytest.raises(UnknownName, match="no unfinished archive"):
+        ageing.abandon(history.engine, path.name, now=NOW, actor="test")
+
+
+def test_documents_are_archived_as_they_were_digested(history: History, tmp_path: Path) -> None:
+    context = {"aa": 0.1, "b": 1e300, "c": "é"}
+    offered = [
+        Opportunity(unit_id=UnitId(f"c-{i}"), instrument="X0USD", context=context)
+        for i in range(20)
+    ]
+    made = Router(history.engine).assign("btc", offered, now=NOON)
+    history.tell([declined(a.id) for a in made], now=NOON + SPOKEN)
+    history.age()
+    statement = "SELECT id, context_sha256 FROM aged_assignments WHERE context_sha256 IS NOT NULL"
+    hashes = {str(key): bytes(found) for key, found in read(history.engine, statement)}
+    [path] = (tmp_path / "archives").iterdir()
+    held = {
+        row["assignment_id"]: hashlib.sha256(row["context"].encode()).digest()
+        for row in pq.read_table(path).to_pylist()
+        if row["context"] is not None
+    }
+    assert held == hashes
+    assert len(held) == 20
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"archive": "x"},
+        {"archive": 1, "name": "a", "sha256": "zz", "rows": "many"},
+        {"arm": "x", "base": "y", "days": [["a", "b", "c"]], "rows": []},
+        {"arm": 1, "base": 2, "days": {"x": 1}},
+    ],
+)
+@pytest.mark.parametrize("action", ["archive", "age", "assignments", "outcomes", "restored"])
+def test_row_of_nonsense_is_a_finding_and_no_fault(
+    history: History, action: str, details: dict[str, object]
+) -> None:
+    ledger.note(
+        history.engine, now=NOW, actor="test", action=action, subject="btc", details=details
+    )
+    found = findings(history)
+    assert (found != []) == (action != "restored")
+    assert auditing.lost(history.engine, []) is None
+
+
+def test_full_or_missing_directory_is_an_error_that_names_it(
+    history: History, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArchiveNotWritten, match="file/btc-"):
+        history.age(files=ParquetArchives(tmp_path / "file"))
+    assert history.age().assignments > 0
+
+
+def test_ledgers_tables_cannot_be_shadowed(empty_url: str) -> None:
+    upgrade(empty_url)  # the right is the database's own: a copy of a migrated one lacks it
+    service_url = as_application(empty_url)
+    assert service_url is not None
+    for url in (service_url, as_archivist(service_url)):
+        engine = connect(url)
+        with pytest.raises(DBAPIError, match="permission denied"), engine.begin() as begun:
+            begun.execute(text("CREATE TEMP TABLE aged_assignments AS SELECT id FROM assignments"))
+        engine.dispose()
+
+
+def test_row_without_a_batch_cannot_be_put_in(history: History) -> None:
+    history.age()
+    columns = "experiment_id, unit_id, instrument, arm_id, mode, role, allocation_version, epoch"
+    more = "propensity, is_fallback, size_multiplier, confidence_bump, decided_at, expires_at"
+    statement = (
+        f"INSERT INTO assignments (id, {columns}, {more}) SELECT id, {columns}, {more} "
+        "FROM aged_assignments LIMIT 1"
+    )
+    with pytest.raises(DBAPIError, match="of_a_batch"), history.engine.begin() as begun:
+        begun.execute(text(statement))

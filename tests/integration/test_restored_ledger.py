@@ -13,10 +13,12 @@ from audit_log import anchoring_app
 from ledger import NOON, assign, open_btc
 from sqlalchemy import Engine, make_url, text
 
+from bandit.core.audit_chain import anchor_of
 from bandit.core.errors import Killed
 from bandit.core.kill_switch import KillCause
-from bandit.service import killing
+from bandit.service import auditing, killing
 from bandit.storage.engine import connect
+from liveops.anchors import AnchorsUnreadable, anchor_file
 from liveops.kill_watch import look
 from liveops.latch import Latch
 from liveops.sealer import Sealer, sealing
@@ -74,7 +76,7 @@ def test_kill_that_a_restored_ledger_forgot_still_holds(
         look(app)
         with pytest.raises(Killed):
             assign(app.engine, ["after"])
-    assert "older than its anchors" in caplog.text
+    assert "not the one that was anchored" in caplog.text
     [account] = killing.states(app.engine)
     assert account.is_killed
     assert account.newest is not None
@@ -112,3 +114,68 @@ def test_ledger_restored_under_a_running_service_is_killed(
     put_back()
     sealer.seal()
     assert app.latch.is_set()
+
+
+def test_another_host_does_not_stop_again_what_a_person_let_go_on(
+    app: App, restore: tuple[Restore, Restore], tmp_path: Path
+) -> None:
+    keep, put_back = restore
+    spare = replace(anchoring_app(app.engine, tmp_path / "spare"), latch=Latch(tmp_path / "SPARE"))
+    with sealing(app):
+        open_btc(app.engine)
+    keep()
+    with sealing(spare):
+        assign(app.engine, ["seen-by-the-spare"])
+    with sealing(app):
+        assign(app.engine, ["seen-by-one"])
+    put_back()
+    with sealing(app):
+        assert app.latch.is_set()
+    app.latch.clear()
+    with sealing(spare):
+        assert not spare.latch.is_set()
+    # The next restore is news again.
+    with sealing(spare):
+        for number in range(9):
+            assign(app.engine, [f"after-{number}"])
+    put_back()
+    with sealing(spare):
+        assert spare.latch.is_set()
+
+
+def test_ledger_whose_whole_log_is_gone_is_killed(app: App) -> None:
+    with sealing(app):
+        open_btc(app.engine)
+    with app.engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text("DELETE FROM audit_seals"))
+        connection.execute(text("DELETE FROM audit_log"))
+    with sealing(app):
+        assert app.latch.is_set()
+
+
+def test_older_anchor_that_was_written_last_hides_no_newer_one(app: App) -> None:
+    open_btc(app.engine)
+    first = auditing.seal(app.engine, now=NOON)
+    assign(app.engine, ["u"])
+    second = auditing.seal(app.engine, now=NOON)
+    assert first is not None
+    assert second is not None
+    # Of two services the slower one anchors what it saw.
+    for seal in (second, first):
+        anchor_file(app).append(anchor_of(seal))
+    with app.engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(
+            text("DELETE FROM audit_seals WHERE sequence = :last"), {"last": second.sequence}
+        )
+    Sealer(app).compare()
+    assert app.latch.is_set()
+
+
+def test_service_does_not_start_on_anchors_that_it_cannot_read(app: App) -> None:
+    open_btc(app.engine)
+    file = anchor_file(app)
+    file.path.mkdir()
+    with pytest.raises(AnchorsUnreadable), sealing(app):
+        raise AssertionError("it started")

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +16,6 @@ from alembic import command
 from alembic.config import CommandLine, Config
 from alembic.script import ScriptDirectory
 from ledger import CHALLENGER, NOON, feed, open_btc, wait_until_blocked
-from postgres_server import PostgresServer
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -61,12 +59,6 @@ def schema(url: str) -> list[tuple[str, ...]]:
         found = [tuple(row) for row in connection.execute(text(SCHEMA))]
     engine.dispose()
     return found
-
-
-@pytest.fixture
-def empty_url(postgres_server: PostgresServer) -> Iterator[str]:
-    with postgres_server.database(template="template0") as url:
-        yield url
 
 
 def config(url: str | None, *, scripts: Path = MIGRATIONS) -> Config:

@@ -291,8 +291,8 @@ def test_outcomes(rows: Rows, engine: Engine) -> None:
     values = ", ".join(f"%({name})s" for name in LAWFUL_OUTCOME)
     statement = (
         f"INSERT INTO outcomes ({columns}, assignment_id, arm_id, unit_id, instrument, no_trade,"
-        f" expired, unclaimed, body_hash, recorded_at) SELECT {values}, id, arm_id, unit_id,"
-        " instrument, false, false, false, sha256('x'), decided_at FROM assignments"
+        f" expired, unclaimed, body_hash, recorded_at, audit_id) SELECT {values}, id, arm_id,"
+        " unit_id, instrument, false, false, false, sha256('x'), decided_at, 1 FROM assignments"
     )
     rng, seen = np.random.default_rng(3), Counter()
     for _ in range(1500):
