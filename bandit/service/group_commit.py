@@ -126,10 +126,12 @@ class GroupCommit(Generic[Key, Item, Result]):
     async def _settle(self, lane: int, key: Key, group: list[_Waiting[Item, Result]]) -> None:
         """Commit a group, again and again while its callers have patience."""
         loop = asyncio.get_running_loop()
+        failure: LedgerUnavailable | None = None
         while group:
             try:
-                results = await self._in_time(lane, key, group)
+                results = await self._in_time(lane, key, group, failure)
             except LedgerUnavailable as error:
+                failure = error
                 late = loop.time() + RETRY_SECONDS
                 _refuse([w for w in group if w.deadline <= late], error)
                 group = [w for w in group if not w.future.done()]
@@ -152,11 +154,21 @@ class GroupCommit(Generic[Key, Item, Result]):
             return
 
     async def _in_time(
-        self, lane: int, key: Key, group: Sequence[_Waiting[Item, Result]]
+        self,
+        lane: int,
+        key: Key,
+        group: Sequence[_Waiting[Item, Result]],
+        failure: LedgerUnavailable | None,
     ) -> Sequence[Result | BanditError]:
-        """Commit a group; whose patience ends meanwhile is refused, and the others wait on."""
+        """Commit a group; whose patience ends meanwhile is refused, and the others wait on.
+
+        They are told of the `failure` of the attempt before this one, where there was one: a full
+        disk says more than that time is up.
+        """
         loop = asyncio.get_running_loop()
-        late = LedgerUnavailable(f"the ledger did not answer within {self._patience:g} s")
+        late = failure or LedgerUnavailable(
+            f"the ledger did not answer within {self._patience:g} s"
+        )
         commit = asyncio.ensure_future(self._commit(lane, key, [w.item for w in group]))
         try:
             for waiting in group:  # in the order in which their patience ends

@@ -163,6 +163,22 @@ def test_commit_that_hangs_is_abandoned_and_its_lane_goes_on() -> None:
     asyncio.run(run())
 
 
+def test_caller_whose_patience_ends_in_an_attempt_is_told_why_the_one_before_failed() -> None:
+    async def run() -> None:
+        store = Store()
+        store.failures = [LedgerUnavailable("the disk is full")]
+        commit = store.group_commit(patience=0.2)
+        async with commit.running():
+            waiting = asyncio.create_task(submitted(commit, 1))
+            await turns()
+            store.opens.clear()  # the next attempt hangs
+            [answer] = await waiting
+            store.opens.set()
+        assert str(answer) == "the disk is full"
+
+    asyncio.run(run())
+
+
 def test_patience_of_one_caller_ends_while_others_wait_on_for_the_same_commit() -> None:
     async def run() -> None:
         store = Store()
