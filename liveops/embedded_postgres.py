@@ -124,10 +124,11 @@ class EmbeddedPostgres:
             self.stop()
         try:
             home.make_home(self.data_dir)
-            free_bytes = shutil.disk_usage(self.data_dir).free
-            home.refuse_full_disk(self.data_dir, free_bytes=free_bytes)
             self._owner_lock = home.lock_as_owner(self.data_dir)
             atexit.register(self.stop)
+            # Of the owner alone: a server that runs may still be asked to stop what trades.
+            free_bytes = shutil.disk_usage(self.data_dir).free
+            home.refuse_full_disk(self.data_dir, free_bytes=free_bytes)
             self._start_owned()
         except OSError as error:
             self.stop()

@@ -6,6 +6,7 @@ Present, or not readable, means killed. Any way of making the file will do, `tou
 from __future__ import annotations
 
 import json
+import logging
 import os
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from config.settings import Settings
 from liveops.ledger_server import state_home
 
 FILE_NAME = "KILLED"
+log = logging.getLogger(__name__)
 
 
 class Latch:
@@ -45,13 +47,17 @@ class Latch:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"reason": reason, "actor": actor, "at": now.isoformat()})
         try:
-            with self.path.open("x", encoding="utf-8") as file:
-                # The file counts from here on: a full disk may refuse the words, not the latch.
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            file = os.open(self._name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             return False
+        # The file counts from here on: a full disk may refuse the words, not the latch.
+        try:
+            os.write(file, text.encode())
+            os.fsync(file)
+        except OSError as error:
+            log.warning("the latch is set, but its reason could not be written: %s", error)
+        finally:
+            os.close(file)
         return True
 
     def reason(self) -> str:

@@ -133,8 +133,12 @@ def lock_as_owner(data_dir: Path) -> int:
     lock = _try_lock(path)
     if lock is None:
         raise ServerInUse(data_dir=data_dir, pid=_first_number(path))
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    except OSError:  # a full disk: the next attempt must not find us as the owner
+        os.close(lock)
+        raise
     return lock
 
 

@@ -29,6 +29,7 @@ def kill(
     from bandit.service import killing
     from liveops.clock import SystemClock
     from liveops.latch import latch_of
+    from liveops.postgres_home import ServerFailed, ServerInUse
 
     if account is None:
         latch = latch_of(settings_from(config), demo=demo)
@@ -44,7 +45,7 @@ def kill(
                 now=app.clock.now(),
                 actor=actor(),
             )
-    except LedgerUnavailable as error:
+    except (LedgerUnavailable, ServerFailed, ServerInUse) as error:
         if account is not None:
             raise
         sys.stderr.write(

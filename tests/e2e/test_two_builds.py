@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import re
 import shutil
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import numpy as np
 import psycopg
 import pytest
+from bots import trading
 from commands import REPOSITORY, free_port, running, wait_for
 from sqlalchemy import Engine, make_url
 
 from bandit.storage import locks
 from bandit.storage.engine import PROTOCOL, transaction
-from benchmarks.crash._clients import Client
 from benchmarks.operation_check import Snapshot, faults
 from benchmarks.operation_log import Phase, Verb
 from benchmarks.temporary_ledger import EXPERIMENT, INSTRUMENT, open_experiment
 
 NEWER = PROTOCOL + 1
 ASSIGN = f"/v1/experiments/{EXPERIMENT}/assignments"
-PATIENCE_SECONDS = 60
 
 
 @dataclass(kw_only=True)
@@ -75,41 +71,6 @@ def builds(
         yield Builds(older=urls[0], newer=urls[1], ledger=ledger)
 
 
-@contextmanager
-def trading(builds: Builds) -> Iterator[dict[str, Client]]:
-    """Let bots trade at each build alone while the context lasts; they never give a unit up."""
-    stop, abandon = threading.Event(), threading.Event()
-    bots = {
-        name: Client(
-            name=name, urls=[url], stop=stop, abandon=abandon, rng=np.random.default_rng(1)
-        )
-        for name, url in (("old", builds.older), ("new", builds.newer))
-    }
-    with ThreadPoolExecutor(len(bots)) as pool:
-        under_way = [pool.submit(bot.run) for bot in bots.values()]
-        try:
-            yield bots
-        finally:
-            stop.set()
-            abandon.set()  # whoever is refused asks for ever
-        for future in under_way:
-            future.result()
-
-
-def await_more(bot: Client, phase: Phase, count: int = 5) -> None:
-    """Return once so many more of its assignments ended so."""
-
-    def ended() -> int:
-        return sum(e.verb is Verb.ASSIGN and e.phase is phase for e in list(bot.log.entries))
-
-    pause, wanted = threading.Event(), ended() + count
-    for _ in range(PATIENCE_SECONDS * 50):
-        if ended() >= wanted:
-            return
-        pause.wait(0.02)
-    raise AssertionError(f"{bot.name}: no {count} more {phase}: {bot.log.entries[-4:]}")
-
-
 def assigned_since(builds: Builds, name: str, moment: Snapshot) -> int:
     """How many units of a build's bots were committed after `moment`, by the ledger alone."""
     statement = "SELECT xmin::text FROM assignments WHERE unit_id LIKE %s || '-%%'"
@@ -143,17 +104,17 @@ def require_refused(url: str, detail: str) -> None:
 def test_only_the_build_that_speaks_the_ledgers_protocol_decides(
     builds: Builds, engine: Engine
 ) -> None:
-    with trading(builds) as bots:
-        await_more(bots["old"], Phase.OK)
-        await_more(bots["new"], Phase.UNKNOWN)
+    with trading({"old": builds.older, "new": builds.newer}) as bots:
+        bots.await_more(Phase.OK, 5, name="old")
+        bots.await_more(Phase.UNKNOWN, 5, name="new")
         require_refused(
             builds.newer, f"this process speaks decision protocol {NEWER}, the ledger {PROTOCOL}"
         )
         assert httpx.get(f"{builds.older}/ready").status_code == 200
 
         moment = speak_newer(builds, engine)
-        await_more(bots["old"], Phase.UNKNOWN, 20)
-        await_more(bots["new"], Phase.OK, 20)
+        bots.await_more(Phase.UNKNOWN, 20, name="old")
+        bots.await_more(Phase.OK, 20, Verb.ASSIGN, name="new")
         require_refused(
             builds.older, f"this process speaks decision protocol {PROTOCOL}, the ledger {NEWER}"
         )
@@ -161,10 +122,10 @@ def test_only_the_build_that_speaks_the_ledgers_protocol_decides(
         # The older takes no decision any more, and still takes risk away.
         halt = f"{builds.older}/v1/experiments/{EXPERIMENT}/arms/challenger/halt"
         assert httpx.post(halt, json={"reason": "drill"}).status_code == 200
+        bots.abandon.set()  # whoever is refused asks for ever
     assert assigned_since(builds, "old", moment) == 0
     # The control: the same count of the newer one, which went on.
     assert assigned_since(builds, "new", moment) >= 20
-    refused = [e.answer for e in bots["old"].log.entries if e.phase is Phase.UNKNOWN]
+    refused = [e.answer for e in bots.entries("old") if e.phase is Phase.UNKNOWN]
     assert all('"code":"foreign_protocol"' in answer for answer in refused)
-    entries = [entry for bot in bots.values() for entry in bot.log.entries]
-    assert faults(entries, builds.ledger) == []
+    assert faults(bots.entries(), builds.ledger) == []

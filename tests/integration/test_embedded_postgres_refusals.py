@@ -20,7 +20,7 @@ from embedded_owner import (
 
 from bandit.core.errors import InvalidInput
 from liveops import postgres_home
-from liveops.embedded_postgres import EmbeddedPostgres, ServerFailed
+from liveops.embedded_postgres import EmbeddedPostgres, ServerFailed, ServerInUse
 
 IS_ROOT = os.geteuid() == 0
 
@@ -134,6 +134,31 @@ def test_200_mb_of_free_space_are_enough_and_less_is_not(tmp_path: Path) -> None
     postgres_home.refuse_full_disk(tmp_path, free_bytes=200_000_000)
     with pytest.raises(ServerFailed, match="has 12 MB free, PostgreSQL needs 200 MB"):
         postgres_home.refuse_full_disk(tmp_path, free_bytes=12_999_999)
+
+
+def test_a_full_disk_does_not_hide_the_server_that_runs_on_it(
+    postgres_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server_at(postgres_dir):
+        monkeypatch.setattr(postgres_home, "_FREE_BYTES_MIN", 10**18)
+        with pytest.raises(ServerInUse):  # so that a command beside it may use it
+            server_at(postgres_dir).start()
+    server = server_at(postgres_dir)
+    for _ in range(2):  # and who was refused is not taken for the owner afterwards
+        with pytest.raises(ServerFailed, match="PostgreSQL needs 1000000000000 MB"):
+            server.start()
+    monkeypatch.undo()
+    with server:
+        assert ask(server, "SELECT 1") == 1
+
+
+def test_an_owner_who_cannot_sign_the_lock_leaves_it(postgres_dir: Path) -> None:
+    (postgres_dir / "owner.lock").unlink()
+    (postgres_dir / "owner.lock").symlink_to("/dev/full")
+    server = server_at(postgres_dir)
+    for _ in range(2):
+        with pytest.raises(ServerFailed, match="PostgreSQL cannot start in"):
+            server.start()
 
 
 def test_a_start_outside_the_main_thread_is_refused(postgres_dir: Path) -> None:

@@ -6,30 +6,27 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import psycopg
 import pytest
 from api_service import application
+from bots import PATIENCE_SECONDS, Bots, trading
 from fault_proxy import FaultProxy
 from ledger import CHALLENGER, NOON, open_btc
 from sqlalchemy import Engine, make_url
 
 from bandit.storage.engine import connect
-from benchmarks.crash._clients import Client
 from benchmarks.operation_check import faults
-from benchmarks.operation_log import Entry, Phase, Verb
+from benchmarks.operation_log import Phase, Verb
 from liveops.api.server import POOL_SIZE, STATEMENT_SECONDS, administering, serving
 from liveops.latch import Latch
 
 CLIENTS = 4
 HUNG_SECONDS = 5.0
-PATIENCE_SECONDS = 60
 
 
 @dataclass(kw_only=True)
@@ -41,29 +38,11 @@ class Traffic:
     proxy: FaultProxy
     ledger: psycopg.Connection[Any]
     latch: Latch
-    clients: list[Client] = field(default_factory=list)
-
-    def entries(self) -> list[Entry]:
-        return [entry for client in self.clients for entry in list(client.log.entries)]
+    bots: Bots
 
     def await_more(self, phase: Phase, count: int = 12, *verbs: Verb) -> None:
-        """Return once that many more operations ended so."""
-
-        def ended() -> int:
-            return sum(e.phase is phase and e.verb in (verbs or Verb) for e in self.entries())
-
-        pause, wanted = threading.Event(), ended() + count
-        for _ in range(PATIENCE_SECONDS * 20):
-            if ended() >= wanted:
-                return
-            pause.wait(0.05)
-        raise AssertionError(f"no {count} more {phase}: {self.entries()[-8:]}")
-
-    def seconds_max(self) -> float:
-        """The longest that anybody waited for an answer."""
-        began = {e.operation: e.at for e in self.entries() if e.phase is Phase.INVOKE}
-        ended = [e for e in self.entries() if e.phase is not Phase.INVOKE]
-        return max(e.at - began[e.operation] for e in ended)
+        """Return once that many more operations of the bots ended so."""
+        self.bots.await_more(phase, count, *verbs)
 
 
 @pytest.fixture
@@ -90,42 +69,16 @@ def traffic(engine: Engine, database_url: str, tmp_path: Path) -> Iterator[Traff
             administering(application(engine, latch=latch), host="127.0.0.1", port=0) as admin,
             httpx.Client(base_url=admin, timeout=PATIENCE_SECONDS) as operator,
         ):
-            made = Traffic(url=url, admin=operator, proxy=proxy, ledger=ledger, latch=latch)
-            with trading(made):
-                yield made
+            with trading({f"c{number}": url for number in range(CLIENTS)}) as bots:
+                bots.await_more(Phase.OK, 12)
+                yield Traffic(
+                    url=url, admin=operator, proxy=proxy, ledger=ledger, latch=latch, bots=bots
+                )
+                # Without a restart, once the fault is over.
+                bots.await_more(Phase.OK, 12)
+            assert faults(bots.entries(), ledger) == []
+            assert bots.seconds_max() <= HUNG_SECONDS
         behind.dispose()
-
-
-@contextmanager
-def trading(traffic: Traffic) -> Iterator[None]:
-    """Trade while the context lasts; afterwards the ledger has what was acknowledged."""
-    stop, abandon = threading.Event(), threading.Event()
-    traffic.clients = [
-        Client(
-            name=f"c{number}",
-            urls=[traffic.url],
-            stop=stop,
-            abandon=abandon,
-            rng=np.random.default_rng(number),
-        )
-        for number in range(CLIENTS)
-    ]
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        running = [pool.submit(client.run) for client in traffic.clients]
-        try:
-            traffic.await_more(Phase.OK)
-            yield
-            # Without a restart, once the fault is over.
-            traffic.await_more(Phase.OK, 12)
-        except BaseException:
-            abandon.set()
-            raise
-        finally:
-            stop.set()
-    for future in running:
-        future.result()
-    assert faults(traffic.entries(), traffic.ledger) == []
-    assert traffic.seconds_max() <= HUNG_SECONDS
 
 
 def halt(traffic: Traffic) -> int:
@@ -184,7 +137,7 @@ def test_table_that_somebody_locked_is_answered_503(traffic: Traffic) -> None:
     with traffic.ledger.transaction():
         traffic.ledger.execute("LOCK TABLE assignments, outcomes IN ACCESS EXCLUSIVE MODE")
         traffic.await_more(Phase.UNKNOWN, 6)
-    refused = [e.answer for e in traffic.entries() if e.phase is Phase.UNKNOWN]
+    refused = [e.answer for e in traffic.bots.entries() if e.phase is Phase.UNKNOWN]
     assert all('"code":"ledger_unavailable"' in answer for answer in refused)
 
 
@@ -237,6 +190,6 @@ def test_latch_stops_answers_while_the_ledger_is_away(traffic: Traffic) -> None:
     assert traffic.latch.set(reason="drill", actor="test", now=NOON)
     traffic.proxy.is_refusing = False
     traffic.await_more(Phase.FAIL, 4)
-    refused = [e for e in traffic.entries() if e.phase is Phase.FAIL]
+    refused = [e for e in traffic.bots.entries() if e.phase is Phase.FAIL]
     assert all('"code":"killed"' in e.answer for e in refused), refused
     traffic.latch.clear()
