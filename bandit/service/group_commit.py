@@ -36,6 +36,9 @@ class GroupCommit(Generic[Key, Item, Result]):
     when it raises `LedgerUnavailable` the same group is tried again until its callers' patience
     ends, so it must be idempotent. When it raises `InvalidInput` the group is halved until the one
     at fault stands alone. `abandon(lane)` is called when a commit does not return in time.
+
+    While a group of a key is under way, the next one of that key waits for it, and grows. Only when
+    that takes longer than `beside_seconds` does it go beside it, in another lane.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class GroupCommit(Generic[Key, Item, Result]):
         *,
         abandon: Callable[[int], None],
         lanes: int,
+        beside_seconds: float,
         group_max: int,
         waiting_max: int,
         patience_seconds: float,
@@ -52,11 +56,13 @@ class GroupCommit(Generic[Key, Item, Result]):
         self._commit = commit
         self._abandon = abandon
         self._lanes = lanes
+        self._beside = beside_seconds
         self._group_max = group_max
         self._waiting_max = waiting_max
         self._patience = patience_seconds
         self._queues: dict[Key, deque[_Waiting[Item, Result]]] = {}
         self._count = 0
+        self._held: dict[Key, object] = {}  # keys whose next group waits, and for which turn
         self._idle: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
@@ -89,7 +95,8 @@ class GroupCommit(Generic[Key, Item, Result]):
             queue = self._queues[key] = deque()
         queue.append(waiting)
         self._count += 1
-        self._wake()
+        if key not in self._held:
+            self._wake()
         return await waiting.future
 
     def _wake(self) -> None:
@@ -102,26 +109,39 @@ class GroupCommit(Generic[Key, Item, Result]):
     async def _lane(self, number: int) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            while not self._queues:
+            free = [key for key in self._queues if key not in self._held]
+            if not free:
                 idle = loop.create_future()
                 self._idle.append(idle)
                 await idle
-            key, group = self._take()
+                continue
+            key = free[0]
+            group = self._take(key)
+            turn = self._held[key] = object()
+            late = loop.call_later(self._beside, self._let_go, key, turn)
             try:
                 await self._settle(number, key, group)
             except BaseException:
                 _refuse(group, LedgerUnavailable("the service is stopping"))
                 raise
+            finally:
+                late.cancel()
+                self._let_go(key, turn)
 
-    def _take(self) -> tuple[Key, list[_Waiting[Item, Result]]]:
-        key = next(iter(self._queues))
+    def _let_go(self, key: Key, turn: object) -> None:
+        if self._held.get(key) is turn:
+            del self._held[key]
+            if key in self._queues:
+                self._wake()
+
+    def _take(self, key: Key) -> list[_Waiting[Item, Result]]:
         queue = self._queues.pop(key)
         group = [queue.popleft() for _ in range(min(len(queue), self._group_max))]
         if queue:
             self._queues[key] = queue  # behind the others: no key starves another
             self._wake()
         self._count -= len(group)
-        return key, [waiting for waiting in group if not waiting.future.done()]
+        return [waiting for waiting in group if not waiting.future.done()]
 
     async def _settle(self, lane: int, key: Key, group: list[_Waiting[Item, Result]]) -> None:
         """Commit a group, again and again while its callers have patience."""

@@ -37,6 +37,7 @@ class LiveRecorder:
             # The thread goes on to its end by itself: the ledger ends every statement in time.
             abandon=lambda _: None,
             lanes=LANES,
+            beside_seconds=0.0,
             group_max=BATCH_MAX,
             waiting_max=WAITING_MAX,
             patience_seconds=PATIENCE_SECONDS,

@@ -16,6 +16,10 @@ from bandit.service.routing_table import Opportunity, routed
 from bandit.storage.writer import DecisionWriter
 
 LANES = 2
+# Two commits of one experiment at once wait for the same disk, and their fixed costs for the same
+# processor: one that takes what came meanwhile is sooner back. Only a commit that hangs, or waits
+# for a halt, is overtaken.
+BESIDE_SECONDS = 0.05
 WAITING_MAX = 8192
 PATIENCE_SECONDS = 2.0
 
@@ -36,6 +40,7 @@ class LiveRouter:
             self._assign,
             abandon=lambda lane: self._writers[lane].abandon(),
             lanes=LANES,
+            beside_seconds=BESIDE_SECONDS,
             group_max=BATCH_MAX,
             waiting_max=WAITING_MAX,
             patience_seconds=PATIENCE_SECONDS,
@@ -44,6 +49,7 @@ class LiveRouter:
             self._claim,
             abandon=lambda _: self._claimer.abandon(),
             lanes=1,
+            beside_seconds=BESIDE_SECONDS,
             group_max=BATCH_MAX,
             waiting_max=WAITING_MAX,
             patience_seconds=PATIENCE_SECONDS,

@@ -22,11 +22,12 @@ class Store:
         self.opens.set()
         self.failures: list[BanditError] = []
         self.abandoned: list[int] = []
+        self.lanes = 0
 
     async def commit(
         self, lane: int, key: str, items: Sequence[int]
     ) -> Sequence[int | BanditError]:
-        assert lane == 0
+        assert lane < self.lanes
         self.groups.append((key, list(items)))
         await self.opens.wait()
         if self.failures:
@@ -36,12 +37,20 @@ class Store:
         return [Conflict("taken") if item == 13 else item * 10 for item in items]
 
     def group_commit(
-        self, *, lanes: int = 1, group_max: int = 100, waiting_max: int = 1000, patience: float = 30
+        self,
+        *,
+        lanes: int = 1,
+        beside: float = 0.0,
+        group_max: int = 100,
+        waiting_max: int = 1000,
+        patience: float = 30,
     ) -> GroupCommit[str, int, int]:
+        self.lanes = lanes
         return GroupCommit(
             self.commit,
             abandon=self.abandoned.append,
             lanes=lanes,
+            beside_seconds=beside,
             group_max=group_max,
             waiting_max=waiting_max,
             patience_seconds=patience,
@@ -196,6 +205,47 @@ def test_patience_of_one_caller_ends_while_others_wait_on_for_the_same_commit() 
             store.opens.set()
             assert await late == [30]
         assert store.groups == [("k", [1]), ("k", [2, 3])]
+
+    asyncio.run(run())
+
+
+def test_next_group_of_a_key_waits_and_that_of_another_does_not() -> None:
+    async def run() -> None:
+        store = Store()
+        commit = store.group_commit(lanes=2, beside=30)
+        async with commit.running():
+            store.opens.clear()
+            waiting = [asyncio.create_task(submitted(commit, 1))]
+            await turns()
+            waiting.append(asyncio.create_task(submitted(commit, 2)))
+            await turns()
+            waiting.append(asyncio.create_task(submitted(commit, 3)))
+            waiting.append(asyncio.create_task(submitted(commit, 4, key="other")))
+            await turns()
+            assert store.groups == [("k", [1]), ("other", [4])]
+            store.opens.set()
+            assert await asyncio.gather(*waiting) == [[10], [20], [30], [40]]
+        assert store.groups[2:] == [("k", [2, 3])]
+
+    asyncio.run(run())
+
+
+def test_group_goes_beside_a_commit_that_takes_too_long() -> None:
+    async def run() -> None:
+        store = Store()
+        commit = store.group_commit(lanes=2, beside=0.05)
+        async with commit.running():
+            store.opens.clear()
+            hangs = asyncio.create_task(submitted(commit, 1))
+            await turns()
+            store.opens = asyncio.Event()
+            store.opens.set()
+            assert await submitted(commit, 2) == [20]
+            assert not hangs.done()
+            # Whoever comes later is not held by the one that hangs.
+            assert await submitted(commit, 3) == [30]
+            assert store.groups == [("k", [1]), ("k", [2]), ("k", [3])]
+            hangs.cancel()
 
     asyncio.run(run())
 
