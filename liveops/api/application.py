@@ -31,6 +31,7 @@ from liveops.api.bodies import (
     Reasoned,
 )
 from liveops.api.hot import HotApi
+from liveops.api.links import link
 from liveops.api.problems import Problem, declared, install
 from liveops.metrics import registry_of
 from liveops.wiring import App
@@ -143,6 +144,7 @@ def _described(api: FastAPI, *, with_key: bool, served: frozenset[KeyScope]) -> 
             route["responses"] = _responses(_ALWAYS) | route["responses"]
             if path not in OPEN_PATHS:
                 _describe_access(route, scope_of(method.upper(), path), with_key=with_key)
+    link(schema["paths"])
     api.openapi_schema = schema
     return schema
 
