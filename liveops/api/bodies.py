@@ -193,8 +193,28 @@ class KillOrder(Body):
     )
 
 
+_OF_TRADE = {
+    "pnl": {"type": ["string", "number"]},
+    "return": {"type": "number"},
+    "opened_at": {"type": "string"},
+    "closed_at": {"type": "string"},
+}
+_TOLD_BY_ALL = ("assignment_id", "no_trade", "reason")
+
+
+def _trade_or_nothing(schema: dict[str, Any]) -> None:
+    # Told, not enforced, here: `NewOutcome.outcome` says in words which field is missing.
+    nothing = {name: {"type": "null"} for name in schema["properties"] if name not in _TOLD_BY_ALL}
+    schema["anyOf"] = [
+        {"properties": {"no_trade": {"const": False}} | _OF_TRADE, "required": list(_OF_TRADE)},
+        {"properties": {"no_trade": {"const": True}} | nothing, "required": ["no_trade"]},
+    ]
+
+
 class NewOutcome(Body):
     """What a decision earned; `pnl`, `return` and both times unless `no_trade` is true."""
+
+    model_config = ConfigDict(json_schema_extra=_trade_or_nothing)
 
     assignment_id: Id
     no_trade: bool = Field(default=False, description="The policy declined: send nothing else.")
@@ -230,7 +250,7 @@ class NewOutcome(Body):
 
     def _require_nothing_else(self) -> None:
         for name, value in self.model_dump(by_alias=True, exclude_none=True).items():
-            if name not in ("assignment_id", "no_trade", "reason"):
+            if name not in _TOLD_BY_ALL:
                 rule = "must be left out when no_trade is true"
                 raise InvalidInput(field=name, rule=rule, found=value)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
+import jsonschema_rs
 import pytest
-from api_service import documented, service
+from api_service import documented, outcome_body, service
 from ledger import NOON
 from sqlalchemy import Engine
 
@@ -21,8 +25,12 @@ from bandit.core.model import (
     checked_sha,
     checked_unit,
 )
+from liveops.api.bodies import NewOutcome, read
 from liveops.api.problems import KINDS
+from liveops.api.strict_json import parse
 from liveops.clock import VirtualClock
+
+NOTHING = dict.fromkeys(("pnl", "return", "opened_at", "closed_at"), ...) | {"no_trade": True}
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
 
@@ -106,3 +114,38 @@ def test_documented_patterns_are_the_cores_rules(
         except InvalidInput:
             lawful = False
         assert (re.search(pattern, sample) is not None) == lawful, sample
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_lawful"),
+    [
+        ({}, True),
+        ({"no_trade": False, "fees": None, "size": "1"}, True),
+        ({"return": 1, "pnl": 2}, True),
+        ({"pnl": None}, False),
+        ({"return": ...}, False),
+        ({"opened_at": ...}, False),
+        ({"closed_at": None}, False),
+        ({"no_trade": True}, False),
+        (NOTHING, True),
+        (NOTHING | {"pnl": None, "fees": None}, True),
+        (NOTHING | {"pnl": "0"}, False),
+        (NOTHING | {"worst_excursion": 0}, False),
+        (NOTHING | {"no_trade": False}, False),
+        (NOTHING | {"no_trade": ...}, False),
+    ],
+)
+def test_documented_outcome_is_a_trade_or_nothing_as_the_core_has_it(
+    fields: dict[str, Any], is_lawful: bool
+) -> None:
+    made = {"assignment_id": str(UUID(int=1)), "decided_at": NOON.isoformat()}
+    body = outcome_body(made, **fields)
+    components = documented(with_key=False)["components"]
+    schema = components["schemas"]["NewOutcome"] | {"components": components}
+    assert jsonschema_rs.Draft202012Validator(schema).is_valid(body) == is_lawful
+    try:
+        read(NewOutcome, parse(json.dumps(body).encode())).outcome()
+    except InvalidInput:
+        assert not is_lawful
+    else:
+        assert is_lawful
