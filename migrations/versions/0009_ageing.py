@@ -306,9 +306,10 @@ DECLARE
   n_known    bigint;
   digest     text;
 BEGIN
-  PERFORM require_protocol(spoken);
   PERFORM pg_advisory_xact_lock_shared(1, x.account_id) FROM experiments x WHERE x.id = experiment;
   PERFORM pg_advisory_xact_lock_shared(3, experiment);
+  -- Behind the gate: whoever changes the protocol under it leaves no batch of the old one behind.
+  PERFORM require_protocol(spoken);
   SELECT * INTO e FROM experiments x WHERE x.id = experiment;
   IF NOT are_facts THEN
     PERFORM require_alive(e);
@@ -401,12 +402,12 @@ CREATE OR REPLACE FUNCTION commit_claims(spoken integer, claimed timestamptz, id
   RETURNS TABLE (id uuid, verdict text, claimed_at timestamptz, expires_at timestamptz)
   VOLATILE LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
-  PERFORM require_protocol(spoken);
   PERFORM pg_advisory_xact_lock_shared(1, x.account_id) FROM (
     SELECT DISTINCT e.account_id FROM assignments s JOIN experiments e ON e.id = s.experiment_id
     WHERE s.id = ANY (ids) ORDER BY 1) x;
   PERFORM pg_advisory_xact_lock_shared(3, x.experiment_id) FROM (
     SELECT DISTINCT s.experiment_id FROM assignments s WHERE s.id = ANY (ids) ORDER BY 1) x;
+  PERFORM require_protocol(spoken);
   INSERT INTO claims (assignment_id, claimed_at)
     SELECT v.assignment_id, claimed FROM claim_verdicts v
     WHERE v.assignment_id = ANY (ids) AND v.refusal IS NULL AND v.expires_at >= claimed

@@ -24,11 +24,12 @@ from ledger import (
     record_all,
     register,
     together,
+    wait_until_blocked,
 )
 from sqlalchemy import Connection, Engine, text
 
 from bandit.core.account import LossLimits
-from bandit.core.errors import Conflict, InvalidInput, UnknownName
+from bandit.core.errors import Conflict, ForeignProtocol, InvalidInput, UnknownName
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import ArmMode, ArmRole, Assignment, UnitId
@@ -37,6 +38,7 @@ from bandit.core.routing import assignment_id, bucket_of
 from bandit.service import assigning, experiments, reporting
 from bandit.service.assigning import BATCH_MAX, Router
 from bandit.service.routing_table import Opportunity, RoutingTable
+from bandit.storage import locks
 from bandit.storage.engine import connect
 
 
@@ -335,3 +337,25 @@ def test_one_router_serves_many_threads_through_changes(database_url: str) -> No
 def propensities_by_version(engine: Engine) -> dict[int, dict[str, float]]:
     history: Sequence = reporting.allocation_history(engine, "btc")
     return {made.version: {p: ppm / 10**6 for p, ppm in made.ppm.items()} for made, _ in history}
+
+
+def test_batch_that_waits_while_the_protocol_changes_is_refused(engine: Engine) -> None:
+    record = open_btc(engine)
+    [made] = assign(engine, ["before"])
+    calls = (
+        lambda: assign(engine, ["meanwhile"]),
+        lambda: Router(engine).claim(made.id, now=NOON),
+    )
+    for call in calls:
+        with ThreadPoolExecutor(1) as pool:
+            with engine.begin() as connection:
+                locks.gate_exclusive(connection, record.id)
+                waiting = pool.submit(call)
+                wait_until_blocked(engine, waiting)
+                connection.execute(text("UPDATE decision_protocol SET version = 2"))
+            with pytest.raises(ForeignProtocol):
+                waiting.result(timeout=60)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE decision_protocol SET version = 1"))
+    # Control: nothing but the protocol refused them.
+    assert assign(engine, ["meanwhile"])
