@@ -57,8 +57,8 @@ class Router:
             with transaction(self._engine) as connection:
                 locks.as_batch(connection)
                 stored = assignments.commit(connection, batch.batch)
-            # Only now: who says nothing for long inside a batch's transaction loses its session.
-            return [_or_raise(answer) for answer in batch.answers(stored)]
+                # Within the transaction: who is refused takes the whole batch along.
+                return [_or_raise(answer) for answer in batch.answers(stored)]
         except StaleEpoch:
             answers = self.assign_behind_gate(experiment, opportunities, now=now)
             return [_or_raise(answer) for answer in answers]
