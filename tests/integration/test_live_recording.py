@@ -14,7 +14,7 @@ from ledger import NOON, assign, closed, count, open_btc, record_all, together
 from sqlalchemy import Engine, text
 
 from bandit.core.errors import Conflict, InvalidInput, LedgerUnavailable, UnknownName
-from bandit.core.outcomes import Outcome, declined
+from bandit.core.outcomes import Flags, Outcome, declined
 from bandit.service import live_recording, rebuilding, recording
 from bandit.service.bulk_recording import record_stream
 from bandit.service.live_recording import LiveRecorder
@@ -54,7 +54,12 @@ def test_callers_together_share_commits_and_get_what_one_alone_gets(engine: Engi
     outcomes = trades(engine, 300)
     answers = live(engine, lambda r: told(r, *outcomes))
     assert answers == [
-        Recorded(assignment_id=o.assignment_id, created=True, recorded_at=LATER, expired=False)
+        Recorded(
+            assignment_id=o.assignment_id,
+            created=True,
+            recorded_at=LATER,
+            flags=Flags(unclaimed=True),
+        )
         for o in outcomes
     ]
     # All but the first callers came while a commit was under way.
