@@ -53,7 +53,7 @@ def replace_days(connection: Connection, arm_id: int) -> None:
     """Write an arm's sums by day and instrument anew."""
     run(connection, "DELETE FROM arm_days WHERE arm_id = :arm_id", arm_id=arm_id)
     columns = ", ".join(("arm_id", *_DAY_KEY, *_DAY_SUMS))
-    run(connection, f"INSERT INTO arm_days ({columns}) {_DAYS}", arm_id=arm_id)
+    run(connection, f"INSERT INTO arm_days ({columns}) {_DAYS} ORDER BY 2, 3", arm_id=arm_id)
 
 
 def drop_checkpoints(connection: Connection, arm_id: int) -> None:

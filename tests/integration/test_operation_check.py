@@ -196,7 +196,7 @@ def test_row_that_was_committed_during_a_stop_is_a_leak_by_the_ledger_alone(
     # As a service without the gate would: its transaction ends after the acknowledgement.
     ledger.execute(
         "INSERT INTO assignments SELECT (x.s).* FROM (SELECT jsonb_populate_record(s, jsonb_build_"
-        "object('id', gen_random_uuid(), 'unit_id', 'late', 'audit_id', NULL)) AS s"
+        "object('id', gen_random_uuid(), 'unit_id', 'late')) AS s"
         " FROM assignments s WHERE id = %s) x",
         [first.id],
     )
