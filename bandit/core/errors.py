@@ -110,7 +110,7 @@ class LockHeldElsewhere(BanditError):
 
 
 class LedgerUnavailable(BanditError):
-    """The database cannot be reached or is not ready; nothing was stored."""
+    """The database cannot be reached, is not ready, or was lost on the way: ask again, the same."""
 
     code = "ledger_unavailable"
 

@@ -23,7 +23,7 @@ from bandit.core.model import Assignment, checked_instant, require_past
 from bandit.service.routing_table import Opportunity, RoutingTable, read_table, routed
 from bandit.storage import assignments, claims, locks
 from bandit.storage.claims import ClaimVerdict
-from bandit.storage.engine import snapshot, transaction
+from bandit.storage.engine import again_where_idled, snapshot, transaction
 
 _T = TypeVar("_T")
 BATCH_MAX = 1024
@@ -42,6 +42,7 @@ class Router:
         self._tables: dict[str, RoutingTable] = {}
         self._lock = threading.Lock()
 
+    @again_where_idled
     def assign(
         self, experiment: str, opportunities: Sequence[Opportunity], *, now: datetime
     ) -> list[Assignment]:
@@ -63,6 +64,7 @@ class Router:
             answers = self.assign_behind_gate(experiment, opportunities, now=now)
             return [_or_raise(answer) for answer in answers]
 
+    @again_where_idled
     def assign_behind_gate(
         self, experiment: str, opportunities: Sequence[Opportunity], *, now: datetime
     ) -> list[Assignment | BanditError]:
@@ -79,6 +81,7 @@ class Router:
         self._remember(experiment, table)
         return batch.answers(stored)
 
+    @again_where_idled
     def claim(self, assignment: UUID, *, now: datetime) -> datetime:
         """Return when the decision was first claimed: now, unless it was before.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -51,7 +52,10 @@ REACHABLE: Mapping[str, Any] = {
 }
 """What libpq is told so that a lost network is known within seconds; sockets of files ignore it."""
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _ROWS_AT_ONCE = 1000
+_STALLS_MAX = 3
 _LONG_SECONDS = 30 * 60
 _LIMIT = re.compile(r"limit (\w+): ([^\n]*)")
 
@@ -135,6 +139,26 @@ def session_options(url: str, more: str) -> str:
     return f"{make_url(url).query.get('options', '')} {more}".strip()
 
 
+class Idled(LedgerUnavailable):
+    """The server ended a session that said nothing inside its transaction, and rolled it back."""
+
+
+def again_where_idled(work: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Do `work`, a transaction, anew where a stall of our process cost it its session.
+
+    Whatever else takes a session may do so behind a commit, and is the caller's to judge.
+    """
+
+    @functools.wraps(work)
+    def tried(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        for _ in range(_STALLS_MAX):
+            with suppress(Idled):
+                return work(*args, **kwargs)
+        return work(*args, **kwargs)
+
+    return tried
+
+
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
     """Open one READ COMMITTED transaction; the database's refusals become the product's errors.
@@ -176,7 +200,7 @@ def translated() -> Iterator[None]:
         # So the server ends a session that idles in a transaction; other ones are our own faults.
         if not error.connection_invalidated:
             raise
-        raise LedgerUnavailable(f"the ledger did not answer: {_first_line(error)}") from error
+        raise Idled(f"the ledger did not answer: {_first_line(error)}") from error
     except DBAPIError as error:
         refusal = refusal_of(error.orig)
         if refusal is None:

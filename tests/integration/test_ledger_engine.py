@@ -5,18 +5,23 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 
 import pytest
 from ledger import CHALLENGER, NOON, feed, open_btc
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import IntegrityError, InternalError, ProgrammingError
 
 from bandit.core.errors import InvalidAllocation, InvalidInput, LedgerUnavailable
+from bandit.core.model import UnitId
 from bandit.service import ledger
+from bandit.service.assigning import Router
+from bandit.service.routing_table import Opportunity
 from bandit.storage.engine import connect, snapshot, streamed, taking_long, transaction
 
 
@@ -26,6 +31,23 @@ def single(database_url: str) -> Iterator[Engine]:
     engine = create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.05)
     yield engine
     engine.dispose()
+
+
+OPPORTUNITY = Opportunity(unit_id=UnitId("u"), instrument="BTCUSD")
+
+
+def idle_until_ended(engine: Engine, connection: Connection) -> None:
+    """Say nothing inside the transaction until the server has ended its session."""
+    pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    alive = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
+    pause = threading.Event()
+    with engine.connect() as other:
+        for _ in range(1200):
+            if other.execute(alive, {"pid": pid}).scalar_one() == 0:
+                return
+            other.rollback()  # the statistics of a transaction are those of its first look
+            pause.wait(0.05)
+    raise AssertionError("the session outlives every limit")
 
 
 def run_in(engine: Engine, *statements: str) -> list[object]:
@@ -190,3 +212,38 @@ def test_long_history_is_read_to_its_end_and_nothing_else_waits_longer(database_
     with pytest.raises(LedgerUnavailable), snapshot(engine) as connection:
         connection.execute(nap)
     engine.dispose()
+
+
+@pytest.fixture
+def own(engine: Engine, database_url: str) -> Iterator[Engine]:
+    """One connection beside those that look on."""
+    open_btc(engine)
+    own = connect(database_url, pool_size=1)
+    yield own
+    own.dispose()
+
+
+def test_work_that_stalled_in_a_transaction_is_done_anew(engine: Engine, own: Engine) -> None:
+    router, stalls = Router(own), iter([True, True, False])
+    router.table("btc")
+
+    def stall(connection: Connection) -> None:
+        if next(stalls):
+            idle_until_ended(engine, connection)
+
+    event.listen(own, "commit", stall)
+    [made] = router.assign("btc", [OPPORTUNITY], now=NOON)
+    assert list(stalls) == []
+    with engine.connect() as connection:
+        stored = connection.execute(text("SELECT id FROM assignments")).scalars()
+        assert list(stored) == [made.id]
+
+
+def test_work_that_stalls_every_time_is_unavailability(engine: Engine, own: Engine) -> None:
+    router = Router(own)
+    router.table("btc")
+    event.listen(own, "commit", partial(idle_until_ended, engine))
+    with pytest.raises(LedgerUnavailable, match="idle-in-transaction"):
+        router.assign("btc", [OPPORTUNITY], now=NOON)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM assignments")).scalar_one() == 0
