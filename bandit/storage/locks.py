@@ -20,10 +20,10 @@ from sqlalchemy.exc import OperationalError
 from bandit.core.errors import LedgerUnavailable, LockHeldElsewhere
 from bandit.storage.engine import run, translated
 
-BLOCKED_MILLISECONDS = 250
+BLOCKED_MILLISECONDS = 150
 """How long a halt waits for a batch before it ends that batch's session."""
 
-ATTEMPTS = 40
+ATTEMPTS = 60
 WRITER_NAME = "liveops-writer"
 """Application name of the sessions that commit batches, and that `end_holders` may end."""
 

@@ -44,8 +44,8 @@ ORDER BY a.id
 _INSERT = """
 INSERT INTO assignments (id, experiment_id, unit_id, instrument, arm_id, mode, role,
   allocation_version, epoch, propensity, is_fallback, size_multiplier, confidence_bump, decided_at,
-  expires_at)
-VALUES (%s, %s, %s, %s, %s, 'live', %s, 1, %s, 0.5, false, 1, 0, %s, %s)
+  expires_at, audit_id)
+VALUES (%s, %s, %s, %s, %s, 'live', %s, 1, %s, 0.5, false, 1, 0, %s, %s, 1)
 """
 
 
