@@ -205,7 +205,12 @@ def arms(number: int) -> list[tuple[str, str]]:
 
 
 def change(
-    engine: Engine, verb: ArmVerb, policy: str = CHALLENGER, *, reason: str = "drill"
+    engine: Engine,
+    verb: ArmVerb,
+    policy: str = CHALLENGER,
+    *,
+    reason: str = "drill",
+    now: datetime = NOON,
 ) -> tuple[ArmStatus, bool]:
     """Change an arm of `btc`; return its status, and whether something changed."""
     arm, changed = experiments.change_arm(
@@ -214,7 +219,7 @@ def change(
         policy=PolicyName(policy),
         verb=verb,
         reason=reason,
-        now=NOON,
+        now=now,
         actor="test",
     )
     return arm.place.status, changed

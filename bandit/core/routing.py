@@ -136,7 +136,12 @@ def repartition(current: Partition, ppm: Mapping[PolicyName, Ppm]) -> Partition:
 def partition_of_history(versions: Iterable[Mapping[PolicyName, Ppm]]) -> Partition:
     """Return the partition in force after `versions`, oldest first: a pure fold."""
     first, *rest = versions
-    return reduce(repartition, rest, partition(first))
+    return repartitioned(partition(first), rest)
+
+
+def repartitioned(current: Partition, versions: Iterable[Mapping[PolicyName, Ppm]]) -> Partition:
+    """Return the partition in force after more `versions`, oldest first."""
+    return reduce(repartition, versions, current)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,7 +75,8 @@ class Router:
         with transaction(self._engine) as connection:
             locks.as_batch(connection)
             locks.gate_shared(connection, self.table(experiment).record.id)
-            table = read_table(connection, experiment)
+            known = self._tables.get(experiment)
+            table = read_table(connection, experiment, known=known)
             batch = routed(table, opportunities, now=now)
             stored = assignments.commit(connection, batch.batch)
         self._remember(experiment, table)
@@ -107,7 +108,8 @@ class Router:
             table = self._tables.get(experiment)
             if table is not None and table.record.epoch < epoch:
                 with snapshot(self._engine) as connection:
-                    self._remember(experiment, read_table(connection, experiment))
+                    read = read_table(connection, experiment, known=table)
+                    self._remember(experiment, read)
 
     def _remember(self, experiment: str, read: RoutingTable) -> RoutingTable:
         with self._lock:

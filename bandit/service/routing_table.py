@@ -22,7 +22,14 @@ from bandit.core.model import (
     checked_instrument,
     checked_unit,
 )
-from bandit.core.routing import Route, assignment_id, partition_of_history, router
+from bandit.core.routing import (
+    Partition,
+    Route,
+    assignment_id,
+    partition_of_history,
+    repartitioned,
+    router,
+)
 from bandit.storage import decisions, experiments
 from bandit.storage.assignments import AssignmentBatch, AssignmentRow, StoredAssignment
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
@@ -64,6 +71,8 @@ class RoutingTable:
 
     record: ExperimentRecord
     allocation: Allocation
+    allocated_at: datetime
+    partition: Partition
     routes: Callable[[Iterable[UnitId]], list[Route]]
     arms: Mapping[PolicyName, ArmRecord]
     by_id: Mapping[int, ArmRecord]
@@ -208,20 +217,36 @@ def routed(table: RoutingTable, asked: Sequence[Opportunity], *, now: datetime) 
     return RoutedBatch(table=table, ids=ids, asked=asked, batch=table.batch(first, now=now))
 
 
-def read_table(connection: Connection, experiment: str) -> RoutingTable:
-    """Read an experiment as of now; raises `UnknownName` for one that is not open."""
+def read_table(
+    connection: Connection, experiment: str, *, known: RoutingTable | None = None
+) -> RoutingTable:
+    """Read an experiment as of now; raises `UnknownName` for one that is not open.
+
+    What is `known` of it spares the reading of its older allocations: there may be thousands.
+    """
     record = experiments.load(connection, experiment)
-    history = [made for made, _ in decisions.allocations(connection, experiment)]
-    allocation = history[-1]
+    (allocation, allocated_at), partition = _in_force(connection, experiment, known)
     return RoutingTable(
         record=record,
         allocation=allocation,
+        allocated_at=allocated_at,
+        partition=partition,
         routes=router(
-            record.salt,
-            experiment=experiment,
-            allocation=allocation,
-            partition=partition_of_history(made.ppm for made in history),
+            record.salt, experiment=experiment, allocation=allocation, partition=partition
         ),
         arms={arm.place.policy: arm for arm in record.arms},
         by_id={arm.id: arm for arm in record.arms},
     )
+
+
+def _in_force(
+    connection: Connection, experiment: str, known: RoutingTable | None
+) -> tuple[tuple[Allocation, datetime], Partition]:
+    if known is not None:
+        made = decisions.allocations(connection, experiment, since=known.allocation.version)
+        # A ledger that was restored to an earlier day went on differently.
+        if made and made[0] == (known.allocation, known.allocated_at):
+            newer = (allocation.ppm for allocation, _ in made[1:])
+            return made[-1], repartitioned(known.partition, newer)
+    made = decisions.allocations(connection, experiment)
+    return made[-1], partition_of_history(allocation.ppm for allocation, _ in made)

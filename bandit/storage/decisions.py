@@ -116,8 +116,10 @@ def append_allocation(
     return int(inserted["version"])
 
 
-def allocations(connection: Connection, name: str) -> list[tuple[Allocation, datetime]]:
-    """Return every version of an experiment's allocation with its time, oldest first."""
+def allocations(
+    connection: Connection, name: str, *, since: int = 1
+) -> list[tuple[Allocation, datetime]]:
+    """Return the versions of an experiment's allocation `since` one, with times, oldest first."""
     found = rows(
         connection,
         """
@@ -125,9 +127,10 @@ def allocations(connection: Connection, name: str) -> list[tuple[Allocation, dat
                (SELECT array_agg(p.name::text ORDER BY p.id) FROM policies p
                 WHERE p.id = ANY(v.policy_ids)) AS policies
         FROM allocations v JOIN experiments e ON e.id = v.experiment_id
-        WHERE e.name = :name ORDER BY v.version
+        WHERE e.name = :name AND v.version >= :since ORDER BY v.version
         """,
         name=name,
+        since=since,
     )
     return [(_allocation(row), row["created_at"]) for row in found]
 

@@ -34,12 +34,12 @@ from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import ArmMode, ArmRole, Assignment, UnitId
 from bandit.core.reading import Rules
-from bandit.core.routing import assignment_id, bucket_of
+from bandit.core.routing import assignment_id, bucket_of, partition
 from bandit.service import assigning, experiments, reporting
 from bandit.service.assigning import BATCH_MAX, Router
-from bandit.service.routing_table import Opportunity, RoutingTable
-from bandit.storage import locks
-from bandit.storage.engine import connect
+from bandit.service.routing_table import Opportunity, RoutingTable, read_table
+from bandit.storage import locks, migrate
+from bandit.storage.engine import connect, snapshot
 
 
 def opportunity(unit: str, *, position: UUID | None = None, **other: object) -> Opportunity:
@@ -207,6 +207,42 @@ def test_unit_keeps_its_position_within_a_batch_too(engine: Engine) -> None:
 # Stale memories
 
 
+def test_router_that_follows_every_change_routes_as_one_that_reads_them_at_once(
+    engine: Engine,
+) -> None:
+    open_btc(engine, challengers=arms(3))
+    following = Router(engine)
+    units = [opportunity(f"u-{i}") for i in range(300)]
+    for turn in range(12):
+        change(engine, ArmVerb.RESUME if turn % 4 > 1 else ArmVerb.HALT, f"arm-{turn % 2:02}")
+        following.assign("btc", [opportunity(f"turn-{turn}")], now=NOON)
+    ours, fresh = following.table("btc"), Router(engine).table("btc")
+    assert ours.allocation.version == fresh.allocation.version == 13
+    # Which part is whose depends on the way there, not on the weights alone.
+    assert ours.partition == fresh.partition != partition(ours.allocation.ppm)
+    assert following.assign("btc", units, now=NOON) == Router(engine).assign("btc", units, now=NOON)
+
+
+def test_router_reads_all_anew_on_a_ledger_that_went_on_differently(
+    engine: Engine, empty_url: str
+) -> None:
+    migrate.upgrade(empty_url)
+    restored = connect(empty_url)
+    for ledger in (engine, restored):
+        open_btc(ledger, challengers=arms(2))
+    for arm in ("arm-00", "arm-01"):
+        change(engine, ArmVerb.HALT, arm)
+    for arm in ("arm-01", "arm-00"):
+        change(restored, ArmVerb.HALT, arm, now=NOON + timedelta(hours=1))
+        change(restored, ArmVerb.RESUME, arm, now=NOON + timedelta(hours=2))
+    known = Router(engine).table("btc")
+    with snapshot(restored) as connection:
+        read = read_table(connection, "btc", known=known)
+    assert read.partition == Router(restored).table("btc").partition
+    assert read.allocation.version == 5
+    restored.dispose()
+
+
 def test_stale_batch_is_routed_again_as_a_whole(engine: Engine) -> None:
     open_btc(engine, challengers=arms(2))
     router = Router(engine)
@@ -224,8 +260,10 @@ def test_router_overtaken_between_reading_and_writing_reads_behind_the_gate(
     open_btc(engine)
     read, epochs = assigning.read_table, []
 
-    def overtaken(connection: Connection, experiment: str) -> RoutingTable:
-        table = read(connection, experiment)
+    def overtaken(
+        connection: Connection, experiment: str, *, known: RoutingTable | None = None
+    ) -> RoutingTable:
+        table = read(connection, experiment, known=known)
         epochs.append(table.record.epoch)
         if len(epochs) == 1:
             change(engine, ArmVerb.THROTTLE)
