@@ -1,0 +1,112 @@
+"""Detectors that may be looked at after every decision: decay, failures, a skewed draw.
+
+Each returns the natural logarithm of an e-value or of a statistic that is one when it starts, so
+that a look at any time is as good as one look.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy.special import gammaln, logsumexp
+
+from bandit.core.errors import InvalidInput
+from bandit.core.evidence import BETS, FACTOR_MIN, Floats
+
+_BETS: Final = np.array(BETS)
+_WORSE: Final = (1.5, 2.0, 3.0, 5.0, 10.0)
+PRIOR_DRAWS: Final = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decay:
+    """Whether an arm earns less than it did beside another: a mixture e-detector.
+
+    The Shiryaev-Roberts form (Shin, Ramdas, Rinaldo 2022, arXiv 2203.03532): every decision starts
+    one more e-process, so a change is found as fast after years as on the first day. Without a
+    change the statistic takes at least A decisions on average to reach A, whatever the market does.
+
+    >>> Decay().after(np.array([0.0, 1.0])).level
+    2.129
+    """
+
+    levels: tuple[float, ...] = (0.0,) * len(BETS)
+
+    def after(self, scores: Floats) -> Decay:
+        """Return the state some decisions later, given in the order in which they were taken.
+
+        A positive score speaks for a fall: one of `evidence.routed_scores` with its sign turned.
+        """
+        levels = np.array(self.levels)
+        for score in scores:
+            levels = np.maximum(1.0 + _BETS * score, FACTOR_MIN) * (levels + 1.0)
+        return Decay(tuple(levels.tolist()))
+
+    @property
+    def level(self) -> float:
+        """The statistic: how many decisions without a change it takes on average to reach it."""
+        return math.fsum(self.levels) / len(self.levels)
+
+
+def exceedance(failures: int, n: int, *, limit: float) -> float:
+    """Return the log e-value of "more than `limit` of all requests fail".
+
+    A mixture of likelihood ratios against rates above the limit: none of them is expected to grow
+    at or below it. Late answers are failures too: "p99 > 200 ms" is `failures` = answers later
+    than that and `limit` = 0.01.
+
+    >>> exceedance(0, 1000, limit=0.01) < 0 < exceedance(40, 1000, limit=0.01)
+    True
+
+    Raises `InvalidInput` for counts that cannot be and for a limit outside 0 .. 0.5.
+    """
+    if not 0 <= failures <= n:
+        rule = f"must lie between 0 and n = {n}"
+        raise InvalidInput(field="failures", rule=rule, found=failures)
+    if not 0.0 < limit <= 0.5:
+        raise InvalidInput(field="limit", rule="must be above 0 and at most 0.5", found=limit)
+    # A rate k times the limit in odds, not in itself, stays a rate.
+    odds = np.array(_WORSE) * limit / (1.0 - limit)
+    worse = odds / (1.0 + odds)
+    ratios = (
+        failures * np.log(worse / limit)
+        + (n - failures) * np.log1p(-worse)
+        - (n - failures) * math.log1p(-limit)
+    )
+    return float(logsumexp(ratios)) - math.log(len(_WORSE))
+
+
+def ratio_mismatch(versions: Sequence[tuple[Mapping[str, float], Mapping[str, int]]]) -> float:
+    """Return the log e-value of "arms are not drawn as their shares say".
+
+    Each version of an allocation gives its shares, which sum to one, and the units each arm got
+    under it. Dirichlet-multinomial against multinomial (Lindon and Malek 2022, arXiv 2011.03567,
+    equation 6), the product over versions; the prior is worth `PRIOR_DRAWS` draws at the shares.
+
+    >>> even = {"a": 0.5, "b": 0.5}
+    >>> ratio_mismatch([(even, {"a": 500, "b": 500})]) < 0
+    True
+    >>> ratio_mismatch([(even, {"a": 620, "b": 380})]) > math.log(20)
+    True
+
+    Raises `InvalidInput` for a unit of an arm that had no share.
+    """
+    return math.fsum(_mismatch(shares, units) for shares, units in versions)
+
+
+def _mismatch(shares: Mapping[str, float], units: Mapping[str, int]) -> float:
+    arms = [arm for arm, share in shares.items() if share > 0.0]
+    stray = [arm for arm, n in units.items() if n and arm not in arms]
+    if stray:
+        raise InvalidInput(field="units", rule="must belong to an arm with a share", found=stray)
+    share = np.array([shares[arm] for arm in arms])
+    if not math.isclose(share.sum(), 1.0, abs_tol=1e-9):
+        raise InvalidInput(field="shares", rule="must sum to 1", found=float(share.sum()))
+    n = np.array([units.get(arm, 0) for arm in arms], dtype=np.float64)
+    prior = PRIOR_DRAWS * share
+    gained = gammaln(prior + n) - gammaln(prior) - n * np.log(share)
+    return float(gained.sum() + gammaln(PRIOR_DRAWS) - gammaln(PRIOR_DRAWS + n.sum()))

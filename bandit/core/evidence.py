@@ -1,0 +1,215 @@
+"""Evidence that one arm earns more than another, valid whenever it is looked at.
+
+Randomised-score e-processes: every decision that was routed by chance is a bet on the difference
+of two arms, whose stake is known before the outcome. Under "no difference" nobody's wealth is
+expected to grow, whatever the market does and however traffic was moved since, so that it ever
+exceeds 1 / alpha with a probability of alpha at most (Ville's inequality). Design-based confidence
+sequences: Ham et al. 2022 (arXiv 2210.08639), Waudby-Smith et al. 2022 (2210.10768), in the betting
+form of Waudby-Smith and Ramdas 2020 (2010.09686).
+
+Stakes are constant, so wealth is a product over a *set* of decisions: order does not matter, parts
+add up, and a corrected outcome takes its old factor back. Factors are kept as integers, hence
+exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
+
+from bandit.core.errors import InvalidInput
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+BETS: Final = (0.15, 0.09, 0.0525, 0.0225, 0.0075)
+"""Shares of wealth staked on one unit of difference; wealth is the mean over them."""
+
+FACTOR_MIN: Final = 0.05
+"""The least one decision leaves of a stake: without it a loss beyond 6.7 units would end a bet.
+
+So bounded the process is no exact supermartingale; benchmarks/evidence measures what it costs.
+"""
+
+STEP: Final = 10**12
+"""Log-factors and scores are counted in steps of 1 / STEP."""
+
+UNITS_MAX: Final = 1e6
+"""Results beyond this many units are held at it, which keeps every sum within 64 bits a day."""
+
+PROFIT_FACTOR_BOUNDS: Final = (0.8, 3.0)
+"""Between these the champion's profit factor is believed when bets are laid against it."""
+
+_BETS: Final = np.array(BETS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What bets are laid on, fixed before the decisions they judge.
+
+    `unit` is the size of a usual result (mean |return|, in units of return), `baseline` the mean
+    result expected of either arm and `profit_factor` the champion's, both in units. None of them
+    has to be right: wrong ones make the evidence slower, not false.
+
+    >>> Terms(unit=0.005, baseline=0.1, profit_factor=5.0).profit_factor
+    3.0
+    """
+
+    unit: float
+    baseline: float
+    profit_factor: float
+
+    def __post_init__(self) -> None:
+        """Refuse a unit that scales nothing, and hold the others where bets make sense."""
+        if not 0.0 < self.unit < math.inf:
+            raise InvalidInput(field="unit", rule="must be positive and finite", found=self.unit)
+        if not math.isfinite(self.baseline):
+            raise InvalidInput(field="baseline", rule="must be finite", found=self.baseline)
+        if math.isnan(self.profit_factor):
+            found = self.profit_factor
+            raise InvalidInput(field="profit_factor", rule="must be a number", found=found)
+        low, high = PROFIT_FACTOR_BOUNDS
+        object.__setattr__(self, "profit_factor", min(max(self.profit_factor, low), high))
+        object.__setattr__(self, "baseline", min(max(self.baseline, -1.0), 1.0))
+
+
+def rewards(returns: ArrayLike, terms: Terms) -> Floats:
+    """Return each result as it counts for the mean and for the profit factor: shape (n, 2).
+
+    The second form is g - c·l with gain g, loss l and the champion's profit factor c: its mean is
+    positive exactly when gains exceed c times the losses.
+
+    >>> rewards([0.01, -0.01], Terms(unit=0.01, baseline=0.25, profit_factor=2.0)).tolist()
+    [[0.75, 1.0], [-1.25, -2.0]]
+    """
+    x = np.clip(np.asarray(returns, dtype=np.float64) / terms.unit, -UNITS_MAX, UNITS_MAX)
+    gain, loss = np.maximum(x, 0.0), np.maximum(-x, 0.0)
+    return np.stack([x - terms.baseline, gain - terms.profit_factor * loss], axis=-1)
+
+
+def routed_scores(rewarded: Floats, chosen: ArrayLike, share: ArrayLike) -> Floats:
+    """Return the scores of decisions routed between two arms: shape (n, 2).
+
+    `chosen` says whether the challenger decided, `share` with what probability it did, given that
+    it was one of the two: p / (p + p of the champion). A score's mean is share·(1 - share) times
+    the difference of the two arms.
+
+    >>> routed_scores(np.array([[1.0, 1.0], [1.0, 1.0]]), [True, False], 0.25).tolist()
+    [[0.75, 0.75], [-0.25, -0.25]]
+    """
+    stake = np.asarray(chosen, dtype=np.float64) - np.asarray(share, dtype=np.float64)
+    scores: Floats = rewarded * stake[..., None]
+    return scores
+
+
+def paired_scores(challenger: Floats, champion: Floats) -> Floats:
+    """Return the scores of opportunities on which both arms have a result, one perhaps on paper.
+
+    Half the difference: as large as the score of a decision routed by a fair coin.
+    """
+    return (challenger - champion) / 2.0
+
+
+def log_factors(scores: Floats) -> Integers:
+    """Return the steps each score adds to the log-wealth of every bet: shape (n, 2, 2, bets).
+
+    Axes: decision, form (mean, profit factor), direction (up, down), bet.
+
+    >>> log_factors(np.array([[1.0, 0.0]]))[0, 0, :, 0].tolist()
+    [139761942375, -162518929498]
+    """
+    signed = np.stack([scores, -scores], axis=-1)[..., None]
+    factors = np.maximum(1.0 + signed * _BETS, FACTOR_MIN)
+    steps: Integers = np.rint(np.log(factors) * STEP).astype(np.int64)
+    return steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """All that is remembered of a set of scored decisions, whatever their number.
+
+    `wealth` holds the log-wealth of every bet, in steps, flat in the order form, direction, bet;
+    `scores` the sum of the scores of each form, in steps.
+
+    >>> one = Tally.of(np.array([[1.0, 0.5]]), chosen=[True])
+    >>> (one + one - one) == one, one.n_challenger, one.n_champion
+    (True, 1, 0)
+    """
+
+    n_challenger: int = 0
+    n_champion: int = 0
+    scores: tuple[int, ...] = (0, 0)
+    wealth: tuple[int, ...] = field(default=(0,) * (4 * len(BETS)))
+
+    @classmethod
+    def of(cls, scores: Floats, *, chosen: ArrayLike) -> Tally:
+        """Count scored decisions; `chosen` as in `routed_scores`."""
+        picked = np.asarray(chosen, dtype=bool)
+        steps = np.rint(scores * STEP).astype(np.int64).sum(axis=0)
+        return cls(
+            n_challenger=int(picked.sum()),
+            n_champion=int(picked.size - picked.sum()),
+            scores=tuple(steps.tolist()),
+            wealth=tuple(log_factors(scores).sum(axis=0).ravel().tolist()),
+        )
+
+    def __add__(self, other: Tally) -> Tally:
+        """Count the decisions of both, which must have none in common."""
+        return self._with(other, 1)
+
+    def __sub__(self, other: Tally) -> Tally:
+        """Take back decisions that were counted."""
+        return self._with(other, -1)
+
+    def _with(self, other: Tally, sign: int) -> Tally:
+        return Tally(
+            n_challenger=self.n_challenger + sign * other.n_challenger,
+            n_champion=self.n_champion + sign * other.n_champion,
+            scores=_plus(self.scores, other.scores, sign),
+            wealth=_plus(self.wealth, other.wealth, sign),
+        )
+
+    @property
+    def n(self) -> int:
+        """The number of decisions."""
+        return self.n_challenger + self.n_champion
+
+    @property
+    def strength(self) -> Strength:
+        """What the wealth amounts to."""
+        bets = np.array(self.wealth, dtype=np.float64).reshape(4, len(BETS)) / STEP
+        mean_up, mean_down, factor_up, factor_down = logsumexp(bets, axis=1) - math.log(len(BETS))
+        return Strength(
+            mean_up=float(mean_up),
+            mean_down=float(mean_down),
+            factor_up=float(factor_up),
+            factor_down=float(factor_down),
+        )
+
+
+def total(tallies: Iterable[Tally]) -> Tally:
+    """Return the tally of all decisions of `tallies`."""
+    return sum(tallies, Tally())
+
+
+def _plus(ours: tuple[int, ...], others: tuple[int, ...], sign: int) -> tuple[int, ...]:
+    return tuple(a + sign * b for a, b in zip(ours, others, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strength:
+    """Natural logarithms of e-values: 0 is nothing, 3 (a factor of 20) convinces at alpha = 5 %.
+
+    `up` speaks for the challenger, `down` against it; on the mean, and on the profit factor.
+    """
+
+    mean_up: float
+    mean_down: float
+    factor_up: float
+    factor_down: float
