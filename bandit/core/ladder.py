@@ -1,0 +1,218 @@
+"""The evidence ladder: how far an arm may rise, given what is known of it (SPEC E3, E9).
+
+*unproven*: nothing says that it is better; *proven*: an anytime-valid test does; *eligible*: also
+on the profit factor, for long enough, and throughout. Every condition is a named reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from itertools import accumulate
+
+from bandit.core.errors import InvalidInput
+from bandit.core.evidence import STEP, Strength, Tally, total
+from bandit.core.model import PolicyName, Verdict
+from bandit.core.verdicts import Reason, at_least
+
+
+class Rung(StrEnum):
+    """How much has been shown for an arm."""
+
+    UNPROVEN = "unproven"
+    PROVEN = "proven"
+    ELIGIBLE = "eligible"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LadderRule:
+    """What each rung takes.
+
+    `alpha` is the share of promotions that may be false, over the life of an experiment.
+    Decisions count once `attribution_hours` have passed since their day: winners close early,
+    losers late. A challenger is eligible with `trades` of its own, on `days` of decisions, and
+    better in each of `blocks` parts of them: an edge of one season is not one. A claimed decision
+    of its without an outcome counts as a loss of `missing_units` usual results.
+
+    >>> LadderRule().alpha
+    0.05
+    """
+
+    alpha: float = 0.05
+    attribution_hours: int = 72
+    trades: int = 500
+    days: int = 30
+    blocks: int = 6
+    missing_units: float = 3.0
+
+    def __post_init__(self) -> None:
+        """Refuse rules that nobody or everybody satisfies."""
+        if not 0.0 < self.alpha <= 0.2:
+            raise InvalidInput(
+                field="alpha", rule="must be above 0 and at most 0.2", found=self.alpha
+            )
+        for name, low, high in (
+            ("attribution_hours", 0, 24 * 90),
+            ("trades", 1, 10**6),
+            ("days", 1, 3650),
+            ("blocks", 1, 100),
+        ):
+            if not low <= getattr(self, name) <= high:
+                rule = f"must lie in {low}..{high}"
+                raise InvalidInput(field=name, rule=rule, found=getattr(self, name))
+        if not 0.0 <= self.missing_units <= 100.0:
+            rule = "must lie in 0..100"
+            raise InvalidInput(field="missing_units", rule=rule, found=self.missing_units)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cohort:
+    """The decisions of one UTC day between two arms, with the outcomes known of them."""
+
+    day: date
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """The arms that joined an experiment on one day: what one round of training brought.
+
+    `generation` counts such days from 1, `size` its arms, `promotions` those made before it.
+
+    >>> Family(generation=1, size=4, promotions=0).level(LadderRule())
+    0.025
+    >>> Family(generation=3, size=4, promotions=1).level(LadderRule()) * 60
+    0.5
+    """
+
+    generation: int
+    size: int
+    promotions: int
+
+    def level(self, rule: LadderRule) -> float:
+        """Return the share of `alpha` that this family may spend: alpha (R + 1) / (g (g + 1)).
+
+        The shares of all generations sum to one, and every promotion earns another one, which
+        bounds the expected share of false promotions at `alpha` for ever, whatever depends on
+        what: e-LOND, Xu and Ramdas 2024 (arXiv 2311.06412).
+        """
+        g = self.generation
+        return min(rule.alpha * (self.promotions + 1) / (g * (g + 1)), rule.alpha)
+
+
+def families(
+    joined: Mapping[PolicyName, datetime], promoted: Sequence[datetime]
+) -> dict[PolicyName, Family]:
+    """Return each arm's family, from when every arm of the experiment's life joined it.
+
+    `promoted` are the times of its promotions. Times must be in UTC.
+    """
+    days = {policy: at.date() for policy, at in joined.items()}
+    order = sorted(set(days.values()))
+    sizes = {day: sum(other == day for other in days.values()) for day in order}
+    return {
+        policy: Family(
+            generation=order.index(day) + 1,
+            size=sizes[day],
+            promotions=sum(at.date() < day for at in promoted),
+        )
+        for policy, day in days.items()
+    }
+
+
+def matured(cohorts: Sequence[Cohort], *, now: datetime, rule: LadderRule) -> list[Cohort]:
+    """Return the cohorts, in order of their days, whose attribution window has closed."""
+    window = timedelta(days=1, hours=rule.attribution_hours)
+    ready = (now - window).date()
+    return sorted((c for c in cohorts if c.day <= ready), key=lambda cohort: cohort.day)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmEvidence:
+    """What is known of a challenger beside its champion when its rung is asked for.
+
+    `routed` are its matured cohorts, `n_missing` its matured claimed decisions without an outcome,
+    `missing` what those would be worth if each had lost; `shadow` the evidence of paired results,
+    where there are any, and `fill_gap` whether these agree with the arm's own live results.
+    """
+
+    trades: int
+    routed: Sequence[Cohort]
+    missing: Tally
+    shadow: Tally | None
+    fill_gap: Verdict
+
+    @property
+    def judged(self) -> Tally:
+        """The routed decisions, with those that were never reported."""
+        return total(cohort.tally for cohort in self.routed) + self.missing
+
+
+def climb(
+    known: ArmEvidence, *, family: Family, rule: LadderRule
+) -> tuple[Rung, tuple[Reason, ...]]:
+    """Return the arm's rung with the reasons for and against the next ones.
+
+    Results on paper may prove an arm, which lets it have more traffic; only decisions that were
+    routed by chance make it eligible. Two ways to be proven share the family's level.
+    """
+    strength = known.judged.strength
+    level = family.level(rule) / (1 if known.shadow is None else 2)
+    proof = math.log(family.size / level)
+    routed = at_least("evidence of the mean", strength.mean_up, proof, note="log e-value")
+    reasons = [routed]
+    on_paper = Verdict.FAIL
+    if known.shadow is not None:
+        found = known.shadow.strength.mean_up
+        paper = at_least("evidence on paper", found, proof, note="log e-value")
+        gap = Reason(check="paper agrees with live", value=None, limit=None, verdict=known.fill_gap)
+        reasons += [paper, gap]
+        if Verdict.PASS is paper.verdict is gap.verdict:
+            on_paper = Verdict.PASS
+    lasting = _lasting(known, strength, level=level, rule=rule)
+    reasons += lasting
+    if routed.verdict is Verdict.PASS and all(r.verdict is Verdict.PASS for r in lasting):
+        return Rung.ELIGIBLE, tuple(reasons)
+    proven = Verdict.PASS in (routed.verdict, on_paper)
+    return (Rung.PROVEN if proven else Rung.UNPROVEN), tuple(reasons)
+
+
+def _lasting(
+    known: ArmEvidence, strength: Strength, *, level: float, rule: LadderRule
+) -> tuple[Reason, ...]:
+    days = sum(1 for cohort in known.routed if cohort.tally.n_challenger)
+    worst = worst_block(known.routed, rule.blocks)
+    return (
+        at_least(
+            "evidence of the profit factor",
+            strength.factor_up,
+            -math.log(level),
+            note="log e-value",
+        ),
+        at_least("trades", known.trades, rule.trades),
+        at_least("days with decisions", days, rule.days),
+        at_least(f"worst of {rule.blocks} blocks", worst, 0.0, note="mean score"),
+    )
+
+
+def worst_block(cohorts: Sequence[Cohort], blocks: int) -> float | None:
+    """Return the mean score of the worst of `blocks` runs of days with as many decisions each.
+
+    None while there are fewer days than blocks. Cohorts must come in the order of their days.
+    """
+    filled = [cohort.tally for cohort in cohorts if cohort.tally.n]
+    if len(filled) < blocks:
+        return None
+    reached = list(accumulate(tally.n for tally in filled))
+    parts: list[list[Tally]] = [[] for _ in range(blocks)]
+    for tally, upto in zip(filled, reached, strict=True):
+        # By the middle of the day: one with many decisions falls into the block it mostly fills.
+        middle = upto - tally.n / 2
+        parts[min(int(middle * blocks / reached[-1]), blocks - 1)].append(tally)
+    if not all(parts):
+        return None
+    sums = [total(part) for part in parts]
+    return min(part.scores[0] / STEP / part.n for part in sums)
