@@ -1,0 +1,1 @@
+"""How often the evidence is wrong, and how long it takes to be right."""

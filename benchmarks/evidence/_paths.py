@@ -1,0 +1,128 @@
+"""Evidence of many simulated comparisons at once, through the functions that the ledger calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logsumexp
+
+from bandit.core import evidence, simulation
+from bandit.core.evidence import BETS, STEP, Floats, Terms
+from bandit.core.simulation import HypotheticalArm, Luck, Market, Setting
+
+CHAMPION = HypotheticalArm(profit_factor=1.3)
+TERMS = Terms(
+    unit=CHAMPION.size, baseline=CHAMPION.mean / CHAMPION.size, profit_factor=CHAMPION.profit_factor
+)
+DAY = 20
+"""Opportunities a day."""
+
+RUNS_AT_ONCE = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What is simulated: a challenger beside the champion, for so many opportunities.
+
+    `share` is the challenger's part of the traffic; None lets it chase what looks good, night by
+    night, between 5 and 60 %. With `common`, results on paper are paired instead: on that part of
+    the opportunities both arms have the same luck. With `dwell`, the challenger is better and worse
+    by turns that last so many opportunities on average, and as good as the champion in all.
+    """
+
+    setting: Setting
+    challenger: HypotheticalArm
+    share: float | None = 0.5
+    common: float | None = None
+    dwell: float | None = None
+    opportunities: int = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """Log e-values after every opportunity, shape (runs, opportunities, forms, directions).
+
+    `scores` has the shape (runs, opportunities, forms), `chosen` says where the challenger decided.
+    """
+
+    log_e: Floats
+    scores: Floats
+    chosen: np.ndarray
+
+
+def paths(comparison: Comparison, *, runs: int, seed: int) -> Iterator[Paths]:
+    """Simulate `runs` comparisons, some at a time."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, runs, RUNS_AT_ONCE):
+        yield _some(comparison, min(RUNS_AT_ONCE, runs - start), rng)
+
+
+def first_time(reached: np.ndarray) -> Floats:
+    """Return after how many looks each run was there for the first time; infinite where never."""
+    return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, math.inf)
+
+
+def _some(comparison: Comparison, runs: int, rng: np.random.Generator) -> Paths:
+    market = Market.drawn(
+        comparison.setting, runs=runs, opportunities=comparison.opportunities, rng=rng
+    )
+    luck = Luck.drawn(market, rng)
+    other = Luck.drawn(market, rng)
+    if comparison.common is not None:
+        other = luck.shared_with(other, share=comparison.common, rng=rng)
+    champion = simulation.returns(CHAMPION, market, luck)
+    challenger = _challenger(comparison, market, other, rng)
+    theirs, ours = (evidence.rewards(r, TERMS) for r in (champion, challenger))
+    draws = rng.random(champion.shape)
+    share = _shares(comparison, champion, challenger, draws)
+    chosen = draws < share
+    if comparison.common is None:
+        rewarded = np.where(chosen[..., None], ours, theirs)
+        scores = evidence.routed_scores(rewarded, chosen, share)
+    else:
+        scores = evidence.paired_scores(ours, theirs)
+    wealth = np.cumsum(evidence.log_factors(scores), axis=1) / STEP
+    return Paths(
+        log_e=logsumexp(wealth, axis=-1) - math.log(len(BETS)), scores=scores, chosen=chosen
+    )
+
+
+def _challenger(
+    comparison: Comparison, market: Market, luck: Luck, rng: np.random.Generator
+) -> Floats:
+    better = simulation.returns(comparison.challenger, market, luck)
+    if comparison.dwell is None:
+        return better
+    edge = (comparison.challenger.mean - CHAMPION.mean) / CHAMPION.size
+    mean = CHAMPION.mean / CHAMPION.size - edge
+    worse = HypotheticalArm(profit_factor=(1.0 + mean) / (1.0 - mean))
+    turns = rng.random(better.shape) < 1.0 / comparison.dwell
+    turns[:, 0] = rng.random(len(turns)) < 0.5
+    good = np.cumsum(turns, axis=1) % 2 == 0
+    return np.where(good, better, simulation.returns(worse, market, luck))
+
+
+def _shares(comparison: Comparison, champion: Floats, challenger: Floats, draws: Floats) -> Floats:
+    """Return the challenger's part of the traffic at every opportunity."""
+    if comparison.share is not None:
+        return np.full(champion.shape, comparison.share)
+    shares = np.empty(champion.shape)
+    now = np.full(len(champion), 0.1)
+    sums = np.zeros((2, len(champion)))
+    for start in range(0, champion.shape[1], DAY):
+        day = slice(start, start + DAY)
+        shares[:, day] = now[:, None]
+        routed = draws[:, day] < shares[:, day]
+        # What each arm earned on the traffic it got, forgotten within weeks.
+        earned = np.stack(
+            [
+                (challenger[:, day] * routed).sum(axis=1) / now,
+                (champion[:, day] * ~routed).sum(axis=1) / (1.0 - now),
+            ]
+        )
+        sums = 0.97 * sums + earned
+        now = np.clip(np.where(sums[0] >= sums[1], now * 1.5, now / 1.5), 0.05, 0.6)
+    return shares
