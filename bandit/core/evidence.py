@@ -15,7 +15,7 @@ exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,8 +40,8 @@ So bounded the process is no exact supermartingale; benchmarks/evidence measures
 STEP: Final = 10**12
 """Log-factors and scores are counted in steps of 1 / STEP."""
 
-UNITS_MAX: Final = 1e6
-"""Results beyond this many units are held at it, which keeps every sum within 64 bits a day."""
+UNITS_MAX: Final = 100.0
+"""Results beyond this many units count as so many: no single one may decide, or overflow a sum."""
 
 PROFIT_FACTOR_BOUNDS: Final = (0.8, 3.0)
 """Between these the champion's profit factor is believed when bets are laid against it."""
@@ -53,22 +53,26 @@ _BETS: Final = np.array(BETS)
 class Terms:
     """What bets are laid on, fixed before the decisions they judge.
 
-    `unit` is the size of a usual result (mean |return|, in units of return), `baseline` the mean
-    result expected of either arm and `profit_factor` the champion's, both in units. None of them
-    has to be right: wrong ones make the evidence slower, not false.
+    `unit` is the size of a usual result: the champion's mean |return|, and `units` the same of the
+    instruments it has traded enough. Counted in these units are `baseline`, the mean result
+    expected of either arm, and `profit_factor`, the champion's. None of them has to be right:
+    wrong ones make the evidence slower, not false.
 
-    >>> Terms(unit=0.005, baseline=0.1, profit_factor=5.0).profit_factor
-    3.0
+    >>> terms = Terms(unit=0.005, baseline=0.1, profit_factor=5.0, units={"BTCUSD": 0.01})
+    >>> terms.profit_factor, terms.unit_of("BTCUSD"), terms.unit_of("ETHUSD")
+    (3.0, 0.01, 0.005)
     """
 
     unit: float
     baseline: float
     profit_factor: float
+    units: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a unit that scales nothing, and hold the others where bets make sense."""
-        if not 0.0 < self.unit < math.inf:
-            raise InvalidInput(field="unit", rule="must be positive and finite", found=self.unit)
+        for unit in (self.unit, *self.units.values()):
+            if not 0.0 < unit < math.inf:
+                raise InvalidInput(field="unit", rule="must be positive and finite", found=unit)
         if not math.isfinite(self.baseline):
             raise InvalidInput(field="baseline", rule="must be finite", found=self.baseline)
         if math.isnan(self.profit_factor):
@@ -78,17 +82,62 @@ class Terms:
         object.__setattr__(self, "profit_factor", min(max(self.profit_factor, low), high))
         object.__setattr__(self, "baseline", min(max(self.baseline, -1.0), 1.0))
 
+    def unit_of(self, instrument: str) -> float:
+        """Return the size of a usual result in an instrument."""
+        return self.units.get(instrument, self.unit)
 
-def rewards(returns: ArrayLike, terms: Terms) -> Floats:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earned:
+    """What an arm's trades in one instrument gained and lost, as returns, and their number."""
+
+    n: int
+    gain: float
+    loss: float
+
+
+def terms_of(champion: Mapping[str, Earned], *, trades_min: int = 30) -> Terms | None:
+    """Return the terms that a champion's trades so far suggest, by instrument.
+
+    None while it has traded less than `trades_min` times, or has never won nor lost: then there is
+    nothing to measure by, and no decision is evidence yet.
+
+    >>> terms_of({"BTCUSD": Earned(n=40, gain=0.3, loss=0.1)})
+    Terms(unit=0.01, baseline=0.5, profit_factor=3.0, units={'BTCUSD': 0.01})
+    >>> terms_of({"BTCUSD": Earned(n=20, gain=0.3, loss=0.1)}) is None
+    True
+    """
+    n = sum(earned.n for earned in champion.values())
+    moved = math.fsum(earned.gain + earned.loss for earned in champion.values())
+    if n < trades_min or not moved > 0.0:
+        return None
+    unit = moved / n
+    units = {
+        instrument: (earned.gain + earned.loss) / earned.n
+        for instrument, earned in sorted(champion.items())
+        if earned.n >= trades_min and earned.gain + earned.loss > 0.0
+    }
+    gain = math.fsum(e.gain / units.get(name, unit) for name, e in champion.items())
+    loss = math.fsum(e.loss / units.get(name, unit) for name, e in champion.items())
+    return Terms(
+        unit=unit,
+        baseline=(gain - loss) / n,
+        profit_factor=gain / loss if loss > 0.0 else PROFIT_FACTOR_BOUNDS[1],
+        units=units,
+    )
+
+
+def rewards(results: ArrayLike, terms: Terms) -> Floats:
     """Return each result as it counts for the mean and for the profit factor: shape (n, 2).
 
-    The second form is g - c·l with gain g, loss l and the champion's profit factor c: its mean is
-    positive exactly when gains exceed c times the losses.
+    `results` are returns in units of `terms`. The second form is g - c·l with gain g, loss l and
+    the champion's profit factor c: its mean is positive exactly when gains exceed c times the
+    losses.
 
-    >>> rewards([0.01, -0.01], Terms(unit=0.01, baseline=0.25, profit_factor=2.0)).tolist()
+    >>> rewards([1.0, -1.0], Terms(unit=0.01, baseline=0.25, profit_factor=2.0)).tolist()
     [[0.75, 1.0], [-1.25, -2.0]]
     """
-    x = np.clip(np.asarray(returns, dtype=np.float64) / terms.unit, -UNITS_MAX, UNITS_MAX)
+    x = np.clip(np.asarray(results, dtype=np.float64), -UNITS_MAX, UNITS_MAX)
     gain, loss = np.maximum(x, 0.0), np.maximum(-x, 0.0)
     return np.stack([x - terms.baseline, gain - terms.profit_factor * loss], axis=-1)
 

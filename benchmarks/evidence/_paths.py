@@ -75,7 +75,7 @@ def _some(comparison: Comparison, runs: int, rng: np.random.Generator) -> Paths:
         other = luck.shared_with(other, share=comparison.common, rng=rng)
     champion = simulation.returns(CHAMPION, market, luck)
     challenger = _challenger(comparison, market, other, rng)
-    theirs, ours = (evidence.rewards(r, TERMS) for r in (champion, challenger))
+    theirs, ours = (evidence.rewards(r / TERMS.unit, TERMS) for r in (champion, challenger))
     draws = rng.random(champion.shape)
     share = _shares(comparison, champion, challenger, draws)
     chosen = draws < share

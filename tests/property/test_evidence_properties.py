@@ -24,7 +24,9 @@ def scored(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     n = len(returns)
     chosen = np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)))
     share = np.array(draw(st.lists(st.floats(0.01, 0.99), min_size=n, max_size=n)))
-    return evidence.routed_scores(evidence.rewards(returns, TERMS), chosen, share), chosen
+    return evidence.routed_scores(
+        evidence.rewards(np.array(returns) / TERMS.unit, TERMS), chosen, share
+    ), chosen
 
 
 @given(scored(), st.randoms(use_true_random=False))
@@ -103,7 +105,7 @@ def test_the_second_form_is_won_exactly_by_a_better_profit_factor(factor: float,
     losses = gains / factor
     returns = np.concatenate([gains, -losses])
     terms = Terms(unit=0.005, baseline=0.0, profit_factor=1.3)
-    earned = evidence.rewards(returns, terms)[:, 1].sum()
+    earned = evidence.rewards(returns / terms.unit, terms)[:, 1].sum()
     assert (earned > 1e-9) == (factor > 1.3 + 1e-9) or abs(factor - 1.3) < 1e-6
 
 
