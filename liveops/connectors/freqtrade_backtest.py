@@ -80,12 +80,14 @@ def _trade(raw: object, *, where: str, row: int, strategy: str) -> LoggedTrade:
     if not isinstance(raw, dict):
         raise InvalidInput(field=where, rule="must be an object", found=type(raw).__name__)
     cells = {ours: raw.get(theirs) for ours, theirs in _COLUMNS.items()}
-    return trade_from_row(
-        cells | {"policy": strategy, "fees": _fees(raw, where=where)},
-        where=where,
-        row=row,
-        forced_exit=raw.get("exit_reason") == "force_exit",
-    )
+    derived = {
+        "policy": strategy,
+        "fees": _fees(raw, where=where),
+        "worst_excursion": _worst_excursion(raw, where=where),
+        "entry_value": _entry_value(raw, where=where),
+        "forced_exit": raw.get("exit_reason") == "force_exit",
+    }
+    return trade_from_row(cells | derived, where=where, row=row)
 
 
 def _fees(raw: Mapping[str, object], *, where: str) -> Decimal | None:
@@ -98,10 +100,38 @@ def _fees(raw: Mapping[str, object], *, where: str) -> Decimal | None:
     if sum(isinstance(order, dict) and order.get("ft_is_entry") is False for order in sides) != 1:
         return None
 
-    keys = ("amount", "open_rate", "fee_open", "close_rate", "fee_close")
-    parts = [money(raw.get(key), field=f"{where}, {key}") for key in keys]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(keys):
+    known = _amounts(raw, "amount", "open_rate", "fee_open", "close_rate", "fee_close", where=where)
+    if known is None:
         return None
     amount, open_rate, fee_open, close_rate, fee_close = known
     return amount * (open_rate * fee_open + close_rate * fee_close)
+
+
+def _amounts(raw: Mapping[str, object], *keys: str, where: str) -> list[Decimal] | None:
+    """What the file says under every one of `keys`; None where it leaves one out."""
+    parts = [money(raw.get(key), field=f"{where}, {key}") for key in keys]
+    known = [part for part in parts if part is not None]
+    return known if len(known) == len(parts) else None
+
+
+def _worst_excursion(raw: Mapping[str, object], *, where: str) -> Decimal | None:
+    """What closing at the worst price of the position's life would have lost of its entry value.
+
+    Fees of both sides included; funding is not, for the file does not say when it was paid.
+    """
+    found = _amounts(raw, "open_rate", "fee_open", "min_rate", "max_rate", "fee_close", where=where)
+    is_short = raw.get("is_short")
+    if found is None or not isinstance(is_short, bool) or found[0] <= 0:
+        return None
+    opened, fee_open, lowest, highest, fee_close = found
+    if is_short:
+        lost = highest * (1 + fee_close) - opened * (1 - fee_open)
+    else:
+        lost = opened * (1 + fee_open) - lowest * (1 - fee_close)
+    return max(lost / opened, Decimal(0))
+
+
+def _entry_value(raw: Mapping[str, object], *, where: str) -> Decimal | None:
+    """All that was staked in it at its largest, times leverage."""
+    found = _amounts(raw, "max_stake_amount", "leverage", where=where)
+    return found[0] * found[1] if found is not None and min(found) > 0 else None

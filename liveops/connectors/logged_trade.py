@@ -15,7 +15,16 @@ from bandit.core.errors import InvalidInput
 T = TypeVar("T")
 
 REQUIRED_COLUMNS: Final = ("closed_at", "pnl")
-OPTIONAL_COLUMNS: Final = ("opened_at", "instrument", "return", "fees", "policy")
+OPTIONAL_COLUMNS: Final = (
+    "opened_at",
+    "instrument",
+    "return",
+    "fees",
+    "policy",
+    "worst_excursion",
+    "entry_value",
+    "forced_exit",
+)
 TRADES_MAX: Final = 2_000_000
 TEXT_LENGTH_MAX: Final = 255
 # The ledger's money is NUMERIC(24, 8). Foreign logs carry the rounding noise of doubles, so more
@@ -36,7 +45,9 @@ class LoggedTrade:
     """One closed trade of a log. `row` counts from 1 and orders trades that closed together.
 
     `pnl` and `fees` are money of the account, `pnl` net of `fees`; `return_ratio` is a fraction.
-    `forced_exit`: the position was still open when a backtest ended.
+    `entry_value` is what was paid or owed at entry, leverage included, and `worst_excursion` (0 or
+    more) the ratio of it that the position stood to lose at its worst.
+    `forced_exit`: the position was still open when the log ended, and `pnl` is its mark.
     """
 
     row: int
@@ -47,6 +58,8 @@ class LoggedTrade:
     return_ratio: float | None = None
     fees: Decimal | None = None
     policy: str | None = None
+    worst_excursion: float | None = None
+    entry_value: Decimal | None = None
     forced_exit: bool = False
 
 
@@ -80,9 +93,7 @@ class TradeLog:
         return sum(known, Decimal(0)) if len(known) == len(self.accounts) else None
 
 
-def trade_from_row(
-    raw: Mapping[str, object], *, where: str, row: int, forced_exit: bool = False
-) -> LoggedTrade:
+def trade_from_row(raw: Mapping[str, object], *, where: str, row: int) -> LoggedTrade:
     """A checked trade from cells under our column names: text, numbers, instants or None.
 
     Raises `InvalidInput` whose field is `where` and the column.
@@ -110,8 +121,24 @@ def trade_from_row(
         return_ratio=ratio(raw.get("return"), field=f"{where}, return"),
         fees=money(raw.get("fees"), field=f"{where}, fees"),
         policy=name(raw.get("policy"), field=f"{where}, policy"),
-        forced_exit=forced_exit,
+        worst_excursion=_excursion(raw.get("worst_excursion"), field=f"{where}, worst_excursion"),
+        entry_value=_entry_value(raw.get("entry_value"), field=f"{where}, entry_value"),
+        forced_exit=flag(raw.get("forced_exit"), field=f"{where}, forced_exit"),
     )
+
+
+def _excursion(value: object, *, field: str) -> float | None:
+    excursion = ratio(value, field=field)
+    if excursion is not None and excursion < 0.0:
+        raise InvalidInput(field=field, rule="must not be negative", found=value)
+    return excursion
+
+
+def _entry_value(value: object, *, field: str) -> Decimal | None:
+    amount = money(value, field=field)
+    if amount is not None and amount <= 0:
+        raise InvalidInput(field=field, rule="must be positive", found=value)
+    return amount
 
 
 def _given(value: T | None, *, field: str) -> T:
@@ -213,3 +240,20 @@ def name(value: object, *, field: str) -> str | None:
             found=ascii(text),
         )
     return text or None
+
+
+def flag(value: object, *, field: str) -> bool:
+    """A yes or no from a text or a boolean; nothing is no.
+
+    >>> flag("TRUE", field="forced_exit"), flag(None, field="forced_exit")
+    (True, False)
+    """
+    match value:
+        case None:
+            return False
+        case bool():
+            return value
+        case str() if value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        case _:
+            raise InvalidInput(field=field, rule="must be true or false", found=value)

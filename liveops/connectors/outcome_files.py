@@ -16,7 +16,7 @@ from uuid import UUID
 
 from bandit.core.errors import InvalidInput
 from bandit.core.outcomes import Outcome, declined, trade
-from liveops.connectors.logged_trade import instant, money
+from liveops.connectors.logged_trade import flag, instant, money
 from liveops.connectors.parquet_cells import rows_of
 
 AMOUNTS: Final = ("pnl", "return", "fees", "slippage", "size", "r_multiple", "worst_excursion")
@@ -69,7 +69,7 @@ def outcome_of(cells: Mapping[str, object]) -> Outcome:
     Raises `InvalidInput` naming the column and the rule.
     """
     assignment_id = _uuid(cells.get("assignment_id"))
-    if _flag(cells.get("no_trade")):
+    if flag(cells.get("no_trade"), field="no_trade"):
         for name in (*AMOUNTS, *TIMES):
             if cells.get(name) is not None:
                 rule = "must be left out when no_trade is true"
@@ -174,15 +174,3 @@ def _uuid(value: object) -> UUID:
         shown = "nothing" if value is None else value
         raise InvalidInput(field="assignment_id", rule="must be a UUID", found=shown)
     return found
-
-
-def _flag(value: object) -> bool:
-    match value:
-        case None:
-            return False
-        case bool():
-            return value
-        case str() if value.lower() in ("true", "false"):
-            return value.lower() == "true"
-        case _:
-            raise InvalidInput(field="no_trade", rule="must be true or false", found=value)

@@ -37,8 +37,10 @@ def refusal(path: Path) -> InvalidInput:
 def test_full_csv_row_is_read(tmp_path: Path) -> None:
     path = written(
         tmp_path,
-        "opened_at,closed_at,instrument,pnl,return,fees,policy\n"
-        "2026-01-02T09:00:00Z,2026-01-02T13:00:00+01:00,BTC/USDT,-1.10,-0.011,0.20,arm-a\n",
+        "opened_at,closed_at,instrument,pnl,return,fees,policy,"
+        "worst_excursion,entry_value,forced_exit\n"
+        "2026-01-02T09:00:00Z,2026-01-02T13:00:00+01:00,BTC/USDT,-1.10,-0.011,0.20,arm-a,"
+        "0.03,100.00,true\n",
     )
     log = load_trades(path)
     assert log.trades == (
@@ -51,6 +53,9 @@ def test_full_csv_row_is_read(tmp_path: Path) -> None:
             return_ratio=-0.011,
             fees=Decimal("0.20"),
             policy="arm-a",
+            worst_excursion=0.03,
+            entry_value=Decimal(100),
+            forced_exit=True,
         ),
     )
     assert log.starting_capital is None
@@ -145,6 +150,11 @@ def test_bad_time_is_refused_by_line_field_and_rule(tmp_path: Path, time: str, r
         ("fees", "free", "finite number"),
         ("policy", "a\x1b[31m", "printable"),
         ("instrument", "x" * 256, "at most 255"),
+        ("worst_excursion", "-0.01", "must not be negative"),
+        ("worst_excursion", "nan", "finite number"),
+        ("entry_value", "0", "must be positive"),
+        ("entry_value", "-5", "must be positive"),
+        ("forced_exit", "1", "true or false"),
     ],
 )
 def test_bad_optional_cell_is_refused(tmp_path: Path, column: str, cell: str, rule: str) -> None:
@@ -288,7 +298,11 @@ def order(*, entry: bool) -> dict[str, object]:
 
 
 def freqtrade_trade(**changes: object) -> dict[str, object]:
-    """Buys 2 at 100 and sells at 110 with 0.1 % fees: 20 - (0.20 + 0.22) = 19.58."""
+    """Buys 2 at 100 and sells at 110 with 0.1 % fees: 20 - (0.20 + 0.22) = 19.58.
+
+    At worst it stood at 90: closing there would have paid 179.82 for what cost 200.20, 10.19 % of
+    200 less.
+    """
     trade: dict[str, object] = {
         "pair": "BTC/USDT",
         "open_timestamp": NOON_MS - 60_000,
@@ -300,6 +314,11 @@ def freqtrade_trade(**changes: object) -> dict[str, object]:
         "close_rate": 110.0,
         "fee_open": 0.001,
         "fee_close": 0.001,
+        "min_rate": 90.0,
+        "max_rate": 112.0,
+        "is_short": False,
+        "leverage": 1.0,
+        "max_stake_amount": 200.0,
         "exit_reason": "roi",
         "orders": [order(entry=True), order(entry=False)],
     }
@@ -332,6 +351,8 @@ def test_freqtrade_result_gives_trades_and_starting_capital(tmp_path: Path, name
             return_ratio=0.0978,
             fees=Decimal("0.42"),
             policy="Arm",
+            worst_excursion=0.1019,
+            entry_value=Decimal(200),
         ),
     )
 
@@ -375,6 +396,41 @@ def test_fees_of_several_entries_and_one_exit_are_known(tmp_path: Path) -> None:
     text = freqtrade_result(Arm=[freqtrade_trade(orders=orders)])
     (trade,) = load_trades(written(tmp_path, text, name="result.json")).trades
     assert trade.fees == Decimal("0.42")
+
+
+def freqtrade_loaded(folder: Path, **changes: object) -> LoggedTrade:
+    text = freqtrade_result(Arm=[freqtrade_trade(**changes)])
+    (trade,) = load_trades(written(folder, text, name="result.json")).trades
+    return trade
+
+
+def test_short_position_stands_worst_at_the_highest_price(tmp_path: Path) -> None:
+    # Owed 112 · 1.001 for what brought 100 · 0.999: 12.212 % of 100.
+    trade = freqtrade_loaded(tmp_path, is_short=True)
+    assert trade.worst_excursion == pytest.approx(0.12212, rel=1e-12)
+
+
+def test_position_that_never_stood_to_lose_has_no_excursion(tmp_path: Path) -> None:
+    assert freqtrade_loaded(tmp_path, min_rate=101.0).worst_excursion == 0.0
+
+
+def test_entry_value_is_all_that_was_staked_times_leverage(tmp_path: Path) -> None:
+    # Half was sold on the way: `amount` and `stake_amount` are only what was left.
+    changes = {"max_stake_amount": 400.0, "stake_amount": 200.0, "leverage": 3.0}
+    assert freqtrade_loaded(tmp_path, **changes).entry_value == Decimal(1200)
+
+
+@pytest.mark.parametrize("key", ["min_rate", "max_rate", "open_rate", "fee_close", "is_short"])
+def test_excursion_is_unknown_rather_than_guessed(tmp_path: Path, key: str) -> None:
+    assert freqtrade_loaded(tmp_path, **{key: None}).worst_excursion is None
+
+
+@pytest.mark.parametrize("key", ["max_stake_amount", "leverage"])
+@pytest.mark.parametrize("value", [None, 0.0])
+def test_entry_value_is_unknown_rather_than_guessed(
+    tmp_path: Path, key: str, value: float | None
+) -> None:
+    assert freqtrade_loaded(tmp_path, **{key: value}).entry_value is None
 
 
 def test_bad_freqtrade_trade_is_named(tmp_path: Path) -> None:
