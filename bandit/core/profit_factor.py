@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from itertools import pairwise
 from statistics import NormalDist
 
 from bandit.core.equity import checked_result
@@ -142,6 +143,25 @@ def profit_factor(results: Iterable[float]) -> ProfitFactor:
         n=len(checked),
         n_losses=len(losses),
     )
+
+
+def worst_block(results_in_closing_order: Sequence[float], *, blocks: int) -> float | None:
+    """The lowest profit factor among consecutive blocks of equally many trades, give or take one.
+
+    None where any block has none: a third of the time without a loss is not known to be good.
+
+    >>> worst_block([3.0, -1.0, 2.0, -4.0], blocks=2)
+    0.5
+    >>> worst_block([3.0, -1.0, 2.0, 4.0], blocks=2) is None
+    True
+    """
+    if blocks < 1:
+        raise InvalidInput(field="blocks", rule="must be >= 1", found=blocks)
+    n = len(results_in_closing_order)
+    edges = [n * block // blocks for block in range(blocks + 1)]
+    factors = [profit_factor(results_in_closing_order[a:b]).value for a, b in pairwise(edges)]
+    known = [factor for factor in factors if factor is not None]
+    return min(known) if len(known) == blocks else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bandit.core.model import Verdict
@@ -54,6 +55,38 @@ def below(check: str, value: float | None, limit: float | None, *, note: str = "
     return _reason(check, value, limit, lambda v, bound: v < bound, note)
 
 
+def above(check: str, value: float | None, limit: float | None, *, note: str = "") -> Reason:
+    """Check that `value` exceeds `limit`; either unknown is INCONCLUSIVE.
+
+    >>> above("win_rate", 0.55, 0.55).verdict
+    <Verdict.FAIL: 'FAIL'>
+    """
+    return _reason(check, value, limit, lambda v, bound: v > bound, note)
+
+
+def overall(reasons: Sequence[Reason]) -> Verdict:
+    """PASS when there are checks and all pass, FAIL when any fails, else INCONCLUSIVE.
+
+    >>> overall([])
+    <Verdict.INCONCLUSIVE: 'INCONCLUSIVE'>
+    >>> overall([at_most("a", 1.0, 2.0), at_most("b", None, 2.0)])
+    <Verdict.INCONCLUSIVE: 'INCONCLUSIVE'>
+    """
+    verdicts = {reason.verdict for reason in reasons}
+    if verdicts == {Verdict.PASS}:
+        return Verdict.PASS
+    return Verdict.FAIL if Verdict.FAIL in verdicts else Verdict.INCONCLUSIVE
+
+
+def known(value: float | None) -> float | None:
+    """Return a value that can be held against a limit: NaN and infinities are unknown.
+
+    >>> known(1.5), known(float("nan")), known(float("inf"))
+    (1.5, None, None)
+    """
+    return value if value is not None and math.isfinite(value) else None
+
+
 def _reason(
     check: str,
     value: float | None,
@@ -61,10 +94,9 @@ def _reason(
     holds: Callable[[float, float], bool],
     note: str,
 ) -> Reason:
-    if value is None or limit is None or value != value or limit != limit:  # NaN is unknown
+    value, limit = known(value), known(limit)
+    if value is None or limit is None:
         verdict = Verdict.INCONCLUSIVE
-        value = None if value is None or value != value else value
-        limit = None if limit is None or limit != limit else limit
     else:
         verdict = Verdict.PASS if holds(value, limit) else Verdict.FAIL
     return Reason(check=check, value=value, limit=limit, verdict=verdict, note=note)

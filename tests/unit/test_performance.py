@@ -40,6 +40,7 @@ from bandit.core.performance import (
     win_rate,
     window_numbers,
 )
+from bandit.core.profit_factor import worst_block
 
 # 3 wins (60), 2 losses (30), 1 draw; total 30 over 6 trades.
 RESULTS = [10.0, -20.0, 30.0, 0.0, 20.0, -10.0]
@@ -153,6 +154,26 @@ def test_results_that_are_not_money_are_refused(bad: float) -> None:
 def test_the_largest_money_of_the_ledger_is_a_result() -> None:
     largest = float(Decimal("9999999999999999.99999999"))
     assert EquityState.start(1.0).after(largest, largest).equity == pytest.approx(2e16)
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        # Seven trades in three blocks: two, two and three; 3, 0.5 and 8 / 2.
+        ([3.0, -1.0, 1.0, -2.0, 4.0, -2.0, 4.0], 0.5),
+        ([3.0, -1.0, 1.0, -2.0], None),  # the last block has a loss, the first none
+        ([], None),
+    ],
+)
+def test_worst_block_is_the_lowest_profit_factor_of_a_third(
+    results: list[float], expected: float | None
+) -> None:
+    assert worst_block(results, blocks=3) == expected
+
+
+def test_worst_block_needs_a_block() -> None:
+    with pytest.raises(InvalidInput, match="blocks"):
+        worst_block([1.0], blocks=0)
 
 
 def test_profit_factor_interval_of_a_worked_example() -> None:
