@@ -46,6 +46,7 @@ app = typer.Typer(
 )
 app.command("run")(market.run)
 app.command("evaluate")(market.evaluate)
+app.command("gates")(market.gates)
 app.command("serve")(service.serve)
 app.command("doctor")(service.doctor)
 app.command("reset")(service.reset)

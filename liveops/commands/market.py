@@ -1,4 +1,4 @@
-"""`liveops run`, the main job, and `liveops evaluate`."""
+"""`liveops run`, the main job; `liveops evaluate` and `liveops gates` for any trade log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bandit.core.errors import InvalidInput
-from bandit.core.model import Profile
+from bandit.core.gates import GateProfile
+from bandit.core.model import Profile, Verdict
 from liveops.commands.options import (
     AdminPort,
     AsJson,
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 DEMO_NIGHTS = 120
 DEMO_SEED = 7
 BARS_MIN = 300  # the slowest rule of the paper market looks back 200 bars
+
+
+TradesFile = Annotated[Path, typer.Argument(help="CSV, Parquet, or a freqtrade backtest result.")]
+StartingCapital = Annotated[
+    str | None, typer.Option("--starting-capital", help="Account before the first trade.")
+]
 
 
 def run(
@@ -103,10 +110,8 @@ def run(
 
 
 def evaluate(
-    trades: Annotated[Path, typer.Argument(help="CSV, Parquet, or a freqtrade backtest result.")],
-    starting_capital: Annotated[
-        str | None, typer.Option("--starting-capital", help="Account before the first trade.")
-    ] = None,
+    trades: TradesFile,
+    starting_capital: StartingCapital = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the performance numbers of any trade log."""
@@ -119,6 +124,34 @@ def evaluate(
         print_json(report.to_json())
     else:
         Console().print(render_evaluation(report))
+
+
+def gates(
+    trades: TradesFile,
+    profile: Annotated[
+        GateProfile, typer.Option("--profile", help="Which limits to hold the log against.")
+    ],
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", help="Trade log of the policy to be replaced."),
+    ] = None,
+    starting_capital: StartingCapital = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a trade log against the promotion gates; exit code 1 unless every gate passes."""
+    from rich.console import Console
+
+    from liveops.gates import judge_file, render_gates
+
+    report = judge_file(
+        trades, profile=profile, baseline=baseline, starting_capital=_amount(starting_capital)
+    )
+    if as_json:
+        print_json(report.to_json())
+    else:
+        Console().print(render_gates(report))
+    if report.judgement.verdict is not Verdict.PASS:
+        raise typer.Exit(1)
 
 
 def _plan(

@@ -178,6 +178,33 @@ def test_evaluate_reads_a_trade_log(tmp_path: Path) -> None:
     assert "pnl" in refused.stderr
 
 
+def test_gates_exit_1_unless_every_gate_passes(tmp_path: Path) -> None:
+    header = "opened_at,closed_at,pnl,entry_value,worst_excursion\n"
+    days = [f"2026-01-{day:02d}" for day in range(1, 31)]
+    rows = [
+        f"{day}T{hour:02d}:00:00Z,{day}T{hour:02d}:30:00Z,{pnl},1000,{depth}\n"
+        for day in days
+        for hour, (pnl, depth) in enumerate(((20 + int(day[-1]), 0.002), (-10, 0.012), (9, 0.002)))
+    ]
+    log, weaker = tmp_path / "candidate.csv", tmp_path / "champion.csv"
+    log.write_text(header + "".join(rows), encoding="utf-8")
+    weaker.write_text(header + "".join(rows[::3] + rows[1::3]), encoding="utf-8")
+    asked = ("--profile", "strict", "--starting-capital", "10000")
+    passed = script("liveops", "gates", str(log), *asked, "--baseline", str(weaker), "--json")
+    assert (passed.returncode, passed.stderr) == (0, "")
+    assert json.loads(passed.stdout)["verdict"] == "PASS"
+    # The control, one thing at a time: no baseline, a deep position, a profile nobody has.
+    alone = script("liveops", "gates", str(log), *asked)
+    assert alone.returncode == 1
+    assert "no baseline was given" in alone.stdout
+    log.write_text(header + "".join(rows).replace("0.012", "0.3", 1), encoding="utf-8")
+    deep = script("liveops", "gates", str(log), *asked, "--baseline", str(weaker), "--json")
+    assert deep.returncode == 1
+    assert json.loads(deep.stdout)["verdict"] == "FAIL"
+    assert script("liveops", "gates", str(log), "--profile", "lenient").returncode == 2
+    assert script("liveops", "gates", str(log)).returncode == 2
+
+
 def test_config_show_says_what_is_not_in_force(tmp_path: Path) -> None:
     document = Path(__file__).resolve().parents[1] / "data" / "config_document.yaml"
     answer = script("liveops", "config", "show", "--json", "--config", str(document))
