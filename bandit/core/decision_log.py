@@ -184,7 +184,7 @@ def _wanted(log: DecisionLog, candidate: Candidate, actions: Integers) -> Floats
         case ExternalPolicy():
             require_shape(candidate.actions, (n,), field="actions")
             meets = (actions == candidate.actions[:, None]) & log.says_actions[:, None]
-            return meets.astype(np.float64)
+            return np.where(meets, 1.0, 0.0)
         case ArmMixture():
             shares = candidate.probabilities
             require_shape(shares, (arms,) if shares.ndim == 1 else (n, arms), field="probabilities")

@@ -84,7 +84,7 @@ def main() -> None:
     for (name, setting), seed in zip(COVERED.items(), seeds, strict=False):
         covered(name, setting, np.random.default_rng(seed))
     refusals(*(np.random.default_rng(seed) for seed in seeds[-4:-2]))
-    for agreement, target, seed in ((0.5, 0.80, seeds[-2]), (0.8, 0.60, seeds[-1])):
+    for agreement, target, seed in ((0.5, 0.85, seeds[-2]), (0.8, 0.70, seeds[-1])):
         actions(agreement, target, np.random.default_rng(seed))
 
 
@@ -135,7 +135,10 @@ def refusals(thin: np.random.Generator, thick: np.random.Generator) -> None:
 
 
 def actions(agreement: float, target: float, rng: np.random.Generator) -> None:
-    """Claim how much smaller the error is where arms log what they would have done."""
+    """Claim how much smaller the error is where arms log what they would have done.
+
+    The draw alone would make it sqrt(E[w^2] / 10): 0.74 and 0.53. Runs of returns make both wider.
+    """
     setting = Setting(market="real", agreement=agreement)
     logs = setting.logs(rng)
     silent = [

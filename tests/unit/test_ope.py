@@ -381,3 +381,17 @@ def test_intervals_hold_the_truth_where_returns_come_in_runs() -> None:
         textbook += abs(own.mean()) <= 1.96 * own.std() / len(own) ** 0.5
     assert 0.90 <= held / 300 <= 1.0
     assert textbook / 300 < 0.80  # control: the interval of independent trades
+
+
+def test_an_interval_is_six_cosines_of_students_t_on_the_clock_of_the_draw() -> None:
+    log = drawn_log(400, 0.5)
+    shares = np.where(np.arange(400) < 200, 0.1, 0.5)
+    chosen = (np.random.default_rng(2).random(400) < shares).astype(np.int64)
+    moved = log_of(np.stack([1.0 - shares, shares], axis=1), chosen, log.rewards)
+    ips = answered(moved, single_arm(1, arms=2)).ips
+    scores = chosen / shares * log.rewards
+    assert ips.standard_error == pytest.approx(standard_error(scores, 1.0 / shares), rel=1e-9)
+    assert ips.standard_error != pytest.approx(standard_error(scores, np.ones(400)), rel=1e-3)
+    # 2.4469: the 97.5 % quantile of Student's t with six degrees of freedom, from a printed table.
+    assert ips.interval.high - ips.value == pytest.approx(2.4469 * ips.standard_error, rel=1e-4)
+    assert ips.value - ips.interval.low == pytest.approx(2.4469 * ips.standard_error, rel=1e-4)
