@@ -14,8 +14,9 @@ from scipy.stats import binomtest
 
 from bandit.core.decision_log import DecisionLog, single_arm
 from bandit.core.ope import Estimate, Evaluated, SupportRule, evaluate
+from bandit.core.simulation import SETTINGS, HypotheticalArm
 from benchmarks.claims import QUICK, Target, claim, progress
-from benchmarks.evidence._decision_logs import CHAMPION, MARKETS, Arm, simulated
+from benchmarks.evidence._decision_logs import CHAMPION, arm, simulated
 
 SEED = 20261121
 LOGS = 40 if QUICK else 1000
@@ -23,9 +24,9 @@ DECISIONS = 2000
 PROMISED, ALLOWED = 0.95, 0.02
 ESTIMATORS = ("ips", "snips", "dr")
 RULE = SupportRule()
-GOOD = Arm(profit_factor=1.7, win_rate=0.55)
-BAD = Arm(profit_factor=0.9, win_rate=0.50)
-SKEWED = Arm(profit_factor=1.3, win_rate=0.77)
+GOOD = arm(1.7, 0.55)
+BAD = arm(0.9)
+SKEWED = arm(1.3, 0.77)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ class Setting:
     """A market, two arms, how they were routed, and whom to evaluate."""
 
     market: str
-    challenger: Arm = field(default=GOOD)
+    challenger: HypotheticalArm = field(default=GOOD)
     share: float = 0.10
     adaptive: bool = False
     agreement: float = 0.0
@@ -42,7 +43,7 @@ class Setting:
     def logs(self, rng: np.random.Generator) -> list[DecisionLog]:
         """Draw the logs of the setting."""
         return simulated(
-            MARKETS[self.market],
+            SETTINGS[self.market],
             self.challenger,
             logs=LOGS,
             decisions=DECISIONS,
