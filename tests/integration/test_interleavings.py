@@ -125,7 +125,7 @@ class Arena:
             now=NOON,
             actor="test",
         )
-        units = [Opportunity(unit_id=UnitId(f"b-{i}"), instrument="BTCUSD") for i in range(16)]
+        units = [Opportunity(unit_id=UnitId(f"b-{i}"), instrument="BTCUSD") for i in range(40)]
         made = Router(self._engine).assign(name, units, now=NOON)
         return Place(name=name, before=[m for m in made if m.policy == CHALLENGER])
 
