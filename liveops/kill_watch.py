@@ -27,7 +27,8 @@ def watching_kill_switch(app: App) -> Iterator[None]:
 def look(app: App) -> None:
     """Tell the ledger of a latch that is set, else release what its rule releases.
 
-    A latch kills every account: other hosts learn of it from the ledger.
+    A latch kills every account: other hosts learn of it from the ledger. One that `liveops
+    release` removes meanwhile kills nobody: what was just released stays so.
     """
     now = app.clock.now()
     if app.latch.is_set():
@@ -39,9 +40,10 @@ def look(app: App) -> None:
             reason=app.latch.reason(),
             now=now,
             actor=ACTOR,
+            still=app.latch.is_set,
         )
         for account in killed:
-            if account.name not in before:
+            if account.is_killed and account.name not in before:
                 log.warning("account killed by the latch", extra={"account": account.name})
         return
     rule = app.settings.kill_switch.daily_loss_release

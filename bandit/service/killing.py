@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine
@@ -36,28 +36,24 @@ def kill(
     reason: str,
     now: datetime,
     actor: str,
+    still: Callable[[], bool] = lambda: True,
 ) -> list[AccountRecord]:
     """Kill these accounts, or every one: once this returns, no decision of theirs follows.
 
     A killed account gets another event when its cause or reason is new, so that whoever releases
-    it sees them all; the same again changes nothing. Raises `UnknownName`.
+    it sees them all; the same again changes nothing. What `still` denies, asked where no release
+    can come in between, is not done. Raises `UnknownName`.
     """
-    return _turn(engine, names, KillKind.KILL, cause=cause, reason=reason, now=now, actor=actor)
+    event = _event(KillKind.KILL, cause=cause, reason=reason, now=now, actor=actor)
+    return _turn(engine, names, event, still=still)
 
 
 def release(
     engine: Engine, names: Sequence[str] | None, *, reason: str, now: datetime, actor: str
 ) -> list[AccountRecord]:
     """Release these accounts, or every one, in the name of a person who gives a reason."""
-    return _turn(
-        engine,
-        names,
-        KillKind.RELEASE,
-        cause=KillCause.HAND,
-        reason=reason,
-        now=now,
-        actor=actor,
-    )
+    event = _event(KillKind.RELEASE, cause=KillCause.HAND, reason=reason, now=now, actor=actor)
+    return _turn(engine, names, event)
 
 
 def release_due(engine: Engine, *, rule: DailyLossRelease, now: datetime) -> list[AccountRecord]:
@@ -83,27 +79,33 @@ def release_due(engine: Engine, *, rule: DailyLossRelease, now: datetime) -> lis
         return accounts.all_of(connection, due)
 
 
+def _event(
+    kind: KillKind, *, cause: KillCause, reason: str, now: datetime, actor: str
+) -> KillEvent:
+    return KillEvent(
+        kind=kind,
+        cause=cause,
+        at=checked_instant(now, field="now"),
+        actor=checked_text(actor, field="actor", length_max=200),
+        reason=checked_text(reason, field="reason", length_max=1000),
+    )
+
+
 def _turn(
     engine: Engine,
     names: Sequence[str] | None,
-    kind: KillKind,
+    event: KillEvent,
     *,
-    cause: KillCause,
-    reason: str,
-    now: datetime,
-    actor: str,
+    still: Callable[[], bool] = lambda: True,
 ) -> list[AccountRecord]:
-    checked_instant(now, field="now")
-    actor = checked_text(actor, field="actor", length_max=200)
-    reason = checked_text(reason, field="reason", length_max=1000)
-    event = KillEvent(kind=kind, cause=cause, at=now, actor=actor, reason=reason)
     with transaction(engine) as connection:
         found = accounts.all_of(connection, names)
         chosen = [account.name for account in found]
         locks.kill_exclusive(connection, [account.id for account in found])
-        for account in accounts.all_of(connection, chosen):
-            if _is_news(account, event):
-                append(connection, account, event)
+        if still():
+            for account in accounts.all_of(connection, chosen):
+                if _is_news(account, event):
+                    append(connection, account, event)
         return accounts.all_of(connection, chosen)
 
 

@@ -11,6 +11,7 @@ from api_service import CheckedClient, application, outcome_body, service
 from ledger import CHALLENGER, NOON, count, open_btc
 from sqlalchemy import Engine, text
 
+from bandit.core.kill_switch import KillCause
 from bandit.service import killing
 from liveops import kill_watch
 from liveops.clock import VirtualClock
@@ -203,6 +204,33 @@ def test_watch_tells_the_ledger_of_a_latch_and_a_release_needs_the_file_gone(
         assert client.request("DELETE", "/v1/kill", json=WHY).status_code == 200
     kill_watch.look(app)
     assert killed(engine) == [False]
+
+
+class ReleasedMeanwhile(Latch):
+    """A latch that a person releases, ledger and all, right after the watch looked at it."""
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        super().__init__(path)
+        self.engine = engine
+
+    def is_set(self) -> bool:
+        found = super().is_set()
+        if found:
+            self.clear()
+            killing.release(self.engine, None, reason="out", now=NOON, actor="cli:ann")
+        return found
+
+
+def test_watch_does_not_kill_again_what_is_released_while_it_looks(
+    engine: Engine, tmp_path: Path
+) -> None:
+    open_btc(engine)
+    latch = ReleasedMeanwhile(tmp_path / "KILLED", engine)
+    latch.path.touch()
+    killing.kill(engine, None, cause=KillCause.HAND, reason="fire", now=NOON, actor="cli:ann")
+    kill_watch.look(application(engine, latch=latch))
+    assert killed(engine) == [False]
+    assert count(engine, "kill_events") == 2
 
 
 def test_watch_tells_the_ledger_by_itself(
