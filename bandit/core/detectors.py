@@ -1,7 +1,8 @@
 """Detectors that may be looked at after every decision: decay, failures, a skewed draw.
 
-Each returns the natural logarithm of an e-value or of a statistic that is one when it starts, so
-that a look at any time is as good as one look.
+Each may be looked at at any time, as often as one likes. Two are natural logarithms of e-values,
+which exceed log(1 / alpha) falsely with a probability of alpha at most; `Decay` is a statistic of
+its own, which reaches A falsely once in A decisions at most.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Decay:
 
     The Shiryaev-Roberts form (Shin, Ramdas, Rinaldo 2022, arXiv 2203.03532): every decision starts
     one more e-process, so a change is found as fast after years as on the first day. Without a
-    change the statistic takes at least A decisions on average to reach A, whatever the market does.
+    change the statistic takes at least A decisions on average to reach A, whatever the market does;
+    nearly so, for a factor is held at `FACTOR_MIN` here too.
 
     >>> Decay().after(np.array([0.0, 1.0])).level
     2.129

@@ -179,6 +179,17 @@ def log_factors(scores: Floats) -> Integers:
     return steps
 
 
+def log_e_values(wealth: ArrayLike) -> Floats:
+    """Return the logarithm of the mean wealth over bets, whose steps lie along the last axis.
+
+    >>> round(float(log_e_values([STEP, 0, 0, 0, 0])), 6)
+    0.295395
+    """
+    steps = np.asarray(wealth, dtype=np.float64) / STEP
+    found: Floats = logsumexp(steps, axis=-1) - math.log(len(BETS))
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
     """All that is remembered of a set of scored decisions, whatever their number.
@@ -232,8 +243,8 @@ class Tally:
     @property
     def strength(self) -> Strength:
         """What the wealth amounts to."""
-        bets = np.array(self.wealth, dtype=np.float64).reshape(4, len(BETS)) / STEP
-        mean_up, mean_down, factor_up, factor_down = logsumexp(bets, axis=1) - math.log(len(BETS))
+        bets = np.array(self.wealth, dtype=np.float64).reshape(4, len(BETS))
+        mean_up, mean_down, factor_up, factor_down = log_e_values(bets)
         return Strength(
             mean_up=float(mean_up),
             mean_down=float(mean_down),

@@ -34,8 +34,7 @@ class LadderRule:
     `alpha` is the share of promotions that may be false, over the life of an experiment.
     Decisions count once `attribution_hours` have passed since their day: winners close early,
     losers late. A challenger is eligible with `trades` of its own, on `days` of decisions, and
-    better in each of `blocks` parts of them: an edge of one season is not one. A claimed decision
-    of its without an outcome counts as a loss of `missing_units` usual results.
+    better in each of `blocks` parts of them: an edge of one season is not one.
 
     >>> LadderRule().alpha
     0.05
@@ -46,7 +45,6 @@ class LadderRule:
     trades: int = 500
     days: int = 30
     blocks: int = 6
-    missing_units: float = 3.0
 
     def __post_init__(self) -> None:
         """Refuse rules that nobody or everybody satisfies."""
@@ -63,9 +61,6 @@ class LadderRule:
             if not low <= getattr(self, name) <= high:
                 rule = f"must lie in {low}..{high}"
                 raise InvalidInput(field=name, rule=rule, found=getattr(self, name))
-        if not 0.0 <= self.missing_units <= 100.0:
-            rule = "must lie in 0..100"
-            raise InvalidInput(field="missing_units", rule=rule, found=self.missing_units)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +179,7 @@ def _lasting(
     known: ArmEvidence, strength: Strength, *, level: float, rule: LadderRule
 ) -> tuple[Reason, ...]:
     days = sum(1 for cohort in known.routed if cohort.tally.n_challenger)
-    worst = worst_block(known.routed, rule.blocks)
+    worst = worst_mean_score(known.routed, rule.blocks)
     return (
         at_least(
             "evidence of the profit factor",
@@ -198,7 +193,7 @@ def _lasting(
     )
 
 
-def worst_block(cohorts: Sequence[Cohort], blocks: int) -> float | None:
+def worst_mean_score(cohorts: Sequence[Cohort], blocks: int) -> float | None:
     """Return the mean score of the worst of `blocks` runs of days with as many decisions each.
 
     None while there are fewer days than blocks. Cohorts must come in the order of their days.

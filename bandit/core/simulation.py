@@ -2,8 +2,8 @@
 
 A trade wins when a standard normal, part of it the market's own mood, falls below the quantile of
 its arm's win rate; what it wins or loses is Student-t distributed, scaled by the market's
-volatility of the moment. So wins come in clusters, and arms share good and bad times. Calibrated
-against real trades (docs/simulation.md); every draw comes from the generator that is passed in.
+volatility of the moment. So wins come in clusters, and arms share good and bad times. Every draw
+comes from the generator that is passed in.
 """
 
 from __future__ import annotations

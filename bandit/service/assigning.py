@@ -64,7 +64,6 @@ class Router:
             answers = self.assign_behind_gate(experiment, opportunities, now=now)
             return [_or_raise(answer) for answer in answers]
 
-    @again_where_idled
     def assign_behind_gate(
         self, experiment: str, opportunities: Sequence[Opportunity], *, now: datetime
     ) -> list[Assignment | BanditError]:

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 from bandit.core import evidence, simulation
-from bandit.core.evidence import BETS, STEP, Floats, Terms
+from bandit.core.evidence import Floats, Terms
 from bandit.core.simulation import HypotheticalArm, Luck, Market, Setting
 
 CHAMPION = HypotheticalArm(profit_factor=1.3)
@@ -29,32 +28,21 @@ class Comparison:
 
     `share` is the challenger's part of the traffic; None lets it chase what looks good, night by
     night, between 5 and 60 %. With `common`, results on paper are paired instead: on that part of
-    the opportunities both arms have the same luck. With `dwell`, the challenger is better and worse
-    by turns that last so many opportunities on average, and as good as the champion in all.
+    the opportunities both arms have the same luck.
     """
 
     setting: Setting
     challenger: HypotheticalArm
     share: float | None = 0.5
     common: float | None = None
-    dwell: float | None = None
     opportunities: int = 20_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paths:
-    """Log e-values after every opportunity, shape (runs, opportunities, forms, directions).
+def paths(comparison: Comparison, *, runs: int, seed: int) -> Iterator[Floats]:
+    """Simulate `runs` comparisons and yield the log e-values of some at a time.
 
-    `scores` has the shape (runs, opportunities, forms), `chosen` says where the challenger decided.
+    After every opportunity: shape (runs, opportunities, forms, directions).
     """
-
-    log_e: Floats
-    scores: Floats
-    chosen: np.ndarray
-
-
-def paths(comparison: Comparison, *, runs: int, seed: int) -> Iterator[Paths]:
-    """Simulate `runs` comparisons, some at a time."""
     rng = np.random.default_rng(seed)
     for start in range(0, runs, RUNS_AT_ONCE):
         yield _some(comparison, min(RUNS_AT_ONCE, runs - start), rng)
@@ -65,7 +53,7 @@ def first_time(reached: np.ndarray) -> Floats:
     return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, math.inf)
 
 
-def _some(comparison: Comparison, runs: int, rng: np.random.Generator) -> Paths:
+def _some(comparison: Comparison, runs: int, rng: np.random.Generator) -> Floats:
     market = Market.drawn(
         comparison.setting, runs=runs, opportunities=comparison.opportunities, rng=rng
     )
@@ -74,7 +62,7 @@ def _some(comparison: Comparison, runs: int, rng: np.random.Generator) -> Paths:
     if comparison.common is not None:
         other = luck.shared_with(other, share=comparison.common, rng=rng)
     champion = simulation.returns(CHAMPION, market, luck)
-    challenger = _challenger(comparison, market, other, rng)
+    challenger = simulation.returns(comparison.challenger, market, other)
     theirs, ours = (evidence.rewards(r / TERMS.unit, TERMS) for r in (champion, challenger))
     draws = rng.random(champion.shape)
     share = _shares(comparison, champion, challenger, draws)
@@ -84,25 +72,7 @@ def _some(comparison: Comparison, runs: int, rng: np.random.Generator) -> Paths:
         scores = evidence.routed_scores(rewarded, chosen, share)
     else:
         scores = evidence.paired_scores(ours, theirs)
-    wealth = np.cumsum(evidence.log_factors(scores), axis=1) / STEP
-    return Paths(
-        log_e=logsumexp(wealth, axis=-1) - math.log(len(BETS)), scores=scores, chosen=chosen
-    )
-
-
-def _challenger(
-    comparison: Comparison, market: Market, luck: Luck, rng: np.random.Generator
-) -> Floats:
-    better = simulation.returns(comparison.challenger, market, luck)
-    if comparison.dwell is None:
-        return better
-    edge = (comparison.challenger.mean - CHAMPION.mean) / CHAMPION.size
-    mean = CHAMPION.mean / CHAMPION.size - edge
-    worse = HypotheticalArm(profit_factor=(1.0 + mean) / (1.0 - mean))
-    turns = rng.random(better.shape) < 1.0 / comparison.dwell
-    turns[:, 0] = rng.random(len(turns)) < 0.5
-    good = np.cumsum(turns, axis=1) % 2 == 0
-    return np.where(good, better, simulation.returns(worse, market, luck))
+    return evidence.log_e_values(np.cumsum(evidence.log_factors(scores), axis=1))
 
 
 def _shares(comparison: Comparison, champion: Floats, challenger: Floats, draws: Floats) -> Floats:

@@ -36,7 +36,7 @@ WAYS: dict[str, dict[str, float | None]] = {
 def ever_proven(comparison: Comparison, *, seed: int) -> tuple[float, float]:
     """Return the share of runs ever proven on the mean, and on the profit factor."""
     reached = [
-        (found.log_e[:, :, :, 0].max(axis=1) >= math.log(1.0 / ALPHA))
+        (found[:, :, :, 0].max(axis=1) >= math.log(1.0 / ALPHA))
         for found in paths(comparison, runs=RUNS, seed=seed)
     ]
     mean, factor = np.concatenate(reached).mean(axis=0).tolist()

@@ -85,7 +85,7 @@ def main() -> None:
     for (name, setting), seed in zip(COVERED.items(), seeds, strict=False):
         covered(name, setting, np.random.default_rng(seed))
     refusals(*(np.random.default_rng(seed) for seed in seeds[-4:-2]))
-    for agreement, target, seed in ((0.5, 0.85, seeds[-2]), (0.8, 0.70, seeds[-1])):
+    for agreement, target, seed in ((0.5, 0.80, seeds[-2]), (0.8, 0.60, seeds[-1])):
         actions(agreement, target, np.random.default_rng(seed))
 
 

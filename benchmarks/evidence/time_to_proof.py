@@ -36,7 +36,7 @@ def main() -> None:
         )
         took = np.concatenate(
             [
-                first_time(found.log_e[:, :, 0, 0] >= math.log(FAMILY / ALPHA))
+                first_time(found[:, :, 0, 0] >= math.log(FAMILY / ALPHA))
                 for found in paths(comparison, runs=RUNS, seed=SEED + number)
             ]
         )
