@@ -12,8 +12,9 @@ from sqlalchemy import Connection, Engine
 from bandit.core.errors import BanditError, Conflict, InvalidInput, UnknownName
 from bandit.core.model import checked_instant
 from bandit.core.outcomes import Flags, Outcome, check_times, flags_of
-from bandit.service import counting
+from bandit.service import counting, scoring
 from bandit.service.guarding import Keys, guard_outcomes, guarded
+from bandit.service.scoring import Told
 from bandit.storage import archives, assignments, outcomes
 from bandit.storage.archives import StoredBody
 from bandit.storage.assignments import AssignedUnit
@@ -65,6 +66,7 @@ def _record(
     created = {key: row for key, row in new.items() if key not in known} if known else new
     if created:
         counting.count(connection, created.values())
+        scoring.score(connection, [Told(row, units[key]) for key, row in created.items()])
         # Guards judge in the order of arrival.
         arrived = [
             entry.outcome

@@ -11,9 +11,10 @@ from sqlalchemy import Connection, Engine
 from bandit.core.errors import Conflict, UnknownName
 from bandit.core.model import checked_instant, checked_text
 from bandit.core.outcomes import Flags, Outcome
-from bandit.service import counting
+from bandit.service import counting, scoring
 from bandit.service.guarding import Keys, guard_revision, guarded
 from bandit.service.recording import row_of
+from bandit.service.scoring import Told
 from bandit.storage import archives, assignments, decisions, outcomes, statistics
 from bandit.storage.outcomes import OutcomeVersion
 
@@ -67,6 +68,7 @@ def _revise(
     made = OutcomeVersion(row=after, revision=newest.revision + 1, recorded_at=recorded_at)
     outcomes.append_revision(connection, made, actor=actor, reason=reason)
     counting.recount(connection, arm, before=newest.row, after=after)
+    scoring.score(connection, [Told(after, unit)], gone=[Told(newest.row, unit)])
     decisions.audit(
         connection,
         now=now,

@@ -25,6 +25,7 @@ from bandit.core.model import (
 )
 from bandit.core.performance import window_numbers
 from bandit.core.reading import ArmReading
+from bandit.service import scoring
 from bandit.service.experiments import apply_verb
 from bandit.storage import decisions, experiments, locks, outcomes
 from bandit.storage.decisions import DecisionRecord
@@ -113,6 +114,7 @@ def _write(
     if not observes:
         for reading, row in flagged:
             act(connection, name, reading, row, inputs=inputs, now=now, actor=actor)
+    scoring.fix_terms(connection, record, now=now)
     record = experiments.load(connection, name)
     places = {place.policy: place for place in record.places}
     # Trades as they were read: outcomes go on arriving, and the stored inputs must give the night

@@ -1,0 +1,127 @@
+"""Score outcomes as bets between arms, in the transaction that counts them.
+
+What a decision was worth as evidence follows from its row, the allocation it was routed on and the
+terms in force when it was made; so a corrected outcome takes back exactly what it had added.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import NamedTuple
+
+import numpy as np
+from sqlalchemy import Connection
+
+from bandit.core.evidence import Tally, Terms, rewards, routed_scores, terms_of, total
+from bandit.core.model import ArmRole
+from bandit.storage import evidence
+from bandit.storage.assignments import AssignedUnit
+from bandit.storage.evidence import CohortKey, FixedTerms, VersionShares
+from bandit.storage.experiments import ExperimentRecord
+from bandit.storage.outcomes import OutcomeRow
+
+
+class Told(NamedTuple):
+    """An outcome beside the decision it belongs to."""
+
+    row: OutcomeRow
+    unit: AssignedUnit
+
+
+def score(connection: Connection, created: Iterable[Told], *, gone: Iterable[Told] = ()) -> None:
+    """Count outcomes that were just stored, and take back those they correct."""
+    changes: dict[CohortKey, Tally] = {}
+    for told, sign in ((created, 1), (gone, -1)):
+        for experiment_id, some in _by_experiment(told).items():
+            for key, tally in _scored(connection, experiment_id, some).items():
+                before = changes.get(key, Tally())
+                changes[key] = before + tally if sign > 0 else before - tally
+    evidence.add(connection, {key: tally for key, tally in changes.items() if tally != Tally()})
+
+
+def _by_experiment(told: Iterable[Told]) -> dict[int, list[Told]]:
+    found: dict[int, list[Told]] = {}
+    for one in told:
+        # Only chance tells arms apart: a position's next decision and a fallback had none.
+        if one.unit.is_drawn and one.unit.moves_money:
+            found.setdefault(one.unit.experiment_id, []).append(one)
+    return found
+
+
+def fix_terms(connection: Connection, record: ExperimentRecord, *, now: datetime) -> Terms | None:
+    """Judge decisions from now on by what the champion has earned; None while that says little."""
+    (champion,) = (arm for arm in record.arms if arm.place.role is ArmRole.CHAMPION)
+    terms = terms_of(evidence.earned(connection, champion.id))
+    if terms is not None:
+        evidence.fix_terms(connection, record.id, terms, now=now)
+    return terms
+
+
+class _Group(NamedTuple):
+    """Decisions that were drawn on one allocation and are judged by the same terms."""
+
+    version: int
+    terms: int
+    day: date
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    arms: list[int]
+    results: list[float]
+
+
+def _scored(
+    connection: Connection, experiment_id: int, told: Sequence[Told]
+) -> dict[CohortKey, Tally]:
+    times = [one.unit.decided_at for one in told]
+    fixed = evidence.terms_between(connection, experiment_id, first=min(times), last=max(times))
+    if not fixed:
+        return {}
+    groups = _grouped(told, fixed)
+    shares = evidence.shares(connection, experiment_id, {group.version for group in groups})
+    found: dict[CohortKey, list[Tally]] = {}
+    for group, members in groups.items():
+        terms = fixed[group.terms].terms
+        for key, tally in _between(shares[group.version], terms, group.day, members):
+            found.setdefault(key, []).append(tally)
+    return {key: total(tallies) for key, tallies in found.items()}
+
+
+def _grouped(told: Sequence[Told], fixed: Sequence[FixedTerms]) -> dict[_Group, _Members]:
+    starts: list[datetime] = [terms.fixed_at for terms in fixed]
+    groups: dict[_Group, _Members] = {}
+    for row, unit in told:
+        place = bisect_right(starts, unit.decided_at) - 1
+        if place < 0:
+            continue  # decided before there were any terms
+        group = _Group(unit.allocation_version, place, unit.decided_at.date())
+        members = groups.setdefault(group, _Members([], []))
+        members.arms.append(unit.arm_id)
+        size = fixed[place].terms.unit_of(unit.instrument)
+        members.results.append(float(row.outcome.return_ratio) / size)
+    return groups
+
+
+def _between(
+    shares: VersionShares, terms: Terms, day: date, members: _Members
+) -> Iterable[tuple[CohortKey, Tally]]:
+    """Yield the tally of the champion beside each challenger that had a share."""
+    arms = np.array(members.arms)
+    rewarded = rewards(members.results, terms)
+    champion, ppm = shares.champion_id, shares.ppm
+    if not ppm[champion]:
+        return
+    for arm_id, part in ppm.items():
+        if arm_id == champion or not part:
+            continue
+        concerned = (arms == arm_id) | (arms == champion)
+        if not concerned.any():
+            continue
+        chosen = arms[concerned] == arm_id
+        share = part / (part + ppm[champion])
+        scores = routed_scores(rewarded[concerned], chosen, share)
+        yield CohortKey(arm_id, champion, day), Tally.of(scores, chosen=chosen)

@@ -1,0 +1,171 @@
+"""Evidence: the terms bets are laid on, and what they have won, by the day of the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection
+
+from bandit.core.evidence import Earned, Tally, Terms
+from bandit.core.ladder import Cohort
+from bandit.storage.engine import rows, run
+
+
+class CohortKey(NamedTuple):
+    """Two arms and the UTC day on which one of them was chosen."""
+
+    arm_id: int
+    champion_id: int
+    day: date
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixedTerms:
+    """Terms, and from when on decisions are judged by them."""
+
+    fixed_at: datetime
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionShares:
+    """An allocation by arm: each one's parts per million, and who was the champion."""
+
+    champion_id: int
+    ppm: Mapping[int, int]
+
+
+def fix_terms(connection: Connection, experiment_id: int, terms: Terms, *, now: datetime) -> None:
+    """Judge the decisions of an experiment by these terms from now on."""
+    run(
+        connection,
+        "INSERT INTO evidence_terms (experiment_id, fixed_at, unit, units, baseline, profit_factor)"
+        " VALUES (:experiment_id, :now, :unit, CAST(:units AS jsonb), :baseline, :profit_factor)"
+        " ON CONFLICT DO NOTHING",
+        experiment_id=experiment_id,
+        now=now,
+        unit=terms.unit,
+        units=msgspec.json.encode(dict(terms.units)).decode(),
+        baseline=terms.baseline,
+        profit_factor=terms.profit_factor,
+    )
+
+
+def earned(connection: Connection, arm_id: int) -> dict[str, Earned]:
+    """Return what an arm's trades have earned, by instrument."""
+    found = rows(
+        connection,
+        "SELECT instrument, sum(n_trades)::bigint AS n, sum(return_gain)::double precision AS gain,"
+        " sum(return_loss)::double precision AS loss FROM arm_days WHERE arm_id = :arm_id"
+        " GROUP BY 1 ORDER BY 1",
+        arm_id=arm_id,
+    )
+    return {row.pop("instrument"): Earned(**row) for row in found}
+
+
+def terms_between(
+    connection: Connection, experiment_id: int, *, first: datetime, last: datetime
+) -> list[FixedTerms]:
+    """Return the terms that decisions of this time are judged by, oldest first."""
+    found = rows(
+        connection,
+        """
+        SELECT fixed_at, unit, units, baseline, profit_factor FROM evidence_terms
+        WHERE experiment_id = :id AND fixed_at <= :last AND fixed_at >= coalesce((
+          SELECT max(fixed_at) FROM evidence_terms WHERE experiment_id = :id AND fixed_at <= :first
+        ), :first) ORDER BY fixed_at
+        """,
+        id=experiment_id,
+        first=first,
+        last=last,
+    )
+    return [FixedTerms(fixed_at=row.pop("fixed_at"), terms=Terms(**row)) for row in found]
+
+
+def shares(
+    connection: Connection, experiment_id: int, versions: Iterable[int]
+) -> dict[int, VersionShares]:
+    """Return what each arm held in these versions of an experiment's allocation."""
+    found = rows(
+        connection,
+        """
+        SELECT v.version, v.ppm, v.champion_index,
+               (SELECT array_agg(a.id ORDER BY p.place) FROM unnest(v.policy_ids)
+                  WITH ORDINALITY p(policy_id, place)
+                JOIN arms a ON a.experiment_id = v.experiment_id AND a.policy_id = p.policy_id)
+                 AS arm_ids
+        FROM allocations v WHERE v.experiment_id = :id AND v.version = ANY(:versions)
+        """,
+        id=experiment_id,
+        versions=sorted(versions),
+    )
+    return {
+        row["version"]: VersionShares(
+            champion_id=row["arm_ids"][row["champion_index"] - 1],
+            ppm=dict(zip(row["arm_ids"], row["ppm"], strict=True)),
+        )
+        for row in found
+    }
+
+
+def add(connection: Connection, changes: Mapping[CohortKey, Tally]) -> None:
+    """Count decisions into their cohorts; rows are locked in the order of their keys."""
+    if not changes:
+        return
+    told = [_told(key, tally) for key, tally in sorted(changes.items())]
+    run(
+        connection,
+        """
+        INSERT INTO evidence_cohorts AS c
+          (arm_id, champion_id, day, n_challenger, n_champion, scores, wealth)
+        SELECT x.arm_id, x.champion_id, x.day, x.n_challenger, x.n_champion, x.scores, x.wealth
+        FROM json_to_recordset(CAST(:told AS json)) AS x(
+          arm_id bigint, champion_id bigint, day date, n_challenger bigint, n_champion bigint,
+          scores numeric[], wealth numeric[])
+        ORDER BY 1, 2, 3
+        ON CONFLICT (arm_id, champion_id, day) DO UPDATE
+        SET n_challenger = c.n_challenger + excluded.n_challenger,
+            n_champion = c.n_champion + excluded.n_champion,
+            scores = added(c.scores, excluded.scores), wealth = added(c.wealth, excluded.wealth)
+        """,
+        told=msgspec.json.encode(told).decode(),
+    )
+
+
+def cohorts(connection: Connection, *, arm_id: int, champion_id: int) -> list[Cohort]:
+    """Return every cohort of two arms, in the order of their days."""
+    found = rows(
+        connection,
+        "SELECT day, n_challenger, n_champion, scores, wealth FROM evidence_cohorts "
+        "WHERE arm_id = :arm_id AND champion_id = :champion_id ORDER BY day",
+        arm_id=arm_id,
+        champion_id=champion_id,
+    )
+    return [Cohort(day=row["day"], tally=_tally(row)) for row in found]
+
+
+def _told(key: CohortKey, tally: Tally) -> dict[str, Any]:
+    return {
+        **key._asdict(),
+        "n_challenger": tally.n_challenger,
+        "n_champion": tally.n_champion,
+        "scores": tally.scores,
+        "wealth": tally.wealth,
+    }
+
+
+def _tally(row: Mapping[str, Any]) -> Tally:
+    return Tally(
+        n_challenger=row["n_challenger"],
+        n_champion=row["n_champion"],
+        scores=_integers(row["scores"]),
+        wealth=_integers(row["wealth"]),
+    )
+
+
+def _integers(values: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
