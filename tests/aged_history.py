@@ -13,6 +13,7 @@ import numpy as np
 from ledger import NOON, open_btc, record_all
 from sqlalchemy import Engine, text
 
+from bandit.core.evidence import Terms
 from bandit.core.model import Assignment, UnitId
 from bandit.core.outcomes import Flags, Outcome, declined, trade
 from bandit.core.performance import ClosedTrade
@@ -28,8 +29,8 @@ from bandit.service import (
 from bandit.service.ageing import Aged
 from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
-from bandit.storage import statistics
-from bandit.storage.engine import snapshot
+from bandit.storage import evidence, statistics
+from bandit.storage.engine import snapshot, transaction
 from snapshots.archive_files import ParquetArchives
 
 KEPT = 20  # two long windows of ten
@@ -39,6 +40,7 @@ NOW = NOON + timedelta(days=100)
 UNITS = 400
 
 STATISTICS = "SELECT s.* FROM arm_statistics s ORDER BY s.arm_id"
+COHORTS = "SELECT c.* FROM evidence_cohorts c ORDER BY 1, 2, 3"
 DAYS = "SELECT d.* FROM arm_days d ORDER BY 1, 2, 3"
 
 
@@ -61,7 +63,10 @@ class History:
 
     def __init__(self, engine: Engine, files: ParquetArchives) -> None:
         rules = Rules(checklist=ChecklistRule(window=5, long_window=10, pf_throttle=0))
-        open_btc(engine, rules=rules)
+        record = open_btc(engine, rules=rules)
+        terms = Terms(unit=0.0005, baseline=0.0, profit_factor=1.2, units={"X1USD": 0.0002})
+        with transaction(engine) as connection:
+            evidence.fix_terms(connection, record.id, terms, now=NOON)
         self.engine = engine
         self.rng = np.random.default_rng(20_260_301)
         self.made: dict[UUID, Assignment] = {}
@@ -134,7 +139,9 @@ def read(engine: Engine, statement: str) -> list[tuple[Any, ...]]:
 
 def numbers(engine: Engine) -> tuple[object, ...]:
     report = reporting.report(engine, "btc").to_json()
-    return read(engine, STATISTICS), read(engine, DAYS), json.dumps(report, default=str)
+    cohorts = read(engine, COHORTS)
+    assert cohorts
+    return read(engine, STATISTICS), read(engine, DAYS), cohorts, json.dumps(report, default=str)
 
 
 def mismatches(engine: Engine) -> tuple[object, ...]:

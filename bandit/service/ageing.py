@@ -27,7 +27,17 @@ from bandit.core.model import CLOCK_TOLERANCE, ArmRole, ArmStatus, checked_insta
 from bandit.core.outcomes import Flags, Outcome
 from bandit.core.performance import ClosedTrade
 from bandit.core.tally import by_day
-from bandit.storage import archives, bases, decisions, experiments, locks, outcomes, statistics
+from bandit.service import scoring
+from bandit.storage import (
+    archives,
+    bases,
+    decisions,
+    evidence,
+    experiments,
+    locks,
+    outcomes,
+    statistics,
+)
 from bandit.storage.archives import Archive
 from bandit.storage.bases import ArmBase
 from bandit.storage.engine import snapshot, taking_long, transaction
@@ -326,6 +336,10 @@ def _take_up(
         statistics.add_days(connection, arm_id, days, table="aged_days")
         bases.drop_checkpoints(connection, arm_id, base)
     keys = [version["assignment_id"] for version in versions]
+    drawn = evidence.draws_of(connection, keys)
+    if drawn:
+        cohorts = scoring.scored(connection, leaving.archive.experiment_id, drawn)
+        evidence.add(connection, cohorts, table="aged_cohorts")
     _leave(connection, leaving, keys, bases.seal(connection, arm_id, days))
 
 

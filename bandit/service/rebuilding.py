@@ -11,11 +11,13 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from bandit.core.errors import InvalidInput
+from bandit.core.evidence import Tally
 from bandit.core.model import PolicyName, checked_instant
 from bandit.core.performance import ClosedTrade
 from bandit.core.tally import Fold, folded, is_checkpoint
+from bandit.service import scoring
 from bandit.service.counting import windows_of
-from bandit.storage import bases, decisions, experiments, recounting, statistics
+from bandit.storage import bases, decisions, evidence, experiments, recounting, statistics
 from bandit.storage.engine import snapshot, taking_long, transaction
 from bandit.storage.experiments import ExperimentRecord
 from bandit.storage.statistics import ArmStatistics, ArmTerms, ArmWindows
@@ -57,6 +59,7 @@ class ArmNumbers:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Arm:
     terms: ArmTerms
+    experiment_id: int
     experiment: str
     policy: PolicyName
 
@@ -134,6 +137,7 @@ def _arms(engine: Engine) -> list[_Arm]:
     return [
         _Arm(
             terms=_terms(record, arm.id),
+            experiment_id=record.id,
             experiment=record.experiment.name,
             policy=arm.place.policy,
         )
@@ -194,10 +198,22 @@ def _compared(engine: Engine, arm: _Arm) -> Iterator[Mismatch]:
             "arm_statistics": [name for name in expected if expected[name] != stored[name]],
             "arm_days": recounting.wrong_day_columns(connection, arm_id),
             "equity_checkpoints": sorted(checkpoints.wrong),
+            "evidence_cohorts": _wrong_cohorts(connection, arm),
         }
     for table, columns in wrong.items():
         for column in columns:
             yield Mismatch(experiment=arm.experiment, policy=arm.policy, table=table, column=column)
+
+
+def _wrong_cohorts(connection: Connection, arm: _Arm) -> list[str]:
+    """Name the columns in which stored cohorts differ from the outcomes they are counted from."""
+    stored = evidence.tallies(connection, arm.terms.arm_id)
+    counted = scoring.recounted(connection, arm.experiment_id, arm.terms.arm_id)
+    wrong = {"rows"} if stored.keys() != counted.keys() else set()
+    for key in stored.keys() & counted.keys():
+        ours, theirs = stored[key], counted[key]
+        wrong |= {name for name in Tally.__slots__ if getattr(ours, name) != getattr(theirs, name)}
+    return sorted(wrong)
 
 
 class _Checkpoints:
@@ -223,13 +239,17 @@ class _Checkpoints:
 def _repair(engine: Engine, arm: _Arm, wrong: Sequence[str], *, now: datetime, actor: str) -> None:
     with transaction(engine) as connection, taking_long(connection):
         arm_id = arm.terms.arm_id
-        statistics.lock(connection, arm_id)
+        # A champion's outcomes count in the cohorts of its challengers: both stand still.
+        for locked in sorted([arm_id, *evidence.opponents(connection, arm_id)]):
+            statistics.lock(connection, locked)
         recounting.drop_checkpoints(connection, arm_id)
         passed: list[Fold] = []
         numbers = _counted(connection, arm.terms, passed=passed.append)
         statistics.add_checkpoints(connection, arm_id, passed)
         statistics.write(connection, numbers.statistics, numbers.windows)
         recounting.replace_days(connection, arm_id)
+        counted = scoring.recounted(connection, arm.experiment_id, arm_id)
+        evidence.replace(connection, arm_id, counted)
         decisions.audit(
             connection,
             now=now,

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +20,11 @@ from bandit.core.evidence import Tally, Terms, rewards, routed_scores, terms_of,
 from bandit.core.model import ArmRole
 from bandit.storage import evidence
 from bandit.storage.assignments import AssignedUnit
-from bandit.storage.evidence import CohortKey, FixedTerms, VersionShares
+from bandit.storage.evidence import CohortKey, Draw, FixedTerms, VersionShares
 from bandit.storage.experiments import ExperimentRecord
 from bandit.storage.outcomes import OutcomeRow
+
+_AT_ONCE = 5000
 
 
 class Told(NamedTuple):
@@ -35,19 +38,37 @@ def score(connection: Connection, created: Iterable[Told], *, gone: Iterable[Tol
     """Count outcomes that were just stored, and take back those they correct."""
     changes: dict[CohortKey, Tally] = {}
     for told, sign in ((created, 1), (gone, -1)):
-        for experiment_id, some in _by_experiment(told).items():
-            for key, tally in _scored(connection, experiment_id, some).items():
+        for experiment_id, drawn in _drawn(told).items():
+            for key, tally in scored(connection, experiment_id, drawn).items():
                 before = changes.get(key, Tally())
                 changes[key] = before + tally if sign > 0 else before - tally
     evidence.add(connection, {key: tally for key, tally in changes.items() if tally != Tally()})
 
 
-def _by_experiment(told: Iterable[Told]) -> dict[int, list[Told]]:
-    found: dict[int, list[Told]] = {}
-    for one in told:
-        # Only chance tells arms apart: a position's next decision and a fallback had none.
-        if one.unit.is_drawn and one.unit.moves_money:
-            found.setdefault(one.unit.experiment_id, []).append(one)
+def recounted(connection: Connection, experiment_id: int, arm_id: int) -> dict[CohortKey, Tally]:
+    """Count every cohort anew in which an arm is the challenger, with what has left the ledger."""
+    found = evidence.tallies(connection, arm_id, table="aged_cohorts")
+    drawn = evidence.draws(connection, [arm_id, *evidence.opponents(connection, arm_id)])
+    while some := list(islice(drawn, _AT_ONCE)):
+        for key, tally in scored(connection, experiment_id, some).items():
+            if key.arm_id == arm_id:
+                found[key] = found.get(key, Tally()) + tally
+    return found
+
+
+def _drawn(told: Iterable[Told]) -> dict[int, list[Draw]]:
+    """Return what chance decided, by experiment: a position's next decision had none."""
+    found: dict[int, list[Draw]] = {}
+    for row, unit in told:
+        if unit.is_drawn and unit.moves_money:
+            draw = Draw(
+                arm_id=unit.arm_id,
+                instrument=unit.instrument,
+                decided_at=unit.decided_at,
+                version=unit.allocation_version,
+                result=float(row.outcome.return_ratio),
+            )
+            found.setdefault(unit.experiment_id, []).append(draw)
     return found
 
 
@@ -74,14 +95,15 @@ class _Members:
     results: list[float]
 
 
-def _scored(
-    connection: Connection, experiment_id: int, told: Sequence[Told]
+def scored(
+    connection: Connection, experiment_id: int, drawn: Sequence[Draw]
 ) -> dict[CohortKey, Tally]:
-    times = [one.unit.decided_at for one in told]
+    """Return what draws of one experiment are worth to each of its cohorts."""
+    times = [draw.decided_at for draw in drawn]
     fixed = evidence.terms_between(connection, experiment_id, first=min(times), last=max(times))
     if not fixed:
         return {}
-    groups = _grouped(told, fixed)
+    groups = _grouped(drawn, fixed)
     shares = evidence.shares(connection, experiment_id, {group.version for group in groups})
     found: dict[CohortKey, list[Tally]] = {}
     for group, members in groups.items():
@@ -91,18 +113,17 @@ def _scored(
     return {key: total(tallies) for key, tallies in found.items()}
 
 
-def _grouped(told: Sequence[Told], fixed: Sequence[FixedTerms]) -> dict[_Group, _Members]:
+def _grouped(drawn: Sequence[Draw], fixed: Sequence[FixedTerms]) -> dict[_Group, _Members]:
     starts: list[datetime] = [terms.fixed_at for terms in fixed]
     groups: dict[_Group, _Members] = {}
-    for row, unit in told:
-        place = bisect_right(starts, unit.decided_at) - 1
+    for draw in drawn:
+        place = bisect_right(starts, draw.decided_at) - 1
         if place < 0:
             continue  # decided before there were any terms
-        group = _Group(unit.allocation_version, place, unit.decided_at.date())
+        group = _Group(draw.version, place, draw.decided_at.date())
         members = groups.setdefault(group, _Members([], []))
-        members.arms.append(unit.arm_id)
-        size = fixed[place].terms.unit_of(unit.instrument)
-        members.results.append(float(row.outcome.return_ratio) / size)
+        members.arms.append(draw.arm_id)
+        members.results.append(draw.result / fixed[place].terms.unit_of(draw.instrument))
     return groups
 
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 import msgspec
 from sqlalchemy import Connection
 
 from bandit.core.evidence import Earned, Tally, Terms
 from bandit.core.ladder import Cohort
-from bandit.storage.engine import rows, run
+from bandit.storage.engine import rows, run, streamed, uuids
+
+
+class Draw(NamedTuple):
+    """An outcome of a decision that chance took, as evidence sees it; `result` is its return."""
+
+    arm_id: int
+    instrument: str
+    decided_at: datetime
+    version: int
+    result: float
 
 
 class CohortKey(NamedTuple):
@@ -112,15 +123,20 @@ def shares(
     }
 
 
-def add(connection: Connection, changes: Mapping[CohortKey, Tally]) -> None:
+def add(
+    connection: Connection,
+    changes: Mapping[CohortKey, Tally],
+    *,
+    table: Literal["evidence_cohorts", "aged_cohorts"] = "evidence_cohorts",
+) -> None:
     """Count decisions into their cohorts; rows are locked in the order of their keys."""
     if not changes:
         return
     told = [_told(key, tally) for key, tally in sorted(changes.items())]
     run(
         connection,
-        """
-        INSERT INTO evidence_cohorts AS c
+        f"""
+        INSERT INTO {table} AS c
           (arm_id, champion_id, day, n_challenger, n_champion, scores, wealth)
         SELECT x.arm_id, x.champion_id, x.day, x.n_challenger, x.n_champion, x.scores, x.wealth
         FROM json_to_recordset(CAST(:told AS json)) AS x(
@@ -131,7 +147,7 @@ def add(connection: Connection, changes: Mapping[CohortKey, Tally]) -> None:
         SET n_challenger = c.n_challenger + excluded.n_challenger,
             n_champion = c.n_champion + excluded.n_champion,
             scores = added(c.scores, excluded.scores), wealth = added(c.wealth, excluded.wealth)
-        """,
+        """,  # noqa: S608 - a constant
         told=msgspec.json.encode(told).decode(),
     )
 
@@ -146,6 +162,68 @@ def cohorts(connection: Connection, *, arm_id: int, champion_id: int) -> list[Co
         champion_id=champion_id,
     )
     return [Cohort(day=row["day"], tally=_tally(row)) for row in found]
+
+
+def tallies(
+    connection: Connection,
+    arm_id: int,
+    *,
+    table: Literal["evidence_cohorts", "aged_cohorts"] = "evidence_cohorts",
+) -> dict[CohortKey, Tally]:
+    """Return every cohort in which an arm is the challenger."""
+    found = rows(
+        connection,
+        "SELECT arm_id, champion_id, day, n_challenger, n_champion, scores, wealth "  # noqa: S608 - a constant
+        f"FROM {table} WHERE arm_id = :arm_id",
+        arm_id=arm_id,
+    )
+    return {CohortKey(row["arm_id"], row["champion_id"], row["day"]): _tally(row) for row in found}
+
+
+def replace(connection: Connection, arm_id: int, cohorts: Mapping[CohortKey, Tally]) -> None:
+    """Write every cohort anew in which an arm is the challenger."""
+    run(connection, "DELETE FROM evidence_cohorts WHERE arm_id = :arm_id", arm_id=arm_id)
+    add(connection, cohorts)
+
+
+def opponents(connection: Connection, arm_id: int) -> list[int]:
+    """Return the arms that were champion in a version in which this arm had a share."""
+    found = rows(
+        connection,
+        """
+        SELECT DISTINCT c.id FROM arms a
+        JOIN allocations v ON v.experiment_id = a.experiment_id
+        JOIN arms c ON c.experiment_id = v.experiment_id
+          AND c.policy_id = v.policy_ids[v.champion_index]
+        WHERE a.id = :arm_id AND c.id <> a.id
+          AND v.ppm[array_position(v.policy_ids, a.policy_id)] > 0
+        ORDER BY 1
+        """,
+        arm_id=arm_id,
+    )
+    return [row["id"] for row in found]
+
+
+def draws(connection: Connection, arm_ids: Sequence[int]) -> Iterator[Draw]:
+    """Stream the draws of arms whose outcomes are still here, oldest first."""
+    condition = "o.arm_id = ANY(:arm_ids) ORDER BY s.decided_at"
+    found = streamed(connection, _DRAWS.format(condition=condition), arm_ids=list(arm_ids))
+    return (Draw(**row) for row in found)
+
+
+def draws_of(connection: Connection, assignments: Iterable[UUID]) -> list[Draw]:
+    """Return the draws among these assignments that have an outcome."""
+    condition = "o.assignment_id = ANY(CAST(:ids AS uuid[]))"
+    found = rows(connection, _DRAWS.format(condition=condition), ids=uuids(assignments))
+    return [Draw(**row) for row in found]
+
+
+_DRAWS = """
+  SELECT o.arm_id, o.instrument, s.decided_at, s.allocation_version AS version,
+         o.return_ratio::double precision AS result
+  FROM current_outcomes o JOIN assignments s ON s.id = o.assignment_id
+  WHERE s.mode = 'live' AND s.position_id IS NULL AND NOT s.is_fallback AND {condition}
+"""
 
 
 def _told(key: CohortKey, tally: Tally) -> dict[str, Any]:

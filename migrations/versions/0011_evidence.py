@@ -44,6 +44,10 @@ CREATE TABLE evidence_cohorts (
   wealth       numeric[] NOT NULL CHECK (cardinality(wealth) = 20),
   PRIMARY KEY (arm_id, champion_id, day)
 );
+-- The part of the cohorts whose outcomes have left for an archive.
+CREATE TABLE aged_cohorts (LIKE evidence_cohorts INCLUDING CONSTRAINTS INCLUDING INDEXES);
+ALTER TABLE aged_cohorts ADD FOREIGN KEY (arm_id) REFERENCES arms,
+  ADD FOREIGN KEY (champion_id) REFERENCES arms;
 """
 
 GRANTS = """
@@ -51,11 +55,13 @@ DO $$
 BEGIN
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'liveops_app') THEN
     GRANT SELECT, INSERT ON evidence_terms TO liveops_app;
-    GRANT SELECT, INSERT, UPDATE ON evidence_cohorts TO liveops_app;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON evidence_cohorts TO liveops_app;
+    GRANT SELECT ON aged_cohorts TO liveops_app;
     GRANT EXECUTE ON FUNCTION added TO liveops_app;
   END IF;
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'liveops_archivist') THEN
     GRANT SELECT ON evidence_terms, evidence_cohorts TO liveops_archivist;
+    GRANT SELECT, INSERT, UPDATE ON aged_cohorts TO liveops_archivist;
     GRANT EXECUTE ON FUNCTION added TO liveops_archivist;
   END IF;
 END $$;

@@ -16,7 +16,7 @@ from bandit.core.evidence import Tally, Terms
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import Assignment
 from bandit.core.outcomes import declined
-from bandit.service import experiments, revising, scaling, scoring
+from bandit.service import experiments, rebuilding, revising, scaling, scoring
 from bandit.storage import evidence as stored
 from bandit.storage.engine import snapshot, transaction
 
@@ -176,3 +176,49 @@ def test_a_night_fixes_terms_by_what_the_champion_has_earned(engine: Engine) -> 
     assert fixed.terms.profit_factor == pytest.approx(3.0)
     assert Decimal(str(fixed.terms.unit)) > 0
     assert scoring.terms_of({}) is None
+
+
+# Counted again
+
+
+def test_cohorts_are_what_their_outcomes_say_whatever_came_in_between(engine: Engine) -> None:
+    open_btc(engine)
+    fix(engine)
+    now = LATER + timedelta(days=1)
+    made = drawn(engine, 80, now=LATER)
+    record_all(engine, [closed(a, "-0.002") for a in made], now=now)
+    change(engine, ArmVerb.THROTTLE)
+    change(engine, ArmVerb.RESUME)
+    more = drawn(engine, 80, now=LATER + timedelta(days=1), prefix="v")
+    record_all(engine, [closed(a, "0.001") for a in more], now=now + timedelta(days=1))
+    revising.revise(
+        engine, closed(made[3], "0.004"), reason="fill", now=now + timedelta(days=1), actor="test"
+    )
+    assert len(tallies(engine)) == 2
+    assert rebuilding.compare(engine, now=now + timedelta(days=2)).mismatches == ()
+
+
+def test_a_changed_cohort_is_found_and_written_anew(engine: Engine) -> None:
+    open_btc(engine)
+    fix(engine)
+    made = drawn(engine, 80, now=LATER)
+    now = LATER + timedelta(days=1)
+    record_all(engine, [closed(a, "0.002") for a in made], now=now)
+    before = tallies(engine)
+    with transaction(engine) as connection:
+        connection.execute(
+            text("UPDATE evidence_cohorts SET wealth[1] = wealth[1] + 1, n_champion = 7")
+        )
+        connection.execute(
+            text(
+                "INSERT INTO evidence_cohorts SELECT arm_id, champion_id, day + 1, 1, 1, scores,"
+                " wealth FROM evidence_cohorts"
+            )
+        )
+    found = rebuilding.repair(engine, now=now, actor="test")
+    assert {str(m) for m in found.mismatches} == {
+        f"btc/{CHALLENGER}: evidence_cohorts.{column}"
+        for column in ("n_champion", "rows", "wealth")
+    }
+    assert tallies(engine) == before
+    assert rebuilding.compare(engine, now=now).mismatches == ()
