@@ -337,10 +337,9 @@ def _take_up(
         bases.drop_checkpoints(connection, arm_id, base)
     keys = [version["assignment_id"] for version in versions]
     drawn = evidence.draws_of(connection, keys)
-    if drawn:
-        cohorts = scoring.scored(connection, leaving.archive.experiment_id, drawn)
-        evidence.add(connection, cohorts, table="aged_cohorts")
-    _leave(connection, leaving, keys, bases.seal(connection, arm_id, days))
+    cohorts = scoring.scored(connection, leaving.archive.experiment_id, drawn)
+    evidence.add(connection, cohorts, table="aged_cohorts")
+    _leave(connection, leaving, keys, bases.seal(connection, arm_id, days, cohorts))
 
 
 def _extended(

@@ -99,6 +99,8 @@ def scored(
     connection: Connection, experiment_id: int, drawn: Sequence[Draw]
 ) -> dict[CohortKey, Tally]:
     """Return what draws of one experiment are worth to each of its cohorts."""
+    if not drawn:
+        return {}
     times = [draw.decided_at for draw in drawn]
     fixed = evidence.terms_between(connection, experiment_id, first=min(times), last=max(times))
     if not fixed:

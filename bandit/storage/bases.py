@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from bandit.core.audit_chain import AuditId
+from bandit.core.evidence import Tally
 from bandit.core.tally import DaySums, Fold, Sums
 from bandit.storage.engine import one, run, streamed
+from bandit.storage.evidence import CohortKey, flat
 from bandit.storage.statistics import fold_columns, fold_of
 
 
@@ -61,11 +63,14 @@ def write(connection: Connection, arm_id: int, base: ArmBase) -> None:
 
 
 def seal(
-    connection: Connection, arm_id: int, days: Mapping[tuple[date, str], DaySums]
+    connection: Connection,
+    arm_id: int,
+    days: Mapping[tuple[date, str], DaySums],
+    cohorts: Mapping[CohortKey, Tally],
 ) -> dict[str, Any]:
-    """Return what the audit log holds of a base that was just written, and of the days it grew by.
+    """Return what the audit log holds of a base that was just written, and of what it grew by.
 
-    Of the base a digest, of the days the sums themselves: what is written grows with neither.
+    Of the base a digest, of days and cohorts the sums themselves: what is written grows with none.
     """
     statement = "SELECT base_digest(b) AS digest FROM arm_bases b WHERE b.arm_id = :arm_id"
     found = one(connection, statement, arm_id=arm_id)
@@ -74,7 +79,11 @@ def seal(
         [day.isoformat(), instrument, *map(str, astuple(sums))]
         for (day, instrument), sums in days.items()
     ]
-    return {"arm": arm_id, "base": str(found["digest"]), "days": grew}
+    proved = [
+        [str(key.arm_id), str(key.champion_id), key.day.isoformat(), [*map(str, flat(tally))]]
+        for key, tally in cohorts.items()
+    ]
+    return {"arm": arm_id, "base": str(found["digest"]), "days": grew, "cohorts": proved}
 
 
 def drop_checkpoints(connection: Connection, arm_id: int, base: ArmBase) -> None:
@@ -128,8 +137,33 @@ _CHANGED_DAYS = f"""
 """  # noqa: S608 - names are ours
 
 
+_CHANGED_COHORTS = """
+  SELECT max(t.id) AS audit_id, coalesce(c.arm_id::text, t.arm_id) AS arm_id
+  FROM aged_cohorts c
+  FULL JOIN (
+    SELECT max(p.id) AS id, p.arm_id, p.champion_id, p.day,
+           array_agg(p.told ORDER BY p.place) AS told
+    FROM (
+      SELECT max(l.id) AS id, x ->> 0 AS arm_id, x ->> 1 AS champion_id, x ->> 2 AS day, v.place,
+             sum(CASE WHEN pg_input_is_valid(v.step, 'numeric') THEN v.step::numeric
+                      ELSE 'NaN' END) AS told
+      FROM audit_log l
+      CROSS JOIN jsonb_array_elements(CASE jsonb_typeof(l.details -> 'cohorts')
+        WHEN 'array' THEN l.details -> 'cohorts' ELSE '[]' END) x
+      CROSS JOIN jsonb_array_elements_text(CASE jsonb_typeof(x -> 3)
+        WHEN 'array' THEN x -> 3 ELSE '[]' END) WITH ORDINALITY v(step, place)
+      WHERE l.action = 'age' GROUP BY 2, 3, 4, 5) p
+    GROUP BY 2, 3, 4) t
+  ON t.arm_id = c.arm_id::text AND t.champion_id = c.champion_id::text
+    AND t.day = to_char(c.day, 'YYYY-MM-DD')
+  WHERE ARRAY[c.n_challenger, c.n_champion]::numeric[] || c.scores || c.wealth
+        IS DISTINCT FROM t.told
+  GROUP BY 2 ORDER BY 2
+"""
+
+
 def changed(connection: Connection) -> Generator[ChangedBase]:
-    """Return every base that was changed behind the audit log, itself or in its days, streamed."""
-    for statement in (_CHANGED, _CHANGED_DAYS):
+    """Return every base that was changed behind the audit log, or what stands beside it, streamed."""
+    for statement in (_CHANGED, _CHANGED_DAYS, _CHANGED_COHORTS):
         for found in streamed(connection, statement):
             yield ChangedBase(**found)

@@ -226,6 +226,11 @@ _DRAWS = """
 """
 
 
+def flat(tally: Tally) -> tuple[int, ...]:
+    """Return all that a tally counts, in the order of its columns."""
+    return (tally.n_challenger, tally.n_champion, *tally.scores, *tally.wealth)
+
+
 def _told(key: CohortKey, tally: Tally) -> dict[str, Any]:
     return {
         **key._asdict(),

@@ -24,10 +24,10 @@ TERMS = """
 CREATE TABLE evidence_terms (
   experiment_id integer NOT NULL REFERENCES experiments,
   fixed_at      instant NOT NULL,
-  unit          double precision NOT NULL CHECK (unit > 0 AND unit < 'Infinity'),
+  unit          ratio NOT NULL CHECK (unit > 0),
   units         jsonb NOT NULL CHECK (jsonb_typeof(units) = 'object'),
-  baseline      double precision NOT NULL CHECK (baseline BETWEEN -1 AND 1),
-  profit_factor double precision NOT NULL CHECK (profit_factor BETWEEN 0.8 AND 3),
+  baseline      ratio NOT NULL CHECK (baseline BETWEEN -1 AND 1),
+  profit_factor ratio NOT NULL CHECK (profit_factor BETWEEN 0.8 AND 3),
   PRIMARY KEY (experiment_id, fixed_at)
 );
 SELECT make_append_only('evidence_terms');

@@ -10,10 +10,12 @@ from ledger import CHALLENGER, NOON, assign, closed, feed, open_btc, record_all
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
+from bandit.core.evidence import Terms
 from bandit.core.kill_switch import KillCause
 from bandit.core.outcomes import declined
 from bandit.service import ageing, auditing, killing, rebuilding, recording, revising
 from bandit.service.assigning import Router
+from bandit.storage import evidence
 from snapshots.archive_files import ParquetArchives
 
 # Each with a column that an UPDATE might be tempted to correct.
@@ -32,12 +34,13 @@ FACTS = {
     "parameter_history": "new_value",
     "statistics_comparisons": "mismatches",
     "aged_assignments": "outcome_body_hash",
+    "evidence_terms": "baseline",
 }
 
 
 @pytest.fixture
 def filled(engine: Engine, tmp_path: Path) -> Engine:
-    open_btc(engine)
+    record = open_btc(engine)
     feed(engine, CHALLENGER, ["0.001", "-0.001"])
     [made, corrected] = assign(engine, ["claimed", "corrected"])
     Router(engine).claim(made.id, now=NOON)
@@ -50,6 +53,9 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     before, later = NOON + timedelta(days=1), NOON + timedelta(days=99)
     files = ParquetArchives(tmp_path)
     ageing.age(engine, files, "btc", before=before, now=later, actor="test")
+    terms = Terms(unit=0.001, baseline=0.0, profit_factor=1.0)
+    with engine.begin() as connection:
+        evidence.fix_terms(connection, record.id, terms, now=NOON)
     killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
     auditing.seal(engine, now=NOON)
     return engine

@@ -159,6 +159,8 @@ FORGERIES = {
     "NULL, NULL, NULL, NULL, NULL, NULL, archive_id, aged_by FROM aged_assignments LIMIT 1",
     "day": "UPDATE aged_days SET pnl = pnl + 0.00000001",
     "day gone": "DELETE FROM aged_days",
+    "cohort": "UPDATE aged_cohorts SET wealth[3] = wealth[3] + 1",
+    "cohort gone": "DELETE FROM aged_cohorts",
     "registered": "UPDATE archives SET sha256 = sha256('')",
     "forgotten": "ALTER TABLE aged_assignments DROP CONSTRAINT aged_assignments_archive_id_fkey; "
     "DELETE FROM archives",

@@ -41,6 +41,7 @@ READ_ONLY = {
     "aged_assignments",
     "arm_bases",
     "aged_days",
+    "aged_cohorts",
 }
 
 

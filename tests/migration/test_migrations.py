@@ -320,6 +320,8 @@ def test_every_moment_is_an_instant(database_url: str) -> None:
         "arm_days.day",
         "aged_days.day",
         "account_equity.trading_day",
+        "evidence_cohorts.day",
+        "aged_cohorts.day",
     }
     assert {kind for _, kind, domain in moments if domain} == {"timestamp with time zone"}
 
