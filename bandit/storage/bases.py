@@ -163,7 +163,7 @@ _CHANGED_COHORTS = """
 
 
 def changed(connection: Connection) -> Generator[ChangedBase]:
-    """Return every base that was changed behind the audit log, or what stands beside it, streamed."""
+    """Return every base that was changed behind the audit log, or what is beside it, streamed."""
     for statement in (_CHANGED, _CHANGED_DAYS, _CHANGED_COHORTS):
         for found in streamed(connection, statement):
             yield ChangedBase(**found)
