@@ -53,6 +53,7 @@ ARM: Final = ("experiment", "policy", "role")
 _COUNTED: Final = ("experiment", "policy")
 
 _NO_VALUE: Final = "while the window has no trade or no loss: no value is ever made up"
+_NO_NIGHT: Final = "for the champion, and until a night has looked at the arm"
 
 CATALOGUE: Final = (
     Metric(
@@ -137,6 +138,22 @@ CATALOGUE: Final = (
         unit="0 or 1",
         help="1 for the status the arm has, 0 for the others.",
         labels=(*ARM, "status"),
+    ),
+    Metric(
+        name="liveops_arm_rung",
+        kind=MetricKind.GAUGE,
+        unit="0 or 1",
+        help="1 for the rung of the evidence ladder the arm is on, 0 for the others.",
+        labels=(*ARM, "rung"),
+        absent=_NO_NIGHT,
+    ),
+    Metric(
+        name="liveops_arm_evidence",
+        kind=MetricKind.GAUGE,
+        unit="log e-value",
+        help="What the arm's decisions prove about it beside the champion; 3 is one in twenty.",
+        labels=(*ARM, "form"),
+        absent=_NO_NIGHT,
     ),
     Metric(
         name="liveops_arm_profit_factor",

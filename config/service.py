@@ -161,6 +161,36 @@ class Limits(Section):
     )
 
 
+class Evidence(Section):
+    """What the ladder asks for before an arm may rise past `limits.unproven_cap`."""
+
+    alpha: Number = setting(
+        0.05,
+        meaning="Share of promotions that may be false, over the life of an experiment.",
+        unit="probability",
+        gt=0,
+        le=0.2,
+    )
+    attribution_hours: Count = setting(
+        72,
+        meaning="Decisions count as evidence once their day is this long ago.",
+        unit="hours",
+        ge=0,
+        le=2160,
+    )
+    trades: Count = setting(
+        500, meaning="Trades of its own that an eligible arm has.", unit="trades", ge=1
+    )
+    days: Count = setting(30, meaning="Days on which it decided.", unit="days", ge=1, le=3650)
+    blocks: Count = setting(
+        6,
+        meaning="Parts of its decisions, in order, in each of which it must be ahead.",
+        unit="count",
+        ge=1,
+        le=100,
+    )
+
+
 class Checklist(Section):
     """Expected bands of the live-ops checklist, and where it acts."""
 

@@ -39,6 +39,7 @@ from config.service import (
     Audit,
     Checklist,
     Database,
+    Evidence,
     ExperimentDefaults,
     KillSwitch,
     Limits,
@@ -82,6 +83,7 @@ class Settings(Section):
     experiment_defaults: ExperimentDefaults = ExperimentDefaults()
     ramp: Ramp = Ramp()
     limits: Limits = Limits()
+    evidence: Evidence = Evidence()
     checklist: Checklist = Checklist()
     kill_switch: KillSwitch = KillSwitch()
     audit: Audit = Audit()

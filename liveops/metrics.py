@@ -11,7 +11,8 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from alerts.catalogue import ARM, CATALOGUE, Metric, MetricKind
 from bandit.core.errors import LedgerUnavailable
-from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus
+from bandit.core.ladder import Standing
+from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus, Rung
 from bandit.service import accounts, auditing, experiments, rebuilding, reporting
 from bandit.service.accounts import AccountReport
 from bandit.service.reporting import ArmReport, ExperimentReport
@@ -111,12 +112,25 @@ def _of_experiment(report: ExperimentReport) -> Iterator[Sample]:
                 yield metric, labels, value
         for status in ArmStatus:
             yield "liveops_arm_status", (*labels, status.value), float(place.status is status)
+        if arm.standing is not None:
+            for rung in Rung:
+                yield "liveops_arm_rung", (*labels, rung.value), float(place.rung is rung)
+            for form, strength in _evidence(arm.standing).items():
+                yield "liveops_arm_evidence", (*labels, form), strength
         for window, (factor, drawdown) in _windows(arm).items():
             if factor is not None:
                 yield "liveops_arm_profit_factor", (*labels, window), factor
             yield "liveops_arm_drawdown_ratio", (*labels, window), drawdown / 100
         for metric, count in _counts(arm).items():
             yield metric, labels[:2], count
+
+
+def _evidence(standing: Standing) -> Mapping[str, float]:
+    return {
+        "mean": standing.mean_up,
+        "against": standing.mean_down,
+        "profit_factor": standing.factor_up,
+    }
 
 
 def _numbers(arm: ArmReport) -> Mapping[str, float | None]:

@@ -23,16 +23,24 @@ _STATUS_STYLE = {
     ArmStatus.RETIRED: "dim",
 }
 # What a line of a night shows, and how it calls it; the API has every check.
-_DECISIVE = {"pf_150 >= pf_prod": "pf_150/pf_prod", "dd_150 percent": "dd_150/limit"}
+_DECISIVE = {
+    "pf_150 >= pf_prod": "pf_150/pf_prod",
+    "dd_150 percent": "dd_150/limit",
+    "evidence of the mean": "evidence/proof",
+}
 _VERDICT_STYLE = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow"}
 
 
 def render_report(report: ExperimentReport) -> RenderableType:
-    """Return the report as tables: arms, then the checklist of each challenger."""
+    """Return the report as tables: arms, then each challenger's checklist and evidence."""
     experiment = report.record.experiment
     title = f"{experiment.name}: {experiment.profile}, allocation version {report.version}"
     account = account_line(report.account)
-    return Group(_arms_table(report, title), account, "", _checklist_table(report), "")
+    tables: list[RenderableType] = [_arms_table(report, title), account, ""]
+    tables += [_checklist_table(report), ""]
+    if any(arm.evidence for arm in report.arms):
+        tables += [_evidence_table(report), ""]
+    return Group(*tables)
 
 
 def account_line(account: AccountReport) -> Text:
@@ -117,6 +125,27 @@ def _checklist_table(report: ExperimentReport) -> Table:
                 f"{row.band[0]:g} to {row.band[1]:g}",
                 _shown(reason.limit),
                 Text(f"{verdict}{asks}", style=_VERDICT_STYLE[verdict]),
+            )
+    return table
+
+
+def _evidence_table(report: ExperimentReport) -> Table:
+    night = next(arm.evidence_night for arm in report.arms if arm.evidence)
+    table = _table(f"evidence against the champion, as of the night of {night}")
+    for name in ("policy", "rung", "check"):
+        table.add_column(name)
+    for name in ("value", "limit"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for arm in report.arms:
+        for i, reason in enumerate(arm.evidence):
+            table.add_row(
+                "" if i else arm.arm.place.policy,
+                "" if i else arm.arm.place.rung.value,
+                reason.check,
+                _shown(reason.value),
+                _shown(reason.limit),
+                Text(reason.verdict, style=_VERDICT_STYLE[reason.verdict]),
             )
     return table
 

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from bandit.core.account import LossLimits
 from bandit.core.errors import LedgerUnavailable
+from bandit.core.ladder import LadderRule
 from bandit.core.limits import Limits
 from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strategy
 from bandit.core.reading import ChecklistRule, RampRule, Rules
@@ -183,7 +184,7 @@ def loss_limits_of(settings: Settings) -> LossLimits:
 
 def rules_of(settings: Settings) -> Rules:
     """Return the rules a new experiment gets."""
-    ramp, checklist = settings.ramp, settings.checklist
+    ramp, checklist, evidence = settings.ramp, settings.checklist, settings.evidence
     return Rules(
         ramp=RampRule(
             min_trades=ramp.min_trades,
@@ -197,6 +198,13 @@ def rules_of(settings: Settings) -> Rules:
             drawdown_halt_percent=checklist.drawdown_halt_percent,
             drawdown_band_percent=checklist.drawdown_band_percent,
             long_window=checklist.long_window,
+        ),
+        ladder=LadderRule(
+            alpha=evidence.alpha,
+            attribution_hours=evidence.attribution_hours,
+            trades=evidence.trades,
+            days=evidence.days,
+            blocks=evidence.blocks,
         ),
     )
 

@@ -255,7 +255,15 @@ class Tally:
 
 def total(tallies: Iterable[Tally]) -> Tally:
     """Return the tally of all decisions of `tallies`."""
-    return sum(tallies, Tally())
+    found = list(tallies)
+    if not found:
+        return Tally()
+    return Tally(
+        n_challenger=sum(tally.n_challenger for tally in found),
+        n_champion=sum(tally.n_champion for tally in found),
+        scores=tuple(map(sum, zip(*(tally.scores for tally in found), strict=True))),
+        wealth=tuple(map(sum, zip(*(tally.wealth for tally in found), strict=True))),
+    )
 
 
 def _plus(ours: tuple[int, ...], others: tuple[int, ...], sign: int) -> tuple[int, ...]:

@@ -8,23 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
-from enum import StrEnum
 from itertools import accumulate
+from typing import Any
 
 from bandit.core.errors import InvalidInput
-from bandit.core.evidence import STEP, Strength, Tally, total
-from bandit.core.model import PolicyName, Verdict
-from bandit.core.verdicts import Reason, at_least
-
-
-class Rung(StrEnum):
-    """How much has been shown for an arm."""
-
-    UNPROVEN = "unproven"
-    PROVEN = "proven"
-    ELIGIBLE = "eligible"
+from bandit.core.evidence import STEP, Tally, total
+from bandit.core.model import PolicyName, Rung, Verdict
+from bandit.core.verdicts import Reason, at_least, at_most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,45 +121,97 @@ def matured(cohorts: Sequence[Cohort], *, now: datetime, rule: LadderRule) -> li
 class ArmEvidence:
     """What is known of a challenger beside its champion when its rung is asked for.
 
-    `routed` are its matured cohorts, `n_missing` its matured claimed decisions without an outcome,
-    `missing` what those would be worth if each had lost; `shadow` the evidence of paired results,
-    where there are any, and `fill_gap` whether these agree with the arm's own live results.
+    `routed` are its matured cohorts, `shadow` the evidence of paired results, where there are any,
+    and `fill_gap` whether these agree with the arm's own live results.
     """
 
     trades: int
     routed: Sequence[Cohort]
-    missing: Tally
     shadow: Tally | None
     fill_gap: Verdict
 
-    @property
-    def judged(self) -> Tally:
-        """The routed decisions, with those that were never reported."""
-        return total(cohort.tally for cohort in self.routed) + self.missing
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """All that a challenger's rung follows from, in numbers that are stored with the night.
+
+    `mean_up`, `mean_down` and `factor_up` are the log e-values of its routed decisions, on the mean
+    and on the profit factor; `paper_up` that of paired results, where there are any; `days` those
+    on which it decided, `worst_block` the mean score of the worst part of them.
+    """
+
+    trades: int
+    days: int
+    mean_up: float
+    mean_down: float
+    factor_up: float
+    worst_block: float | None
+    paper_up: float | None
+    fill_gap: Verdict
+    family: Family
+
+    @classmethod
+    def of(cls, known: ArmEvidence, *, family: Family, rule: LadderRule) -> Standing:
+        """Reduce what is known of an arm to what its rung follows from."""
+        strength = total(cohort.tally for cohort in known.routed).strength
+        return cls(
+            trades=known.trades,
+            days=sum(1 for cohort in known.routed if cohort.tally.n_challenger),
+            mean_up=strength.mean_up,
+            mean_down=strength.mean_down,
+            factor_up=strength.factor_up,
+            worst_block=worst_mean_score(known.routed, rule.blocks),
+            paper_up=None if known.shadow is None else known.shadow.strength.mean_up,
+            fill_gap=known.fill_gap,
+            family=family,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return the numbers as they are stored with a decision."""
+        return asdict(self) | {"fill_gap": self.fill_gap.value}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Standing:
+        """Return what `to_json` gave.
+
+        >>> first = Family(generation=1, size=1, promotions=0)
+        >>> gap = Verdict.INCONCLUSIVE
+        >>> known = ArmEvidence(trades=0, routed=[], shadow=None, fill_gap=gap)
+        >>> standing = Standing.of(known, family=first, rule=LadderRule())
+        >>> Standing.from_json(standing.to_json()) == standing
+        True
+        """
+        family, gap = Family(**stored["family"]), Verdict(stored["fill_gap"])
+        return cls(**{**stored, "family": family, "fill_gap": gap})
 
 
-def climb(
-    known: ArmEvidence, *, family: Family, rule: LadderRule
-) -> tuple[Rung, tuple[Reason, ...]]:
+def harm(standing: Standing, *, rule: LadderRule) -> Reason:
+    """Say whether an arm has been shown to earn less than its champion: FAIL when it has."""
+    limit = -math.log(rule.alpha)
+    return at_most("evidence against", standing.mean_down, limit, note="log e-value")
+
+
+def climb(standing: Standing, *, rule: LadderRule) -> tuple[Rung, tuple[Reason, ...]]:
     """Return the arm's rung with the reasons for and against the next ones.
 
     Results on paper may prove an arm, which lets it have more traffic; only decisions that were
     routed by chance make it eligible. Two ways to be proven share the family's level.
     """
-    strength = known.judged.strength
-    level = family.level(rule) / (1 if known.shadow is None else 2)
+    family = standing.family
+    level = family.level(rule) / (1 if standing.paper_up is None else 2)
     proof = math.log(family.size / level)
-    routed = at_least("evidence of the mean", strength.mean_up, proof, note="log e-value")
+    routed = at_least("evidence of the mean", standing.mean_up, proof, note="log e-value")
     reasons = [routed]
     on_paper = Verdict.FAIL
-    if known.shadow is not None:
-        found = known.shadow.strength.mean_up
-        paper = at_least("evidence on paper", found, proof, note="log e-value")
-        gap = Reason(check="paper agrees with live", value=None, limit=None, verdict=known.fill_gap)
+    if standing.paper_up is not None:
+        paper = at_least("evidence on paper", standing.paper_up, proof, note="log e-value")
+        gap = Reason(
+            check="paper agrees with live", value=None, limit=None, verdict=standing.fill_gap
+        )
         reasons += [paper, gap]
         if Verdict.PASS is paper.verdict is gap.verdict:
             on_paper = Verdict.PASS
-    lasting = _lasting(known, strength, level=level, rule=rule)
+    lasting = _lasting(standing, level=level, rule=rule)
     reasons += lasting
     if routed.verdict is Verdict.PASS and all(r.verdict is Verdict.PASS for r in lasting):
         return Rung.ELIGIBLE, tuple(reasons)
@@ -175,21 +219,13 @@ def climb(
     return (Rung.PROVEN if proven else Rung.UNPROVEN), tuple(reasons)
 
 
-def _lasting(
-    known: ArmEvidence, strength: Strength, *, level: float, rule: LadderRule
-) -> tuple[Reason, ...]:
-    days = sum(1 for cohort in known.routed if cohort.tally.n_challenger)
-    worst = worst_mean_score(known.routed, rule.blocks)
+def _lasting(standing: Standing, *, level: float, rule: LadderRule) -> tuple[Reason, ...]:
+    factor, needed = standing.factor_up, -math.log(level)
     return (
-        at_least(
-            "evidence of the profit factor",
-            strength.factor_up,
-            -math.log(level),
-            note="log e-value",
-        ),
-        at_least("trades", known.trades, rule.trades),
-        at_least("days with decisions", days, rule.days),
-        at_least(f"worst of {rule.blocks} blocks", worst, 0.0, note="mean score"),
+        at_least("evidence of the profit factor", factor, needed, note="log e-value"),
+        at_least("trades to be eligible", standing.trades, rule.trades),
+        at_least("days with decisions", standing.days, rule.days),
+        at_least(f"worst of {rule.blocks} blocks", standing.worst_block, 0.0, note="mean score"),
     )
 
 

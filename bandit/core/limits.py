@@ -19,6 +19,7 @@ from bandit.core.model import (
     PolicyName,
     Ppm,
     Profile,
+    Rung,
     whole,
 )
 
@@ -32,8 +33,8 @@ class Limits:
 
     `champion_floor_ppm` holds until a challenger has `proven_trades` trades, from then on
     `champion_floor_proven_ppm`; challengers with fewer trades never take more together than
-    `champion_floor_ppm` leaves. `unproven_cap_ppm` binds each challenger without evidence (profile
-    `guarded`), `arm_minimum_ppm` is what a live active challenger keeps, `step_up` the largest
+    `champion_floor_ppm` leaves. `unproven_cap_ppm` binds each challenger without evidence (outside
+    `seed_exact`), `arm_minimum_ppm` is what a live active challenger keeps, `step_up` the largest
     factor of one night, `start_ppm` what a new challenger gets.
 
     >>> Limits().champion_floor_ppm
@@ -70,7 +71,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmPlace:
-    """What the limits need to know of an arm."""
+    """What the limits need to know of an arm; `rung` is how much has been shown for it."""
 
     policy: PolicyName
     role: ArmRole
@@ -78,6 +79,7 @@ class ArmPlace:
     mode: ArmMode
     ppm: Ppm
     trades: int
+    rung: Rung = Rung.UNPROVEN
 
     @property
     def routable(self) -> bool:
@@ -92,16 +94,22 @@ def champion_floor_of(arms: Sequence[ArmPlace], limits: Limits) -> int:
 
 
 def arm_cap_of(arm: ArmPlace, *, limits: Limits, profile: Profile) -> int:
-    """Return the most a challenger may hold by itself.
+    """Return the most a challenger may grow to by itself.
 
-    Until a test for better-than-champion exists nobody is proven, so `guarded` holds every
-    challenger at `unproven_cap`; `seed_exact` knows no such cap.
+    In `seed_exact` what the champion's floor leaves, which is lower for a seasoned arm. Else an
+    unproven arm has its own cap, and only an eligible one ever gets what the lower floor leaves.
+
+    >>> arm = ArmPlace(policy=PolicyName("a"), role=ArmRole.CHALLENGER, status=ArmStatus.ACTIVE,
+    ...                mode=ArmMode.LIVE, ppm=Ppm(0), trades=500, rung=Rung.PROVEN)
+    >>> arm_cap_of(arm, limits=Limits(), profile=Profile.GUARDED)
+    600000
     """
-    if profile is Profile.SEED_EXACT:
-        seasoned = _is_seasoned(arm, limits)
-        floor = limits.champion_floor_proven_ppm if seasoned else limits.champion_floor_ppm
-        return WHOLE_PPM - floor
-    return limits.unproven_cap_ppm
+    to_the_letter = profile is Profile.SEED_EXACT
+    if arm.rung is Rung.UNPROVEN and not to_the_letter:
+        return limits.unproven_cap_ppm
+    seasoned = _is_seasoned(arm, limits) and (to_the_letter or arm.rung is Rung.ELIGIBLE)
+    floor = limits.champion_floor_proven_ppm if seasoned else limits.champion_floor_ppm
+    return WHOLE_PPM - floor
 
 
 def step_up_limit(ppm: int, step_up: float) -> int:
@@ -142,8 +150,10 @@ def check(
 def _check_challenger(
     arm: ArmPlace, part: Ppm, *, limits: Limits, profile: Profile, kind: DecisionKind
 ) -> None:
-    cap = arm_cap_of(arm, limits=limits, profile=profile)
-    name = "arm_cap" if profile is Profile.SEED_EXACT else "unproven_cap"
+    # What it holds it may keep: a cap that falls must not stand in the way of anybody's change.
+    cap = max(arm_cap_of(arm, limits=limits, profile=profile), arm.ppm)
+    is_capped = arm.rung is Rung.UNPROVEN and profile is not Profile.SEED_EXACT
+    name = "unproven_cap" if is_capped else "arm_cap"
     _require(part <= cap, name, f"{arm.policy} would hold {part} ppm, limit {cap}")
     minimum = limits.arm_minimum_ppm
     _require(part >= minimum, "arm_minimum", f"{arm.policy} would hold {part}, limit {minimum}")

@@ -89,6 +89,14 @@ class Strategy(StrEnum):
     RAMP = "ramp"
 
 
+class Rung(StrEnum):
+    """How much has been shown for a challenger."""
+
+    UNPROVEN = "unproven"
+    PROVEN = "proven"
+    ELIGIBLE = "eligible"
+
+
 class DecisionKind(StrEnum):
     """What was decided about an experiment."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bandit.core.errors import InvalidInput
+from bandit.core.ladder import LadderRule, Standing
 from bandit.core.limits import ArmPlace
 from bandit.core.profit_factor import ProfitFactor
 
@@ -16,7 +17,8 @@ class ArmReading:
     `pf_short` and `pf_long` are the profit factors of the last 30 and 150 trades, `dd_long_percent`
     the drawdown of the last 150; `pf_prod` is the champion's profit factor over this arm's own
     calendar window and instruments. `resumed` are the same first and third numbers over the trades
-    since a person resumed the arm: what it was stopped for must not stop it again.
+    since a person resumed the arm: what it was stopped for must not stop it again. `standing` is
+    what a challenger's evidence amounts to.
     """
 
     place: ArmPlace
@@ -25,6 +27,7 @@ class ArmReading:
     dd_long_percent: float
     pf_prod: ProfitFactor
     resumed: tuple[ProfitFactor, float] | None = None
+    standing: Standing | None = None
 
     @property
     def judged(self) -> tuple[ProfitFactor, float]:
@@ -93,3 +96,4 @@ class Rules:
 
     ramp: RampRule = field(default_factory=RampRule)
     checklist: ChecklistRule = field(default_factory=ChecklistRule)
+    ladder: LadderRule = field(default_factory=LadderRule)

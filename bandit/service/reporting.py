@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import localcontext
 from typing import Any
 
@@ -14,9 +14,12 @@ from sqlalchemy import Connection, Engine
 from bandit.core import checklist
 from bandit.core.checklist import ChecklistRow
 from bandit.core.daily import DailyNumbers, daily_numbers
+from bandit.core.ladder import Standing
 from bandit.core.model import WHOLE_PPM, Allocation, ArmRole
+from bandit.core.night import reasons_of
 from bandit.core.performance import NumberState, WindowNumbers, stated, window_numbers
 from bandit.core.reading import ArmReading
+from bandit.core.verdicts import Reason
 from bandit.service import accounts
 from bandit.service.accounts import AccountReport
 from bandit.service.scaling import read_arms
@@ -37,6 +40,8 @@ DAILY_WINDOW = 365
 class ArmReport:
     """One arm: its place, its numbers over everything, both windows and days, its checklist.
 
+    `standing` is what the night of `evidence_night` found of a challenger's evidence, `evidence`
+    what that is held against; an arm that no night has looked at has neither.
     The daily ratios are those of its last `DAILY_WINDOW` days, as if the experiment's capital were
     all its own.
     """
@@ -48,6 +53,9 @@ class ArmReport:
     long: WindowNumbers
     checklist: tuple[ChecklistRow, ...]
     daily: DailyNumbers
+    standing: Standing | None
+    evidence: tuple[Reason, ...]
+    evidence_night: date | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the arm under the glossary's names; no NaN, no Infinity."""
@@ -62,6 +70,7 @@ class ArmReport:
             "status_reason": self.arm.status_reason,
             "mode": place.mode.value,
             "traffic_allocation": place.ppm / WHOLE_PPM,
+            "rung": place.rung.value,
             "joined_at": self.arm.joined_at.isoformat(),
             "outcomes": sums.n_outcomes,
             "trades": sums.n_trades,
@@ -86,6 +95,8 @@ class ArmReport:
             "dd_150": self.long.drawdown_percent,
             "pf_prod": None if place.role is ArmRole.CHAMPION else self.reading.pf_prod.to_json(),
             "checklist": [row.to_json() for row in self.checklist],
+            "evidence": [reason.to_json() for reason in self.evidence],
+            "evidence_night": None if self.standing is None else str(self.evidence_night),
         }
 
     @property
@@ -146,11 +157,13 @@ def report(engine: Engine, name: str, *, newest_decisions: int = 10) -> Experime
         kept = [arm for arm in record.arms if arm.place.policy in readings]
         held = statistics.of_arms(connection, [arm.id for arm in kept])
         rule, fraction = record.rules.checklist, record.experiment.equity_fraction
+        night, standings = _standings(connection, record)
         arms = []
         for arm in kept:
             newest = outcomes.newest_trades(connection, arm.id, rule.long_window)
             reading = readings[arm.place.policy]
             is_champion = arm.place.role is ArmRole.CHAMPION
+            standing = standings.get(arm.place.policy)
             arms.append(
                 ArmReport(
                     arm=arm,
@@ -160,6 +173,9 @@ def report(engine: Engine, name: str, *, newest_decisions: int = 10) -> Experime
                     long=window_numbers(newest, window=rule.long_window, nominal_fraction=fraction),
                     checklist=() if is_champion else checklist.rows(reading, rule),
                     daily=_daily(connection, held[arm.id], record),
+                    standing=standing,
+                    evidence=() if standing is None else reasons_of(standing, rules=record.rules),
+                    evidence_night=night,
                 )
             )
         (account,) = accounts.read(connection, [record.experiment.account_name], day=None)
@@ -172,6 +188,23 @@ def report(engine: Engine, name: str, *, newest_decisions: int = 10) -> Experime
         arms=tuple(arms),
         newest_decisions=tuple(newest_made),
     )
+
+
+def _standings(
+    connection: Connection, record: ExperimentRecord
+) -> tuple[date | None, dict[str, Standing]]:
+    """Return the newest night, and where it found each challenger that is one still."""
+    night = decisions.newest_night(connection, record.experiment.name, record.id)
+    if night is None:
+        return None, {}
+    challengers = {p.policy for p in record.places if p.role is ArmRole.CHALLENGER}
+    # A night that a person wrote by hand has read nothing.
+    found = {row["policy"]: row.get("standing") for row in night.inputs.get("readings", ())}
+    return night.trading_day, {
+        policy: Standing.from_json(stored)
+        for policy, stored in found.items()
+        if stored is not None and policy in challengers
+    }
 
 
 def _daily(connection: Connection, held: ArmStatistics, record: ExperimentRecord) -> DailyNumbers:

@@ -9,8 +9,7 @@ from datetime import UTC, date, datetime
 from sqlalchemy import Connection, Engine
 
 from bandit import __version__
-from bandit.core import checklist
-from bandit.core.allocators import ramp
+from bandit.core import checklist, night
 from bandit.core.checklist import ChecklistRow
 from bandit.core.errors import StaleEpoch
 from bandit.core.limits import check
@@ -25,7 +24,7 @@ from bandit.core.model import (
 )
 from bandit.core.performance import window_numbers
 from bandit.core.reading import ArmReading
-from bandit.service import scoring
+from bandit.service import scoring, standing
 from bandit.service.experiments import apply_verb
 from bandit.storage import decisions, experiments, locks, outcomes
 from bandit.storage.decisions import DecisionRecord
@@ -52,26 +51,39 @@ def scale(engine: Engine, name: str, *, now: datetime, actor: str) -> Night:
     """
     checked_instant(now, field="now")
     actor = checked_text(actor, field="actor", length_max=200)
-    night = now.astimezone(UTC).date()
+    day = now.astimezone(UTC).date()
     with snapshot(engine) as connection:
         experiment_id = experiments.load(connection, name).id
     with locks.use_case(engine, experiment_id, doing=f"scaling {name}"):
         with snapshot(engine) as connection:
-            done = decisions.of_night(connection, name, night)
+            done = decisions.of_night(connection, name, day)
             record = experiments.load(connection, name)
             readings = read_arms(connection, record)
+            readings = with_standings(connection, record, readings, now=now)
         if done is not None:
             return Night(decision=done, actions=(), already_done=True)
         with transaction(engine) as connection:
             locks.gate_exclusive(connection, record.id)
             if experiments.epoch_of(connection, record.id) != record.epoch:
                 raise StaleEpoch(f"experiment {name} changed while the night was computed")
-            return _write(connection, record, readings, night=night, now=now, actor=actor)
+            return _write(connection, record, readings, day=day, now=now, actor=actor)
 
 
 def read_arms(connection: Connection, record: ExperimentRecord) -> list[ArmReading]:
     """Return the numbers every decision about the experiment reads, arm by arm."""
     return [read_arm(connection, arm, record) for arm in record.kept_arms]
+
+
+def with_standings(
+    connection: Connection,
+    record: ExperimentRecord,
+    readings: Sequence[ArmReading],
+    *,
+    now: datetime,
+) -> list[ArmReading]:
+    """Add to every challenger's numbers what its evidence amounts to."""
+    found = standing.of_challengers(connection, record, now=now)
+    return [replace(reading, standing=found.get(reading.place.policy)) for reading in readings]
 
 
 def read_arm(connection: Connection, arm: ArmRecord, record: ExperimentRecord) -> ArmReading:
@@ -104,7 +116,7 @@ def _write(
     record: ExperimentRecord,
     readings: Sequence[ArmReading],
     *,
-    night: date,
+    day: date,
     now: datetime,
     actor: str,
 ) -> Night:
@@ -122,15 +134,12 @@ def _write(
     after_checklist = [
         replace(r, place=replace(places[r.place.policy], trades=r.place.trades)) for r in readings
     ]
+    arms = [night.judged(reading, rules=record.rules) for reading in after_checklist]
+    if not observes:
+        rungs = {arm.reading.place.policy: arm.reading.place.rung for arm in arms}
+        experiments.set_rungs(connection, record.id, rungs)
     decision_id = _scale(
-        connection,
-        record,
-        after_checklist,
-        flagged,
-        inputs=inputs,
-        night=night,
-        now=now,
-        actor=actor,
+        connection, record, arms, flagged, inputs=inputs, day=day, now=now, actor=actor
     )
     made = decisions.of_experiment(connection, name, newest=len(flagged) + 1)
     decision = next(d for d in made if d.id == decision_id)
@@ -168,16 +177,16 @@ def act(
 def _scale(
     connection: Connection,
     record: ExperimentRecord,
-    readings: Sequence[ArmReading],
+    arms: Sequence[night.Judged],
     flagged: Sequence[tuple[ArmReading, ChecklistRow]],
     *,
     inputs: Mapping[str, object],
-    night: date,
+    day: date,
     now: datetime,
     actor: str,
 ) -> int:
-    profile, limits, rule = record.experiment.profile, record.limits, record.rules.ramp
-    proposal = ramp.propose(readings, rule=rule, limits=limits, profile=profile)
+    profile, limits, rules = record.experiment.profile, record.limits, record.rules
+    proposal = night.propose(arms, rules=rules, limits=limits, profile=profile)
     before = {place.policy: place.ppm for place in record.places}
     may_move = profile is not Profile.OBSERVE and not record.is_killed
     moves = may_move and dict(proposal.ppm) != before
@@ -190,13 +199,13 @@ def _scale(
     if profile is Profile.OBSERVE:
         written["would"] = {r.place.policy: row.action.value for r, row in flagged}
     if profile is Profile.SEED_EXACT:
-        guarded = ramp.propose(readings, rule=rule, limits=limits, profile=Profile.GUARDED)
+        guarded = night.propose(arms, rules=rules, limits=limits, profile=Profile.GUARDED)
         written["guarded_would_propose"] = dict(guarded.ppm)
     decision_id = decisions.append(
         connection,
         record,
         kind=DecisionKind.RESCALE if moves else DecisionKind.HOLD,
-        trading_day=night,
+        trading_day=day,
         now=now,
         actor=actor,
         reason=_summary(record, proposal.ppm, moves=moves),
@@ -208,7 +217,8 @@ def _scale(
     version = None
     if moves:
         kind = DecisionKind.RESCALE
-        check(proposal.ppm, arms=record.places, limits=limits, profile=profile, kind=kind)
+        places = [arm.reading.place for arm in arms]
+        check(proposal.ppm, arms=places, limits=limits, profile=profile, kind=kind)
         version = decisions.append_allocation(
             connection, record, proposal.ppm, decision_id=decision_id, now=now
         )
@@ -218,7 +228,7 @@ def _scale(
         actor=actor,
         action="scale",
         subject=record.experiment.name,
-        details={"decision": decision_id, "version": version, "night": night.isoformat()},
+        details={"decision": decision_id, "version": version, "night": day.isoformat()},
     )
     return decision_id
 
@@ -259,4 +269,5 @@ def _inputs(reading: ArmReading) -> dict[str, object]:
         if reading.resumed is None
         else {"pf_30": reading.resumed[0].to_json(), "dd_150_percent": reading.resumed[1]},
         "pf_prod": None if place.role is ArmRole.CHAMPION else reading.pf_prod.to_json(),
+        "standing": None if reading.standing is None else reading.standing.to_json(),
     }

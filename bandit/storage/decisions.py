@@ -167,6 +167,17 @@ def of_night(connection: Connection, name: str, trading_day: date) -> DecisionRe
     return None if found is None else _decision(found)
 
 
+def newest_night(connection: Connection, name: str, experiment_id: int) -> DecisionRecord | None:
+    """Return an experiment's newest scaling decision, or None before the first."""
+    found = one(
+        connection,
+        "SELECT max(trading_day) AS day FROM decisions WHERE experiment_id = :id",
+        id=experiment_id,
+    )
+    assert found is not None
+    return None if found["day"] is None else of_night(connection, name, found["day"])
+
+
 def record_parameters(
     connection: Connection,
     experiment_id: int,

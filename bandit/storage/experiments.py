@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from bandit.core.errors import UnknownName
+from bandit.core.ladder import LadderRule
 from bandit.core.limits import ArmPlace, Limits
 from bandit.core.model import (
     ArmMode,
@@ -22,6 +23,7 @@ from bandit.core.model import (
     PolicySha,
     Ppm,
     Profile,
+    Rung,
     Strategy,
     checked_amount,
 )
@@ -135,8 +137,8 @@ def insert_arm(
         """
         WITH arm AS (
           INSERT INTO arms (experiment_id, policy_id, status, status_reason, mode,
-                            traffic_allocation, joined_at)
-          VALUES (:experiment_id, :policy_id, 'active', :reason, :mode, 0, :now)
+                            traffic_allocation, joined_at, rung)
+          VALUES (:experiment_id, :policy_id, 'active', :reason, :mode, 0, :now, 'unproven')
           ON CONFLICT (experiment_id, policy_id) DO NOTHING RETURNING id)
         INSERT INTO arm_statistics (
           arm_id, n_outcomes, n_trades, n_wins, n_losses, n_expired, n_unclaimed, gross_profit,
@@ -164,6 +166,19 @@ def set_status(connection: Connection, arm_id: int, status: ArmStatus, *, reason
         id=arm_id,
         status=status.value,
         reason=reason,
+    )
+
+
+def set_rungs(connection: Connection, experiment_id: int, rungs: Mapping[PolicyName, Rung]) -> None:
+    """Place arms of an experiment on their rungs; the limits read them."""
+    run(
+        connection,
+        "UPDATE arms a SET rung = x.rung FROM policies p,"
+        " json_to_recordset(CAST(:rungs AS json)) AS x(policy text, rung text)"
+        " WHERE a.experiment_id = :id AND p.id = a.policy_id AND p.name = x.policy"
+        " AND a.rung <> x.rung",
+        id=experiment_id,
+        rungs=json.dumps([{"policy": policy, "rung": rung} for policy, rung in rungs.items()]),
     )
 
 
@@ -265,7 +280,8 @@ def _arms(connection: Connection, experiment: dict[str, Any]) -> Sequence[ArmRec
         connection,
         """
         SELECT a.id, a.policy_id, p.name, p.sha, p.kind, a.status, a.status_reason, a.mode,
-               round(a.traffic_allocation * 1000000)::integer AS ppm, a.joined_at, s.n_trades
+               round(a.traffic_allocation * 1000000)::integer AS ppm, a.joined_at, a.rung,
+               s.n_trades
         FROM arms a
         JOIN policies p ON p.id = a.policy_id
         JOIN arm_statistics s ON s.arm_id = a.id
@@ -285,6 +301,7 @@ def _arm(row: dict[str, Any], *, champion_id: int) -> ArmRecord:
         mode=ArmMode(row["mode"]),
         ppm=Ppm(row["ppm"]),
         trades=row["n_trades"],
+        rung=Rung(row["rung"]),
     )
     return ArmRecord(
         id=row["id"],
@@ -326,4 +343,9 @@ def _rules(stored: dict[str, Any]) -> Rules:
     checklist = dict(stored["checklist"])
     for band in ("pf_band", "drawdown_band_percent"):
         checklist[band] = tuple(checklist[band])
-    return Rules(ramp=RampRule(**stored["ramp"]), checklist=ChecklistRule(**checklist))
+    return Rules(
+        ramp=RampRule(**stored["ramp"]),
+        checklist=ChecklistRule(**checklist),
+        # Experiments from before the ladder have its defaults.
+        ladder=LadderRule(**stored.get("ladder", {})),
+    )

@@ -16,6 +16,7 @@ from bandit.core.model import (
     DecisionKind,
     PolicyKind,
     Profile,
+    Rung,
     Strategy,
     Verdict,
 )
@@ -76,6 +77,7 @@ class ArmAnswer(Answer):
     status_reason: str
     mode: ArmMode
     traffic_allocation: float = Field(description="Fraction of the order flow.", ge=0, le=1)
+    rung: Rung = Field(description="How much has been shown for it: how far it may rise.")
     trades: int
     joined_at: Time
 
@@ -92,6 +94,7 @@ class ArmAnswer(Answer):
             status_reason=record.status_reason,
             mode=place.mode,
             traffic_allocation=place.ppm / WHOLE_PPM,
+            rung=place.rung,
             trades=place.trades,
             joined_at=time_of(record.joined_at),
         )
@@ -296,6 +299,16 @@ class ChecklistAnswer(Answer):
     action: str
 
 
+class ReasonAnswer(Answer):
+    """A measured value held against a limit."""
+
+    check: str
+    value: float | None
+    limit: float | None
+    verdict: Verdict
+    note: str
+
+
 class ArmReportAnswer(ArmAnswer):
     """An arm with its numbers at nominal size; `pnl` and `fees` in the experiment's currency."""
 
@@ -325,6 +338,8 @@ class ArmReportAnswer(ArmAnswer):
     dd_150: float | None
     pf_prod: ProfitFactorAnswer | None
     checklist: list[ChecklistAnswer]
+    evidence: list[ReasonAnswer] = Field(description="What its rung and the next ones ask for.")
+    evidence_night: Day | None = Field(description="The night that looked at it, as a UTC day.")
 
 
 class ReportAnswer(Answer):

@@ -189,8 +189,8 @@ def test_traded_arms_tell_their_trades_to_the_limits(engine: Engine) -> None:
         ("DELETE FROM arms WHERE policy_id = {new}", "arms is append-only"),
         (
             "INSERT INTO arms (experiment_id, policy_id, status, status_reason, mode,"
-            " traffic_allocation, joined_at) SELECT experiment_id, {other}, status, 'x', mode,"
-            " 0.1, joined_at FROM arms LIMIT 1",
+            " traffic_allocation, joined_at, rung) SELECT experiment_id, {other}, status, 'x',"
+            " mode, 0.1, joined_at, rung FROM arms LIMIT 1",
             "joins without traffic",
         ),
         ("UPDATE experiments SET name = 'eth'", "never change"),

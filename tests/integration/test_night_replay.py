@@ -33,7 +33,7 @@ from ledger import (
 from sqlalchemy import Engine
 
 from bandit.core import checklist
-from bandit.core.allocators.ramp import propose
+from bandit.core.ladder import Standing
 from bandit.core.lifecycle import ArmVerb, after
 from bandit.core.limits import ArmPlace, Limits
 from bandit.core.model import (
@@ -45,6 +45,7 @@ from bandit.core.model import (
     Ppm,
     Profile,
 )
+from bandit.core.night import judged, propose
 from bandit.core.profit_factor import ProfitFactor
 from bandit.core.reading import ArmReading, RampRule, Rules
 from bandit.service import reporting
@@ -72,7 +73,8 @@ def rederived(decision: DecisionRecord, limits: Limits, rules: Rules) -> Mapping
     ]
     assert {r.place.policy: r.place.ppm for r in readings} == decision.inputs["before"]
     profile = Profile(decision.profile)
-    return propose(readings, rule=rules.ramp, limits=limits, profile=profile).ppm
+    arms = [judged(reading, rules=rules) for reading in readings]
+    return propose(arms, rules=rules, limits=limits, profile=profile).ppm
 
 
 def reading_of(row: Mapping[str, Any]) -> ArmReading:
@@ -90,6 +92,7 @@ def reading_of(row: Mapping[str, Any]) -> ArmReading:
         pf_long=factor_of(row["pf_150"]),
         dd_long_percent=row["dd_150_percent"],
         pf_prod=factor_of(row["pf_prod"] or row["pf_150"]),
+        standing=None if row["standing"] is None else Standing.from_json(row["standing"]),
     )
 
 

@@ -36,12 +36,13 @@ from bandit.core.model import (
     PolicyName,
     Ppm,
     Profile,
+    Rung,
 )
 from bandit.core.profit_factor import ProfitFactor
 from bandit.core.reading import ArmReading, RampRule
 
 SEED = 20261120
-STATES = 400
+STATES = 600
 VECTORS = 8
 CHALLENGERS = [(f"arm-{i}", f"{i:08x}") for i in range(6)]
 STRANGER = "stranger"
@@ -76,6 +77,7 @@ def random_state(rng: np.random.Generator) -> State:
                 mode=mode,
                 ppm=Ppm(ppm),
                 trades=int(rng.choice([0, 29, 499, 500, 501, 10_000])),
+                rung=Rung(rng.choice(["unproven"] * 3 + ["proven", "eligible"])),
             )
         )
     champion = ArmPlace(
@@ -116,7 +118,7 @@ def random_vector(rng: np.random.Generator, state: State, kind: DecisionKind) ->
     challengers = [arm for arm in kept if arm.role is ArmRole.CHALLENGER]
     parts: Vector = {}
     for arm in challengers:
-        cap = arm_cap_of(arm, limits=state.limits, profile=state.profile)
+        cap = max(arm_cap_of(arm, limits=state.limits, profile=state.profile), arm.ppm)
         step = step_up_limit(arm.ppm, state.limits.step_up)
         most = {DecisionKind.RESCALE: min(cap, step)}.get(kind, cap)
         chosen = arm.ppm if kind in REDUCING else most * arm.routable
@@ -201,8 +203,8 @@ class Planted:
         for arm in state.arms:
             run(
                 "WITH arm AS (INSERT INTO arms (experiment_id, policy_id, status, status_reason,"
-                " mode, traffic_allocation, joined_at)"
-                " SELECT id, %s, %s, 'planted', %s, %s / 1000000.0, %s FROM experiments"
+                " mode, traffic_allocation, joined_at, rung)"
+                " SELECT id, %s, %s, 'planted', %s, %s / 1000000.0, %s, %s FROM experiments"
                 " RETURNING id) "
                 "INSERT INTO arm_statistics SELECT arm.id, n, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL,"
                 " 'no_trades', 0, NULL, 'no_trades', 0, NULL, NULL, NULL, 1, 1, 0, 0, 0, 0, 0, 0"
@@ -213,6 +215,7 @@ class Planted:
                     arm.mode.value,
                     arm.ppm,
                     NOON,
+                    arm.rung.value,
                     arm.trades,
                 ),
             )

@@ -18,13 +18,13 @@ from bandit.core.ladder import (
     Cohort,
     Family,
     LadderRule,
-    Rung,
+    Standing,
     climb,
     families,
     matured,
     worst_mean_score,
 )
-from bandit.core.model import PolicyName, Verdict
+from bandit.core.model import PolicyName, Rung, Verdict
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RULE = LadderRule()
@@ -43,24 +43,28 @@ def strong(**changes: object) -> ArmEvidence:
     known = ArmEvidence(
         trades=600,
         routed=[cohort(day, 0.1) for day in range(60)],
-        missing=Tally(),
         shadow=None,
         fill_gap=Verdict.INCONCLUSIVE,
     )
     return replace(known, **changes)  # type: ignore[arg-type]
 
 
+def stand(known: ArmEvidence) -> Standing:
+    return Standing.of(known, family=FIRST, rule=RULE)
+
+
 def rung(known: ArmEvidence, **family: int) -> Rung:
-    return climb(known, family=replace(FIRST, **family), rule=RULE)[0]
+    standing = Standing.of(known, family=replace(FIRST, **family), rule=RULE)
+    return climb(standing, rule=RULE)[0]
 
 
 def test_strong_arm_is_eligible_for_named_reasons() -> None:
-    found, reasons = climb(strong(), family=FIRST, rule=RULE)
+    found, reasons = climb(stand(strong()), rule=RULE)
     assert found is Rung.ELIGIBLE
     assert {reason.check: reason.verdict for reason in reasons} == {
         "evidence of the mean": Verdict.PASS,
         "evidence of the profit factor": Verdict.PASS,
-        "trades": Verdict.PASS,
+        "trades to be eligible": Verdict.PASS,
         "days with decisions": Verdict.PASS,
         "worst of 6 blocks": Verdict.PASS,
     }
@@ -69,7 +73,7 @@ def test_strong_arm_is_eligible_for_named_reasons() -> None:
 @pytest.mark.parametrize(
     ("changes", "failed"),
     [
-        ({"trades": 499}, "trades"),
+        ({"trades": 499}, "trades to be eligible"),
         ({"routed": [cohort(day, 0.1, n=200) for day in range(29)]}, "days with decisions"),
         (
             {"routed": [cohort(day, 0.1, factor=-0.1) for day in range(60)]},
@@ -85,7 +89,7 @@ def test_strong_arm_is_eligible_for_named_reasons() -> None:
 def test_each_lasting_condition_alone_keeps_a_proven_arm_from_eligibility(
     changes: dict[str, object], failed: str
 ) -> None:
-    found, reasons = climb(strong(**changes), family=FIRST, rule=RULE)
+    found, reasons = climb(stand(strong(**changes)), rule=RULE)
     assert found is Rung.PROVEN
     assert [r.check for r in reasons if r.verdict is not Verdict.PASS] == [failed]
 
@@ -95,14 +99,9 @@ def test_no_evidence_is_unproven() -> None:
     assert rung(strong(routed=[cohort(day, -0.1) for day in range(60)])) is Rung.UNPROVEN
 
 
-def test_decisions_without_an_outcome_count_against_the_arm() -> None:
-    lost = Tally.of(np.full((400, 2), -1.5), chosen=np.ones(400))
-    assert rung(strong(missing=lost)) is Rung.UNPROVEN
-
-
 def test_a_larger_or_later_family_needs_more() -> None:
     known = strong(routed=[cohort(day, 0.02) for day in range(60)])
-    evidence = known.judged.strength.mean_up
+    evidence = stand(known).mean_up
     assert math.log(1 / 0.025) < evidence < math.log(1 / (0.05 / 90))
     assert rung(known) is not Rung.UNPROVEN
     assert rung(known, size=50) is Rung.UNPROVEN
@@ -134,7 +133,7 @@ def test_paper_alone_proves_where_it_agrees_with_live_and_never_more(
 
 def test_two_ways_to_be_proven_share_the_level() -> None:
     just = strong(routed=[cohort(day, 0.0155) for day in range(60)])
-    assert math.log(40) < just.judged.strength.mean_up < math.log(80)
+    assert math.log(40) < stand(just).mean_up < math.log(80)
     assert rung(just) is not Rung.UNPROVEN
     assert rung(replace(just, shadow=paper(-0.2))) is Rung.UNPROVEN
 

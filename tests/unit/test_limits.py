@@ -28,6 +28,7 @@ from bandit.core.model import (
     PolicyName,
     Ppm,
     Profile,
+    Rung,
 )
 
 LIMITS = Limits()
@@ -41,6 +42,7 @@ def challenger(
     trades: int = 0,
     status: ArmStatus = ArmStatus.ACTIVE,
     mode: ArmMode = ArmMode.LIVE,
+    rung: Rung = Rung.UNPROVEN,
 ) -> ArmPlace:
     return ArmPlace(
         policy=policy,
@@ -49,6 +51,7 @@ def challenger(
         mode=mode,
         ppm=Ppm(ppm),
         trades=trades,
+        rung=rung,
     )
 
 
@@ -105,6 +108,33 @@ def test_unproven_arm_stops_at_a_quarter(profile: Profile) -> None:
     arms = with_champion(challenger(A, 240_000, trades=10_000))
     assert verdict(arms, {A: 250_000}, profile=profile) is None
     assert verdict(arms, {A: 250_001}, profile=profile) == "unproven_cap"
+
+
+@pytest.mark.parametrize("profile", [Profile.GUARDED, Profile.OBSERVE])
+@pytest.mark.parametrize(
+    ("rung", "trades", "most"),
+    [
+        (Rung.PROVEN, 499, 600_000),
+        (Rung.PROVEN, 500, 600_000),
+        (Rung.ELIGIBLE, 499, 600_000),
+        (Rung.ELIGIBLE, 500, 900_000),
+    ],
+)
+def test_each_rung_lets_an_arm_rise_further(
+    profile: Profile, rung: Rung, trades: int, most: int
+) -> None:
+    arms = with_champion(challenger(A, most - 1, trades=trades, rung=rung))
+    assert verdict(arms, {A: most}, profile=profile) is None
+    refused = verdict(arms, {A: most + 1}, profile=profile)
+    assert refused == "arm_cap"
+
+
+def test_arm_above_its_cap_keeps_what_it_holds_and_hinders_nobody() -> None:
+    arms = with_champion(challenger(A, 400_000), challenger(B, 100_000))
+    assert verdict(arms, {A: 400_000, B: 150_000}) is None
+    assert verdict(arms, {A: 390_000, B: 150_000}) is None
+    assert verdict(arms, {A: 400_001, B: 150_000}) == "unproven_cap"
+    assert verdict(arms, {A: 400_000, B: 200_000}, kind=DecisionKind.ENTER) is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ one steps the arm down, and unproven arms stop at their cap.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bandit.core.limits import (
     ArmPlace,
@@ -20,7 +20,7 @@ from bandit.core.limits import (
     champion_floor_of,
     step_up_limit,
 )
-from bandit.core.model import WHOLE_PPM, ArmRole, PolicyName, Ppm, Profile, Verdict
+from bandit.core.model import WHOLE_PPM, ArmRole, PolicyName, Ppm, Profile, Rung, Verdict
 from bandit.core.reading import ArmReading, RampRule
 from bandit.core.verdicts import Reason, at_least, at_most, below
 
@@ -34,12 +34,31 @@ class Proposal:
 
 
 def propose(
-    readings: Sequence[ArmReading], *, rule: RampRule, limits: Limits, profile: Profile
+    readings: Sequence[ArmReading],
+    *,
+    rule: RampRule,
+    limits: Limits,
+    profile: Profile,
+    worse: frozenset[PolicyName] = frozenset(),
 ) -> Proposal:
-    """Return tonight's allocation: downs first, then ups share what is left in proportion."""
-    reasons = {r.place.policy: conditions(r, rule=rule) for r in readings if _is_asked(r)}
+    """Return tonight's allocation: downs first, then ups share what is left in proportion.
+
+    `worse` are the arms that were shown to earn less than their champion.
+    """
+    reasons = {
+        r.place.policy: conditions(r, rule=_raised(rule, r.place, limits, profile))
+        for r in readings
+        if _is_asked(r)
+    }
     targets = {
-        r.place.policy: _target(r.place, reasons[r.place.policy], rule, limits, profile)
+        r.place.policy: _target(
+            r.place,
+            reasons[r.place.policy],
+            rule,
+            limits,
+            profile,
+            is_worse=r.place.policy in worse,
+        )
         for r in readings
         if _is_asked(r)
     }
@@ -64,6 +83,14 @@ def conditions(reading: ArmReading, *, rule: RampRule) -> tuple[Reason, ...]:
     )
 
 
+def _raised(rule: RampRule, place: ArmPlace, limits: Limits, profile: Profile) -> RampRule:
+    """Lift the rule's ceiling for an arm that evidence lets rise further."""
+    if profile is Profile.SEED_EXACT or place.rung is not Rung.ELIGIBLE:
+        return rule
+    cap = arm_cap_of(place, limits=limits, profile=profile)
+    return replace(rule, ceiling_ppm=max(rule.ceiling_ppm, cap))
+
+
 def _is_asked(reading: ArmReading) -> bool:
     return reading.place.role is ArmRole.CHALLENGER and reading.place.routable
 
@@ -74,14 +101,17 @@ def _target(
     rule: RampRule,
     limits: Limits,
     profile: Profile,
+    *,
+    is_worse: bool,
 ) -> int:
     trades, factor, drawdown, traffic = (reason.verdict for reason in reasons)
     grows = all(v is Verdict.PASS for v in (trades, factor, drawdown, traffic))
-    if grows:
+    to_the_letter = profile is Profile.SEED_EXACT
+    if grows and (to_the_letter or not is_worse):
         most = arm_cap_of(place, limits=limits, profile=profile)
         return min(step_up_limit(place.ppm, limits.step_up), max(most, place.ppm))
-    shrinks = trades is Verdict.PASS and Verdict.FAIL in (factor, drawdown)
-    if shrinks and profile is not Profile.SEED_EXACT:
+    shrinks = is_worse or (trades is Verdict.PASS and Verdict.FAIL in (factor, drawdown))
+    if shrinks and not to_the_letter:
         return max(int(place.ppm / rule.step_down), limits.arm_minimum_ppm)
     return place.ppm
 

@@ -1,0 +1,65 @@
+"""One night of an experiment as a function: what was read and the rules give the next allocation.
+
+The service calls it with what it read, a replay with what the night stored, a simulation with
+what it made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bandit.core.allocators import ramp
+from bandit.core.allocators.ramp import Proposal
+from bandit.core.ladder import Standing, climb, harm
+from bandit.core.limits import Limits
+from bandit.core.model import Profile, Rung, Verdict
+from bandit.core.reading import ArmReading, Rules
+from bandit.core.verdicts import Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """An arm on the rung that its evidence gives it, with the reasons.
+
+    `is_worse` says that it was shown to earn less than its champion.
+    """
+
+    reading: ArmReading
+    is_worse: bool
+    reasons: tuple[Reason, ...]
+
+
+def judged(reading: ArmReading, *, rules: Rules) -> Judged:
+    """Place an arm on its rung; the champion, which is compared with nobody, has none."""
+    rung, is_worse = Rung.UNPROVEN, False
+    reasons: tuple[Reason, ...] = ()
+    if reading.standing is not None:
+        rung = climb(reading.standing, rule=rules.ladder)[0]
+        reasons = reasons_of(reading.standing, rules=rules)
+        is_worse = harm(reading.standing, rule=rules.ladder).verdict is Verdict.FAIL
+    placed = replace(reading, place=replace(reading.place, rung=rung))
+    return Judged(reading=placed, is_worse=is_worse, reasons=reasons)
+
+
+def reasons_of(standing: Standing, *, rules: Rules) -> tuple[Reason, ...]:
+    """Return what speaks against an arm, and what its rung and the next ones ask for."""
+    return (harm(standing, rule=rules.ladder), *climb(standing, rule=rules.ladder)[1])
+
+
+def propose(arms: Sequence[Judged], *, rules: Rules, limits: Limits, profile: Profile) -> Proposal:
+    """Return the allocation that a night proposes, with every asked challenger's reasons.
+
+    Outside `seed_exact` the strategy's conditions are necessary and the ladder says how far they
+    lead; an arm that was shown to earn less than its champion steps down.
+    """
+    made = ramp.propose(
+        [arm.reading for arm in arms],
+        rule=rules.ramp,
+        limits=limits,
+        profile=profile,
+        worse=frozenset(arm.reading.place.policy for arm in arms if arm.is_worse),
+    )
+    ladder = {arm.reading.place.policy: arm.reasons for arm in arms}
+    reasons = {policy: (*found, *ladder[policy]) for policy, found in made.reasons.items()}
+    return replace(made, reasons=reasons)

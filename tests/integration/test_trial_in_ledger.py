@@ -1,0 +1,157 @@
+"""A simulated experiment told to the service ends as the simulation says."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from ledger import register
+from sqlalchemy import Engine
+
+from bandit.core import trial
+from bandit.core.account import LossLimits
+from bandit.core.ladder import LadderRule
+from bandit.core.limits import Limits
+from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile
+from bandit.core.outcomes import trade
+from bandit.core.reading import ChecklistRule, RampRule, Rules
+from bandit.core.simulation import IID, REAL, HypotheticalArm
+from bandit.core.trial import CHAMPION, SCALE, Fate, TrialPlan
+from bandit.service import experiments, recording, reporting, scaling
+from bandit.service.assigning import Router
+from bandit.service.routing_table import Opportunity
+from bandit.storage.decisions import DecisionRecord
+
+NEW, BAD = PolicyName("new"), PolicyName("bad")
+# So quick a ladder that a month shows every rung.
+RULES = Rules(
+    ramp=RampRule(min_trades=10),
+    checklist=ChecklistRule(pf_throttle=0.3),
+    ladder=LadderRule(alpha=0.2, attribution_hours=24, trades=60, days=14, blocks=2),
+)
+
+
+def plan(profile: Profile, *, delay_days: int = 0) -> TrialPlan:
+    """A great challenger, whose edge is plain within weeks, and a poor one."""
+    return TrialPlan(
+        setting=REAL if delay_days else IID,
+        champion=HypotheticalArm(profit_factor=1.1),
+        challengers={
+            NEW: (HypotheticalArm(profit_factor=12.0),),
+            BAD: (HypotheticalArm(profit_factor=0.4), HypotheticalArm(profit_factor=1.1)),
+        },
+        profile=profile,
+        rules=RULES,
+        limits=Limits(proven_trades=60),
+        days=24,
+        per_day=40,
+        delay_days=delay_days,
+        dwell=200,
+    )
+
+
+def told(engine: Engine, made: TrialPlan, fate: Fate) -> list[DecisionRecord]:
+    """Let the service live through it; its nights, oldest first."""
+    for i, policy in enumerate((CHAMPION, *made.challengers)):
+        register(engine, policy, f"{i:08x}", now=trial.OPENED)
+    experiments.open_experiment(
+        engine,
+        Experiment(
+            name=trial.EXPERIMENT,
+            champion=CHAMPION,
+            capital=Decimal(10**6),
+            currency="USD",
+            equity_fraction=made.equity_fraction,
+            profile=made.profile,
+        ),
+        challengers=list(made.challengers),
+        salt=fate.salt,
+        limits=made.limits,
+        loss_limits=LossLimits(daily_loss=Decimal("0.1"), drawdown=Decimal("0.1")),
+        rules=made.rules,
+        now=trial.OPENED,
+        actor="test",
+    )
+    router, routed = Router(engine), []
+    for day in range(made.days):
+        routed.append(assigned(router, made, day))
+        if day >= made.delay_days:
+            past = day - made.delay_days
+            record(engine, made, fate, past, routed[past])
+        scaling.scale(engine, trial.EXPERIMENT, now=trial.night_of(day), actor="test")
+    history = reporting.decision_history(engine, trial.EXPERIMENT)
+    return [decision for decision in reversed(history) if decision.trading_day is not None]
+
+
+def assigned(router: Router, made: TrialPlan, day: int) -> list[tuple[object, str]]:
+    """Ask for every opportunity of a day, one after the other's time."""
+    asked = [
+        Opportunity(unit_id=trial.unit_of(day, place), instrument=trial.INSTRUMENT)
+        for place in range(made.per_day)
+    ]
+    found = router.assign(trial.EXPERIMENT, asked, now=trial.decided_at(day, 0))
+    return [(assignment.id, assignment.policy) for assignment in found]
+
+
+def record(
+    engine: Engine, made: TrialPlan, fate: Fate, day: int, routed: list[tuple[object, str]]
+) -> None:
+    batch = []
+    for place, (key, policy) in enumerate(routed):
+        arm = made.policies.index(PolicyName(policy))
+        earned = Decimal(int(fate.results[arm, day, place])) / SCALE
+        at = trial.closed_at(made, day, place)
+        batch.append(
+            trade(
+                key,  # type: ignore[arg-type]
+                # Too little for the account's own limits to stop anything.
+                pnl=round(earned, 8),
+                return_ratio=earned,
+                opened_at=trial.decided_at(day, place),
+                closed_at=at,
+            )
+        )
+    for found in recording.record(engine, batch, now=at):
+        assert isinstance(found, recording.Recorded), found
+
+
+@pytest.mark.parametrize(
+    ("profile", "delay_days", "seed"),
+    [
+        (Profile.GUARDED, 0, 1),
+        (Profile.GUARDED, 2, 2),
+        (Profile.SEED_EXACT, 0, 3),
+        (Profile.OBSERVE, 0, 4),
+    ],
+)
+def test_service_and_simulation_live_through_the_same(
+    engine: Engine, profile: Profile, delay_days: int, seed: int
+) -> None:
+    made = plan(profile, delay_days=delay_days)
+    fate = Fate.drawn(made, seed=seed)
+    expected, nights = trial.run(made, fate), told(engine, made, fate)
+    assert len(nights) == made.days
+    record = reporting.report(engine, trial.EXPERIMENT).record
+    ends = {arm.place.policy: arm.place for arm in record.arms}
+    versions = reporting.allocation_history(engine, trial.EXPERIMENT)
+    for day in range(made.days + 1):
+        noon = trial.decided_at(day, 0)
+        held = [allocation.ppm for allocation, at in versions if at <= noon][-1]
+        assert [held[policy] for policy in made.policies] == expected.ppm[day].tolist()
+    known = expected.chosen[: made.days - delay_days]
+    for i, policy in enumerate(made.policies):
+        assert ends[policy].trades == np.count_nonzero(known == i)
+        assert ends[policy].rung is expected.rungs[-1][i]
+        assert ends[policy].status is expected.statuses[-1][i]
+    assert sum(place.ppm for place in ends.values()) == WHOLE_PPM
+
+
+def test_the_great_arm_rises_over_every_rung_and_the_poor_one_falls() -> None:
+    made = plan(Profile.GUARDED)
+    lived = trial.run(made, Fate.drawn(made, seed=1))
+    rungs = {rungs[0].value for rungs in lived.rungs}
+    assert rungs == {"unproven", "proven", "eligible"}
+    assert lived.ppm[-1, 0] > 600_000
+    assert lived.ppm[-1, 1] < 100_000
+    assert np.all(lived.ppm.sum(axis=1) == WHOLE_PPM)

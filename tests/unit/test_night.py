@@ -1,0 +1,149 @@
+"""Nights under the ladder: how far each rung lets an arm rise, and what takes it down."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from bandit.core.allocators.ramp import Proposal
+from bandit.core.errors import InvalidInput
+from bandit.core.ladder import Family, LadderRule, Standing
+from bandit.core.limits import ArmPlace, Limits
+from bandit.core.model import (
+    ArmMode,
+    ArmRole,
+    ArmStatus,
+    PolicyName,
+    Ppm,
+    Profile,
+    Rung,
+    Verdict,
+)
+from bandit.core.night import judged, propose
+from bandit.core.profit_factor import ProfitFactor
+from bandit.core.reading import ArmReading, Rules
+
+NEW, OTHER, OLD = (PolicyName(name) for name in ("new", "other", "old"))
+RULES = Rules()
+UNKNOWN = Standing(
+    trades=0,
+    days=0,
+    mean_up=0.0,
+    mean_down=0.0,
+    factor_up=0.0,
+    worst_block=None,
+    paper_up=None,
+    fill_gap=Verdict.INCONCLUSIVE,
+    family=Family(generation=1, size=1, promotions=0),
+)
+PROOF = math.log(1 / 0.025)
+PROVEN = replace(UNKNOWN, mean_up=PROOF)
+ELIGIBLE = replace(PROVEN, trades=500, days=30, factor_up=PROOF, worst_block=0.0)
+WORSE = replace(UNKNOWN, mean_down=math.log(20) + 1e-9)
+
+
+def factor(value: float) -> ProfitFactor:
+    return ProfitFactor(gross_profit=value, gross_loss=1.0, n=150, n_losses=50)
+
+
+def arm(
+    policy: PolicyName, ppm: int, standing: Standing | None, *, pf: float = 2.0, trades: int = 500
+) -> ArmReading:
+    """A challenger whose conditions the ramp finds fulfilled; the champion has no standing."""
+    role = ArmRole.CHAMPION if standing is None else ArmRole.CHALLENGER
+    return ArmReading(
+        place=ArmPlace(
+            policy=policy,
+            role=role,
+            status=ArmStatus.ACTIVE,
+            mode=ArmMode.LIVE,
+            ppm=Ppm(ppm),
+            trades=trades,
+        ),
+        pf_short=factor(pf),
+        pf_long=factor(pf),
+        dd_long_percent=1.0,
+        pf_prod=factor(1.0),
+        standing=standing,
+    )
+
+
+def night(*challengers: ArmReading, profile: Profile = Profile.GUARDED) -> Proposal:
+    rest = 1_000_000 - sum(r.place.ppm for r in challengers)
+    arms = [judged(r, rules=RULES) for r in (*challengers, arm(OLD, rest, None))]
+    return propose(arms, rules=RULES, limits=Limits(), profile=profile)
+
+
+@pytest.mark.parametrize(
+    ("standing", "held", "part"),
+    [
+        (UNKNOWN, 200_000, 250_000),
+        (UNKNOWN, 250_000, 250_000),
+        (PROVEN, 250_000, 375_000),
+        (PROVEN, 550_000, 600_000),
+        (PROVEN, 600_000, 600_000),
+        (ELIGIBLE, 600_000, 900_000),
+    ],
+)
+def test_each_rung_lets_an_arm_rise_further(standing: Standing, held: int, part: int) -> None:
+    assert night(arm(NEW, held, standing)).ppm == {NEW: part, OLD: 1_000_000 - part}
+
+
+def test_an_arm_that_lost_its_rung_keeps_its_part_but_does_not_grow() -> None:
+    assert night(arm(NEW, 400_000, UNKNOWN)).ppm[NEW] == 400_000
+    assert night(arm(NEW, 400_000, UNKNOWN, pf=0.9)).ppm[NEW] == 266_666
+
+
+def test_proof_does_not_replace_the_conditions_of_the_ramp() -> None:
+    assert night(arm(NEW, 300_000, ELIGIBLE, pf=0.9)).ppm[NEW] == 200_000
+
+
+def test_an_arm_shown_to_be_worse_steps_down_however_its_last_trades_look() -> None:
+    assert night(arm(NEW, 150_000, WORSE)).ppm[NEW] == 100_000
+    assert night(arm(NEW, 150_000, WORSE, trades=0)).ppm[NEW] == 100_000
+    assert night(arm(NEW, 20_000, WORSE)).ppm[NEW] == 20_000
+
+
+def test_to_the_letter_evidence_changes_nothing_but_is_written_down() -> None:
+    for standing in (UNKNOWN, PROVEN, WORSE):
+        made = night(arm(NEW, 300_000, standing), profile=Profile.SEED_EXACT)
+        assert made.ppm[NEW] == 450_000
+        assert "evidence against" in {reason.check for reason in made.reasons[NEW]}
+
+
+def test_reasons_say_what_is_missing() -> None:
+    made = night(arm(NEW, 100_000, PROVEN), arm(OTHER, 100_000, UNKNOWN))
+    verdicts = {reason.check: reason.verdict for reason in made.reasons[NEW]}
+    assert verdicts == {
+        "trades": Verdict.PASS,
+        "pf_150 >= pf_prod": Verdict.PASS,
+        "dd_150 percent": Verdict.PASS,
+        "traffic_allocation": Verdict.PASS,
+        "evidence against": Verdict.PASS,
+        "evidence of the mean": Verdict.PASS,
+        "trades to be eligible": Verdict.FAIL,
+        "evidence of the profit factor": Verdict.FAIL,
+        "days with decisions": Verdict.FAIL,
+        "worst of 6 blocks": Verdict.INCONCLUSIVE,
+    }
+    of_other = {reason.check: reason.verdict for reason in made.reasons[OTHER]}
+    assert of_other["evidence of the mean"] is Verdict.FAIL
+
+
+def test_rungs_of_a_night_are_those_of_its_evidence() -> None:
+    rungs = [judged(arm(NEW, 0, s), rules=RULES).reading.place.rung for s in (UNKNOWN, PROVEN)]
+    assert rungs == [Rung.UNPROVEN, Rung.PROVEN]
+    assert judged(arm(NEW, 0, ELIGIBLE), rules=RULES).reading.place.rung is Rung.ELIGIBLE
+    assert judged(arm(OLD, 0, None), rules=RULES).reading.place.rung is Rung.UNPROVEN
+
+
+def test_standing_survives_its_json() -> None:
+    for standing in (UNKNOWN, ELIGIBLE, replace(ELIGIBLE, paper_up=2.5, fill_gap=Verdict.PASS)):
+        assert Standing.from_json(standing.to_json()) == standing
+
+
+def test_rules_nobody_could_satisfy_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="alpha"):
+        LadderRule(alpha=0.3)
