@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from bandit.core.errors import InvalidInput
@@ -28,6 +28,18 @@ class Flags(NamedTuple):
 
     expired: bool = False
     unclaimed: bool = False
+
+
+class Timed(Protocol):
+    """Whatever says when a trade was open; nothing where there was none."""
+
+    @property
+    def opened_at(self) -> datetime | None:
+        """When it was opened."""
+
+    @property
+    def closed_at(self) -> datetime | None:
+        """When it was closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,12 +137,9 @@ def trade(
 
 
 def _check_together(outcome: Outcome) -> None:
-    opened, closed = outcome.opened_at, outcome.closed_at
-    assert opened is not None
-    assert closed is not None
-    if closed < opened:
-        rule = f"must not be before opened_at {opened.isoformat()}"
-        raise InvalidInput(field="closed_at", rule=rule, found=closed.isoformat())
+    assert outcome.opened_at is not None
+    assert outcome.closed_at is not None
+    require_order(outcome.opened_at, outcome.closed_at)
     if outcome.pnl * outcome.return_ratio < 0:
         rule = f"must have the sign of pnl {outcome.pnl:f}"
         raise InvalidInput(field="return", rule=rule, found=outcome.return_ratio)
@@ -141,7 +150,14 @@ def _check_together(outcome: Outcome) -> None:
         raise InvalidInput(field="worst_excursion", rule="must not be negative", found=found)
 
 
-def check_times(outcome: Outcome, *, decided_at: datetime, now: datetime) -> None:
+def require_order(opened_at: datetime, closed_at: datetime) -> None:
+    """Raise `InvalidInput` for a trade that closed before it opened."""
+    if closed_at < opened_at:
+        rule = f"must not be before opened_at {opened_at.isoformat()}"
+        raise InvalidInput(field="closed_at", rule=rule, found=closed_at.isoformat())
+
+
+def check_times(outcome: Timed, *, decided_at: datetime, now: datetime) -> None:
     """Raise `InvalidInput` when a trade opened before its decision or closes in the future.
 
     Both allow `CLOCK_TOLERANCE`, the most two honest clocks differ.

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from bandit.core.errors import Conflict, UnknownName
 from bandit.core.model import checked_instant, checked_text
 from bandit.core.outcomes import Flags, Outcome
-from bandit.service import counting, scoring
+from bandit.service import counting, pairing, scoring
 from bandit.service.guarding import Keys, guard_revision, guarded
 from bandit.service.recording import row_of
 from bandit.service.scoring import Told
@@ -69,6 +69,7 @@ def _revise(
     outcomes.append_revision(connection, made, actor=actor, reason=reason)
     counting.recount(connection, arm, before=newest.row, after=after)
     scoring.score(connection, [Told(after, unit)], gone=[Told(newest.row, unit)])
+    pairing.pair_outcomes(connection, [after], gone=[newest.row])
     decisions.audit(
         connection,
         now=now,

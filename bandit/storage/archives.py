@@ -68,6 +68,7 @@ def left_meanwhile(error: IntegrityError) -> bool:
         "outcomes_assignment_id_fkey",
         "outcome_revisions_assignment_id_fkey",
         "marks_assignment_id_fkey",
+        "shadow_outcomes_assignment_id_fkey",
     )
 
 

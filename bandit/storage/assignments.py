@@ -105,7 +105,8 @@ class AssignedUnit(NamedTuple):
     """What an outcome needs to know of its assignment.
 
     `claimed` also of one that a bot took for the champion alone: there was nobody to ask.
-    `is_drawn` where chance chose the arm, on `allocation_version`.
+    `is_drawn` where chance chose the arm, on `allocation_version`; `is_opportunity` where the
+    decision is not about an open position.
     """
 
     id: UUID
@@ -120,6 +121,7 @@ class AssignedUnit(NamedTuple):
     claimed: bool
     allocation_version: int
     is_drawn: bool
+    is_opportunity: bool
 
     @property
     def moves_money(self) -> bool:
@@ -131,7 +133,8 @@ _UNITS = """
   SELECT s.id, s.arm_id, s.unit_id, s.instrument, s.decided_at, s.expires_at, s.mode,
          s.experiment_id, e.account_id,
          s.is_fallback OR EXISTS (SELECT FROM claims c WHERE c.assignment_id = s.id OFFSET 0),
-         s.allocation_version, s.position_id IS NULL AND NOT s.is_fallback
+         s.allocation_version, s.position_id IS NULL AND NOT s.is_fallback,
+         s.position_id IS NULL
   FROM assignments s JOIN experiments e ON e.id = s.experiment_id WHERE s.id = ANY (%s::uuid[])
 """
 

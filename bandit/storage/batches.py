@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from bandit.core.audit_chain import AuditId
 from bandit.storage.engine import streamed
 from bandit.storage.outcomes import outcome_of
+from bandit.storage.shadows import shadow_of
 
 
 class ChangedBatch(NamedTuple):
@@ -54,10 +55,27 @@ _FORGED = """
 _BATCHED = (
     ("assignments", "audit_id"),
     ("outcomes", "audit_id"),
+    ("shadow_outcomes", "audit_id"),
+    ("aged_shadow_outcomes", "audit_id"),
     ("aged_assignments", "audit_id"),
     ("aged_assignments", "outcome_audit_id"),
     ("aged_assignments", "aged_by"),
 )
+_SHADOWS = """
+  SELECT l.id AS audit_id, told_rows(l) AS rows_told, l.details ->> 'sha256' AS digest, o.*
+  FROM audit_log l
+  LEFT JOIN (
+    SELECT h.audit_id AS batch, h.assignment_id, h.arm_id, h.no_trade, h.return_ratio, h.source,
+           h.opened_at, h.closed_at, h.body_hash, p.name AS policy, true AS is_its_own
+    FROM shadow_outcomes h
+    LEFT JOIN arms a ON a.id = h.arm_id LEFT JOIN policies p ON p.id = a.policy_id
+    UNION ALL
+    SELECT g.audit_id, g.assignment_id, g.arm_id, NULL, NULL, NULL, NULL, NULL, g.body_hash, NULL,
+           NULL
+    FROM aged_shadow_outcomes g) o ON o.batch = l.id
+  WHERE l.action = 'shadow_outcomes'
+  ORDER BY l.id, o.assignment_id, o.arm_id
+"""
 _OUTCOMES = """
   SELECT l.id AS audit_id, told_rows(l) AS rows_told,
          l.details ->> 'sha256' AS digest, o.*
@@ -85,10 +103,14 @@ def changed(connection: Connection) -> Generator[ChangedBatch]:
         yield ChangedBatch(table="assignments", **found)
     for found in streamed(connection, _AGED):
         yield ChangedBatch(table="aged decisions", **found)
-    for told, rows in groupby(streamed(connection, _OUTCOMES), _told):
-        batch = _outcomes(told, rows)
-        if batch is not None:
-            yield batch
+    for table, statement, body_hash in (
+        ("outcomes", _OUTCOMES, _outcome_hash),
+        ("results on paper", _SHADOWS, _shadow_hash),
+    ):
+        for told, rows in groupby(streamed(connection, statement), _told):
+            batch = _digested(table, told, rows, body_hash)
+            if batch is not None:
+                yield batch
     for table, column in _BATCHED:
         for found in streamed(connection, _FORGED.format(table=table, batch=column)):
             yield ChangedBatch(AuditId(found["audit_id"]), table, 0, 1)
@@ -98,8 +120,19 @@ def _told(row: dict[str, Any]) -> tuple[int, int | None, str]:
     return row["audit_id"], row["rows_told"], row["digest"]
 
 
-def _outcomes(
-    told: tuple[int, int | None, str], rows: Iterator[dict[str, Any]]
+def _outcome_hash(row: dict[str, Any]) -> bytes:
+    return outcome_of(row).body_hash()
+
+
+def _shadow_hash(row: dict[str, Any]) -> bytes:
+    return shadow_of(row).body_hash()
+
+
+def _digested(
+    table: str,
+    told: tuple[int, int | None, str],
+    rows: Iterator[dict[str, Any]],
+    body_hash: Callable[[dict[str, Any]], bytes],
 ) -> ChangedBatch | None:
     audit_id, rows_told, digest = told
     hashed, found, intact = hashlib.sha256(), 0, True
@@ -111,9 +144,9 @@ def _outcomes(
         # Hashed from what the row says, not taken from it: an edited amount shows. What an aged
         # outcome said is in its archive.
         if row["no_trade"] is not None:
-            is_told = outcome_of(row).body_hash() == body
+            is_told = body_hash(row) == body
             intact = intact and row["is_its_own"] is True and is_told
         hashed.update(body)
     if intact and found == rows_told and hashed.hexdigest() == digest:
         return None
-    return ChangedBatch(AuditId(audit_id), "outcomes", rows_told, found)
+    return ChangedBatch(AuditId(audit_id), table, rows_told, found)

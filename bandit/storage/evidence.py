@@ -15,6 +15,9 @@ from bandit.core.evidence import Earned, Tally, Terms
 from bandit.core.ladder import Cohort
 from bandit.storage.engine import rows, run, streamed, uuids
 
+CohortTable = Literal["evidence_cohorts", "aged_cohorts", "paired_cohorts", "aged_paired_cohorts"]
+"""Cohorts of draws and of pairs, and of each the part whose outcomes have left."""
+
 
 class Draw(NamedTuple):
     """An outcome of a decision that chance took, as evidence sees it; `result` is its return."""
@@ -127,7 +130,7 @@ def add(
     connection: Connection,
     changes: Mapping[CohortKey, Tally],
     *,
-    table: Literal["evidence_cohorts", "aged_cohorts"] = "evidence_cohorts",
+    table: CohortTable = "evidence_cohorts",
 ) -> None:
     """Count decisions into their cohorts; rows are locked in the order of their keys."""
     if not changes:
@@ -152,11 +155,17 @@ def add(
     )
 
 
-def cohorts(connection: Connection, *, arm_id: int, champion_id: int) -> list[Cohort]:
+def cohorts(
+    connection: Connection,
+    *,
+    arm_id: int,
+    champion_id: int,
+    table: CohortTable = "evidence_cohorts",
+) -> list[Cohort]:
     """Return every cohort of two arms, in the order of their days."""
     found = rows(
         connection,
-        "SELECT day, n_challenger, n_champion, scores, wealth FROM evidence_cohorts "
+        f"SELECT day, n_challenger, n_champion, scores, wealth FROM {table} "  # noqa: S608 - a constant
         "WHERE arm_id = :arm_id AND champion_id = :champion_id ORDER BY day",
         arm_id=arm_id,
         champion_id=champion_id,
@@ -168,7 +177,7 @@ def tallies(
     connection: Connection,
     arm_id: int,
     *,
-    table: Literal["evidence_cohorts", "aged_cohorts"] = "evidence_cohorts",
+    table: CohortTable = "evidence_cohorts",
 ) -> dict[CohortKey, Tally]:
     """Return every cohort in which an arm is the challenger."""
     found = rows(
@@ -180,10 +189,16 @@ def tallies(
     return {CohortKey(row["arm_id"], row["champion_id"], row["day"]): _tally(row) for row in found}
 
 
-def replace(connection: Connection, arm_id: int, cohorts: Mapping[CohortKey, Tally]) -> None:
+def replace(
+    connection: Connection,
+    arm_id: int,
+    cohorts: Mapping[CohortKey, Tally],
+    *,
+    table: CohortTable = "evidence_cohorts",
+) -> None:
     """Write every cohort anew in which an arm is the challenger."""
-    run(connection, "DELETE FROM evidence_cohorts WHERE arm_id = :arm_id", arm_id=arm_id)
-    add(connection, cohorts)
+    run(connection, f"DELETE FROM {table} WHERE arm_id = :arm_id", arm_id=arm_id)  # noqa: S608 - a constant
+    add(connection, cohorts, table=table)
 
 
 def opponents(connection: Connection, arm_id: int) -> list[int]:

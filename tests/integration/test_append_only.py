@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ledger import CHALLENGER, NOON, assign, closed, feed, open_btc, record_all
+from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
@@ -35,6 +36,8 @@ FACTS = {
     "statistics_comparisons": "mismatches",
     "aged_assignments": "outcome_body_hash",
     "evidence_terms": "baseline",
+    "shadow_outcomes": "return_ratio",
+    "aged_shadow_outcomes": "body_hash",
 }
 
 
@@ -50,6 +53,7 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     rebuilding.compare(engine, now=NOON)
     [gone] = assign(engine, ["aged"])
     assert recording.record(engine, [declined(gone.id)], now=NOON)
+    tell(engine, [on_paper(a, CHALLENGER, None) for a in (gone, made)], now=NOON)
     before, later = NOON + timedelta(days=1), NOON + timedelta(days=99)
     files = ParquetArchives(tmp_path)
     ageing.age(engine, files, "btc", before=before, now=later, actor="test")

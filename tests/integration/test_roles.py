@@ -21,6 +21,7 @@ from ledger import (
     register,
     scale,
 )
+from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
 
@@ -42,6 +43,9 @@ READ_ONLY = {
     "arm_bases",
     "aged_days",
     "aged_cohorts",
+    "aged_shadow_outcomes",
+    "aged_paired_cohorts",
+    "aged_fill_gaps",
 }
 
 
@@ -70,6 +74,9 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
     # A late trade takes the fold up again from an earlier place.
     [late] = assign_to(service, CHALLENGER, 1, prefix="late")
     record_all(service, [closed(late, "0.001", minutes=1)], now=NIGHT)
+    [watched] = assign_to(service, "prod", 1, prefix="watched")
+    tell(service, [on_paper(watched, p, "0.001") for p in ("prod", CHALLENGER)], now=NIGHT)
+    record_all(service, [closed(watched, "0.001")], now=NIGHT)
     scale(service, now=NIGHT)
     for verb in (ArmVerb.THROTTLE, ArmVerb.RESUME, ArmVerb.HALT, ArmVerb.RETIRE):
         change(service, verb)
@@ -94,6 +101,8 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         "CREATE ROLE another",
         "TRUNCATE marks",
         "UPDATE assignments SET propensity = 1",
+        "UPDATE shadow_outcomes SET return_ratio = 1",
+        "DELETE FROM shadow_outcomes",
         "DELETE FROM audit_log",
         "DELETE FROM arm_statistics",
         "UPDATE decision_protocol SET version = 2",

@@ -322,6 +322,8 @@ def test_every_moment_is_an_instant(database_url: str) -> None:
         "account_equity.trading_day",
         "evidence_cohorts.day",
         "aged_cohorts.day",
+        "paired_cohorts.day",
+        "aged_paired_cohorts.day",
     }
     assert {kind for _, kind, domain in moments if domain} == {"timestamp with time zone"}
 

@@ -1,0 +1,222 @@
+"""Pair results on paper with the champion's, and measure the fill gap, as either becomes known.
+
+What a decision is worth follows from its row, its allocation, the terms in force when it was made
+and the results known of it. So a change is what it is worth after, less what it was worth before:
+whichever result comes last, and in which version, the same is counted.
+
+Everything here runs behind the lock on the statistics of the arm that took the decision: of two
+transactions that tell results of one decision the second sees what the first has told.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from decimal import Decimal
+from itertools import islice
+from typing import NamedTuple
+from uuid import UUID
+
+import numpy as np
+from sqlalchemy import Connection
+
+from bandit.core.evidence import Tally, Terms, paired_scores, rewards, total
+from bandit.core.fill_gap import FillGap
+from bandit.storage import evidence, shadows
+from bandit.storage.evidence import CohortKey
+from bandit.storage.outcomes import OutcomeRow
+from bandit.storage.shadows import Decided, Result, ShadowKey
+
+_AT_ONCE = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worth:
+    """What decisions are worth to the cohorts of pairs, and to the fill gaps of their arms."""
+
+    pairs: Mapping[CohortKey, Tally] = field(default_factory=dict)
+    gaps: Mapping[int, FillGap] = field(default_factory=dict)
+
+    def __add__(self, other: Worth) -> Worth:
+        """Count the decisions of both."""
+        return self._with(other, 1)
+
+    def __sub__(self, other: Worth) -> Worth:
+        """Take back what decisions were worth."""
+        return self._with(other, -1)
+
+    def _with(self, other: Worth, sign: int) -> Worth:
+        pairs, gaps = dict(self.pairs), dict(self.gaps)
+        for key, tally in other.pairs.items():
+            before = pairs.get(key, Tally())
+            pairs[key] = before + tally if sign > 0 else before - tally
+        for arm_id, gap in other.gaps.items():
+            known = gaps.get(arm_id, FillGap())
+            gaps[arm_id] = known + gap if sign > 0 else known - gap
+        return Worth(
+            pairs={key: tally for key, tally in pairs.items() if tally != Tally()},
+            gaps={arm_id: gap for arm_id, gap in gaps.items() if gap != FillGap()},
+        )
+
+
+def pair_outcomes(
+    connection: Connection,
+    created: Iterable[OutcomeRow],
+    *,
+    gone: Iterable[OutcomeRow] = (),
+) -> None:
+    """Count live outcomes that were just stored, and take back those they correct."""
+    before = {row.outcome.assignment_id: _result_of(row) for row in gone}
+    known = shadows.decided(connection, [row.outcome.assignment_id for row in created])
+    _count(
+        connection,
+        after=known,
+        # Not live where this outcome is not, whatever it corrects.
+        before=[replace(d, live=d.live and before.get(d.id)) for d in known],
+    )
+
+
+def pair_shadows(connection: Connection, created: Iterable[ShadowKey]) -> None:
+    """Count results on paper that were just stored."""
+    new = frozenset(created)
+    known = shadows.decided(connection, {key.assignment_id for key in new})
+    _count(connection, after=known, before=[_without(d, new) for d in known])
+
+
+def _without(known: Decided, new: frozenset[ShadowKey]) -> Decided:
+    paper = {arm: told for arm, told in known.paper.items() if ShadowKey(known.id, arm) not in new}
+    return replace(known, paper=paper)
+
+
+def _count(connection: Connection, *, after: Sequence[Decided], before: Sequence[Decided]) -> None:
+    if not after:
+        return
+    change = worth(connection, after) - worth(connection, before)
+    evidence.add(connection, change.pairs, table="paired_cohorts")
+    shadows.add_gaps(connection, change.gaps)
+
+
+def recounted(connection: Connection, arm_id: int) -> tuple[dict[CohortKey, Tally], FillGap]:
+    """Count anew every pair in which an arm is the challenger, and its fill gap.
+
+    With what has left the ledger.
+    """
+    found = Worth(
+        pairs=evidence.tallies(connection, arm_id, table="aged_paired_cohorts"),
+        gaps={arm_id: shadows.gap_of(connection, arm_id, table="aged_fill_gaps")},
+    )
+    left = shadows.decided_about(connection, arm_id)
+    while some := list(islice(left, _AT_ONCE)):
+        found += worth(connection, some)
+    pairs = {key: tally for key, tally in found.pairs.items() if key.arm_id == arm_id}
+    return pairs, found.gaps.get(arm_id, FillGap())
+
+
+def leaving(connection: Connection, ids: Iterable[UUID]) -> Worth:
+    """Return what decisions that are about to leave are worth."""
+    return worth(connection, shadows.decided(connection, ids))
+
+
+def worth(connection: Connection, known: Iterable[Decided]) -> Worth:
+    """Return what decisions of any experiments are worth, as they are known."""
+    by_experiment: dict[int, list[Decided]] = {}
+    for decision in known:
+        by_experiment.setdefault(decision.experiment_id, []).append(decision)
+    found = Worth()
+    for experiment_id, decisions in by_experiment.items():
+        pairs = _pairs(connection, experiment_id, decisions)
+        found += Worth(pairs=pairs, gaps=_gaps(decisions))
+    return found
+
+
+def _gaps(decisions: Iterable[Decided]) -> dict[int, FillGap]:
+    """Return the gaps of arms on decisions that they took, and on which either result traded.
+
+    An order that filled on paper alone is a gap too.
+    """
+    both: dict[int, list[tuple[Decimal, Decimal]]] = {}
+    for decision in decisions:
+        live, paper = decision.live, decision.paper.get(decision.arm_id)
+        if live is None or paper is None or (live.no_trade and paper.no_trade):
+            continue
+        both.setdefault(decision.arm_id, []).append((live.return_ratio, paper.return_ratio))
+    return {arm_id: FillGap.of(results) for arm_id, results in both.items()}
+
+
+class _Group(NamedTuple):
+    """Pairs that are counted in one cohort and judged by the same terms."""
+
+    key: CohortKey
+    terms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """The results of pairs in units of their terms, and whether the champion's is live."""
+
+    challenger: list[float]
+    champion: list[float]
+    is_live: list[bool]
+
+
+def _pairs(
+    connection: Connection, experiment_id: int, decisions: Sequence[Decided]
+) -> dict[CohortKey, Tally]:
+    times = [decision.decided_at for decision in decisions]
+    fixed = evidence.terms_between(connection, experiment_id, first=min(times), last=max(times))
+    if not fixed:
+        return {}
+    versions = {decision.version for decision in decisions}
+    champions = {
+        version: shares.champion_id
+        for version, shares in evidence.shares(connection, experiment_id, versions).items()
+    }
+    starts = [terms.fixed_at for terms in fixed]
+    terms = [terms.terms for terms in fixed]
+    groups: dict[_Group, _Members] = {}
+    for decision in decisions:
+        place = bisect_right(starts, decision.decided_at) - 1
+        if place < 0:
+            continue  # decided before there were any terms
+        unit = terms[place].unit_of(decision.instrument)
+        for key, challenger, champion in _paired(decision, champions[decision.version]):
+            members = groups.setdefault(_Group(key, place), _Members([], [], []))
+            members.challenger.append(float(challenger.return_ratio) / unit)
+            members.champion.append(float(champion.return_ratio) / unit)
+            members.is_live.append(decision.arm_id == key.champion_id)
+    return _tallied(groups, terms)
+
+
+def _paired(decision: Decided, champion_id: int) -> Iterator[tuple[CohortKey, Result, Result]]:
+    """Yield each challenger's result on paper beside the champion's.
+
+    Who took the decision settles which of the champion's results counts: its live one where it did
+    so itself, else that on paper.
+    """
+    took_it = decision.arm_id == champion_id
+    champion = decision.live if took_it else decision.paper.get(champion_id)
+    if champion is None:
+        return
+    day: date = decision.decided_at.date()
+    for arm_id, result in decision.paper.items():
+        if arm_id != champion_id:
+            yield CohortKey(arm_id, champion_id, day), result, champion
+
+
+def _tallied(groups: Mapping[_Group, _Members], terms: Sequence[Terms]) -> dict[CohortKey, Tally]:
+    found: dict[CohortKey, list[Tally]] = {}
+    for group, members in groups.items():
+        judged = terms[group.terms]
+        scores = paired_scores(
+            rewards(members.challenger, judged), rewards(members.champion, judged)
+        )
+        # Who decided: the champion, or somebody else, so that both results are on paper.
+        tally = Tally.of(scores, chosen=~np.array(members.is_live))
+        found.setdefault(group.key, []).append(tally)
+    return {key: total(tallies) for key, tallies in found.items()}
+
+
+def _result_of(row: OutcomeRow) -> Result:
+    return Result(row.outcome.return_ratio, row.outcome.no_trade)
