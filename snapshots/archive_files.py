@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -15,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bandit.core.errors import BanditError
-from bandit.core.outcomes import Outcome
-from bandit.storage.archives import Archive
+from bandit.core.shadow import ShadowOutcome
+from bandit.storage.archives import Archive, ArchivedBodies
 from bandit.storage.outcomes import outcome_of
+from bandit.storage.shadows import shadow_of
 from snapshots.durable_files import appearing_whole
 
 ROWS_AT_ONCE = 10_000
@@ -64,11 +66,12 @@ SCHEMA = pa.schema(
         ("worst_marked_pnl", pa.string()),
         ("worst_marked_at", _MOMENT),
         ("superseded", pa.string()),
+        ("shadows", pa.string()),
     ]
 )
 _DECIMALS = ("pnl", "return_ratio", "r_multiple", "fees", "slippage", "size", "worst_excursion")
 _REMEDY = "put it back, or give it up with --abandon"
-_OUTCOME = ["assignment_id", "no_trade", "opened_at", "closed_at", *_DECIMALS]
+_BODIES = ["assignment_id", "no_trade", "opened_at", "closed_at", *_DECIMALS, "shadows"]
 
 
 class ArchiveDamaged(BanditError):
@@ -112,10 +115,10 @@ class ParquetArchives:
         except OSError:
             return None
 
-    def body_hashes(self, archive: Archive) -> Iterator[tuple[UUID, bytes | None]]:
-        """Return each decision in the file with the hash of its outcome as the file tells it.
+    def body_hashes(self, archive: Archive) -> Iterator[tuple[UUID, ArchivedBodies]]:
+        """Return each decision in the file with the hashes of its results as the file tells them.
 
-        None for a decision without an outcome. Raises `ArchiveDamaged`.
+        Raises `ArchiveDamaged`.
         """
         path = self._directory / archive.name
         found = self.sha256(archive.name)
@@ -125,11 +128,11 @@ class ParquetArchives:
             message = f"{path}: its SHA-256 is {found.hex()}, not the registered one; {_REMEDY}"
             raise ArchiveDamaged(message)
         with pq.ParquetFile(path) as file:
-            for block in file.iter_batches(ROWS_AT_ONCE, columns=_OUTCOME):
+            # A file that an older release wrote knows of no results on paper.
+            columns = [name for name in _BODIES if name in file.schema_arrow.names]
+            for block in file.iter_batches(ROWS_AT_ONCE, columns=columns):
                 for row in block.to_pylist():
-                    outcome = _outcome(row)
-                    key = UUID(row["assignment_id"])
-                    yield key, None if outcome is None else outcome.body_hash()
+                    yield UUID(row["assignment_id"]), _bodies(row)
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -142,11 +145,23 @@ def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return n_rows
 
 
-def _outcome(row: dict[str, Any]) -> Outcome | None:
-    if row["no_trade"] is None:
-        return None
-    decimals = {name: None if row[name] is None else Decimal(row[name]) for name in _DECIMALS}
-    return outcome_of(row | decimals | {"assignment_id": UUID(row["assignment_id"])})
+def _bodies(row: dict[str, Any]) -> ArchivedBodies:
+    key = UUID(row["assignment_id"])
+    outcome = None
+    if row["no_trade"] is not None:
+        decimals = {name: None if row[name] is None else Decimal(row[name]) for name in _DECIMALS}
+        outcome = outcome_of(row | decimals | {"assignment_id": key}).body_hash()
+    told = json.loads(row.get("shadows") or "[]")
+    return ArchivedBodies(outcome, frozenset(_shadow(key, one).body_hash() for one in told))
+
+
+def _shadow(key: UUID, told: dict[str, Any]) -> ShadowOutcome:
+    moments = {
+        name: datetime.fromisoformat(told[name]).astimezone(UTC)
+        for name in ("opened_at", "closed_at")
+    }
+    earned = Decimal(told["return_ratio"])
+    return shadow_of(told | moments | {"assignment_id": key, "return_ratio": earned})
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -10,7 +10,8 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-from ledger import NOON, open_btc, record_all
+from ledger import CHALLENGER, NOON, open_btc, record_all
+from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
 
 from bandit.core.evidence import Terms
@@ -41,6 +42,8 @@ UNITS = 400
 
 STATISTICS = "SELECT s.* FROM arm_statistics s ORDER BY s.arm_id"
 COHORTS = "SELECT c.* FROM evidence_cohorts c ORDER BY 1, 2, 3"
+PAIRS = "SELECT c.* FROM paired_cohorts c ORDER BY 1, 2, 3"
+GAPS = "SELECT g.* FROM fill_gaps g ORDER BY 1"
 DAYS = "SELECT d.* FROM arm_days d ORDER BY 1, 2, 3"
 
 
@@ -96,6 +99,17 @@ class History:
             corrected = drawn(self.rng, made[int(i)])
             revising.revise(self.engine, corrected, reason="drill", now=NOON + SPOKEN, actor="test")
             self.told[corrected.assignment_id] = corrected
+        self.tell_on_paper([a for a in made if self.rng.random() < 0.5])
+
+    def tell_on_paper(self, made: Sequence[Assignment]) -> None:
+        """Of each of these decisions both arms are told what they would have earned."""
+        earned = self.rng.integers(-(10**9), 10**9, size=(len(made), 2))
+        paper = [
+            on_paper(a, policy, f"{Decimal(int(steps)).scaleb(-12):f}")
+            for a, both in zip(made, earned, strict=True)
+            for policy, steps in zip(("prod", CHALLENGER), both, strict=True)
+        ]
+        tell(self.engine, paper, now=NOON + SPOKEN)
 
     def age(self, engine: Engine | None = None, files: Any = None) -> Aged:
         return ageing.age(
@@ -139,9 +153,9 @@ def read(engine: Engine, statement: str) -> list[tuple[Any, ...]]:
 
 def numbers(engine: Engine) -> tuple[object, ...]:
     report = reporting.report(engine, "btc").to_json()
-    cohorts = read(engine, COHORTS)
-    assert cohorts
-    return read(engine, STATISTICS), read(engine, DAYS), cohorts, json.dumps(report, default=str)
+    bets = [read(engine, statement) for statement in (COHORTS, PAIRS, GAPS)]
+    assert all(bets)
+    return read(engine, STATISTICS), read(engine, DAYS), bets, json.dumps(report, default=str)
 
 
 def mismatches(engine: Engine) -> tuple[object, ...]:

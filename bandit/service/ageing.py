@@ -23,11 +23,12 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from bandit.core.errors import InvalidInput, UnknownName
+from bandit.core.fill_gap import FillGap
 from bandit.core.model import CLOCK_TOLERANCE, ArmRole, ArmStatus, checked_instant
 from bandit.core.outcomes import Flags, Outcome
 from bandit.core.performance import ClosedTrade
 from bandit.core.tally import by_day
-from bandit.service import scoring
+from bandit.service import pairing, scoring
 from bandit.storage import (
     archives,
     bases,
@@ -36,10 +37,11 @@ from bandit.storage import (
     experiments,
     locks,
     outcomes,
+    shadows,
     statistics,
 )
-from bandit.storage.archives import Archive
-from bandit.storage.bases import ArmBase
+from bandit.storage.archives import Archive, ArchivedBodies
+from bandit.storage.bases import ArmBase, Growth
 from bandit.storage.engine import snapshot, taking_long, transaction
 from bandit.storage.experiments import ExperimentRecord
 from bandit.storage.statistics import CountedArm
@@ -55,6 +57,9 @@ _ROWS_AT_ONCE = 200
 
 _WINDOWS_KEPT = 2
 
+Versions = Mapping[UUID, Mapping[str, Any]]
+"""The newest version of each decision's outcome."""
+
 
 class ArchiveFiles(Protocol):
     """Where archives are kept."""
@@ -62,11 +67,10 @@ class ArchiveFiles(Protocol):
     def write(self, name: str, rows: Iterable[Mapping[str, Any]]) -> tuple[bytes, int]:
         """Store `rows` under a new name for good; return SHA-256 and number of rows."""
 
-    def body_hashes(self, archive: Archive) -> Iterator[tuple[UUID, bytes | None]]:
-        """Return each decision in the file with the hash of its outcome as it is read from there.
+    def body_hashes(self, archive: Archive) -> Iterator[tuple[UUID, ArchivedBodies]]:
+        """Return each decision in the file with the hashes of its results as read from there.
 
-        None for a decision without one. Raises `ArchiveDamaged` for a file that is not what was
-        registered.
+        Raises `ArchiveDamaged` for a file that is not what was registered.
         """
 
 
@@ -84,16 +88,23 @@ class _Leaving:
 
     engine: Engine
     archive: Archive
-    hashes: dict[UUID, bytes | None]
+    hashes: dict[UUID, ArchivedBodies]
     now: datetime
     actor: str
 
-    def holds(self, key: UUID, version: Mapping[str, Any] | None) -> bool:
-        """Say whether the file has this very version of a decision's outcome."""
-        if key not in self.hashes:
-            return False
-        stored = None if version is None else bytes(version["body_hash"])
-        return self.hashes[key] == stored
+    def held(
+        self, connection: Connection, keys: Sequence[UUID], versions: Versions
+    ) -> Iterator[UUID]:
+        """Yield those of `keys` of which the file has just what the ledger has."""
+        on_paper = shadows.told_bodies(connection, keys)
+        for key in keys:
+            version = versions.get(key)
+            stored = ArchivedBodies(
+                None if version is None else bytes(version["body_hash"]),
+                on_paper.get(key, frozenset()),
+            )
+            if self.hashes.get(key) == stored:
+                yield key
 
 
 def age(
@@ -277,9 +288,8 @@ def _trades_leave(leaving: _Leaving, arm_id: int) -> list[UUID]:
         # Read again behind the arm's lock, which whoever adds or corrects a trade takes.
         oldest = archives.oldest_trades(connection, arm_id, _ROWS_AT_ONCE)
         versions = archives.settled(connection, oldest)
-        ready = list(
-            takewhile(lambda key: key in held and leaving.holds(key, versions[key]), oldest)
-        )
+        whole = {*leaving.held(connection, oldest, versions)} & held
+        ready = list(takewhile(lambda key: key in whole, oldest))
         if ready:
             _take_up(connection, leaving, arm, [versions[key] for key in ready])
         return ready
@@ -295,9 +305,8 @@ def _others_leave(leaving: _Leaving, keys: Sequence[UUID]) -> list[UUID]:
         versions = archives.settled(connection, held)
         ready = [
             key
-            for key in held
-            if leaving.holds(key, version := versions.get(key))
-            and (version is None or version["no_trade"])
+            for key in leaving.held(connection, held, versions)
+            if key not in versions or versions[key]["no_trade"]
         ]
         by_arm: dict[int, list[dict[str, Any]]] = {}
         for key in ready:
@@ -339,7 +348,13 @@ def _take_up(
     drawn = evidence.draws_of(connection, keys)
     cohorts = scoring.scored(connection, leaving.archive.experiment_id, drawn)
     evidence.add(connection, cohorts, table="aged_cohorts")
-    _leave(connection, leaving, keys, bases.seal(connection, arm_id, days, cohorts))
+    paired = pairing.leaving(connection, keys)
+    evidence.add(connection, paired.pairs, table="aged_paired_cohorts")
+    shadows.add_gaps(connection, paired.gaps, table="aged_fill_gaps")
+    grew = Growth(
+        days=days, cohorts=cohorts, pairs=paired.pairs, gap=paired.gaps.get(arm_id, FillGap())
+    )
+    _leave(connection, leaving, keys, bases.seal(connection, arm_id, grew))
 
 
 def _extended(

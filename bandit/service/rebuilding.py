@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,13 +12,23 @@ from sqlalchemy import Connection, Engine
 
 from bandit.core.errors import InvalidInput
 from bandit.core.evidence import Tally
+from bandit.core.fill_gap import FillGap
 from bandit.core.model import PolicyName, checked_instant
 from bandit.core.performance import ClosedTrade
 from bandit.core.tally import Fold, folded, is_checkpoint
-from bandit.service import scoring
+from bandit.service import pairing, scoring
 from bandit.service.counting import windows_of
-from bandit.storage import bases, decisions, evidence, experiments, recounting, statistics
+from bandit.storage import (
+    bases,
+    decisions,
+    evidence,
+    experiments,
+    recounting,
+    shadows,
+    statistics,
+)
 from bandit.storage.engine import snapshot, taking_long, transaction
+from bandit.storage.evidence import CohortKey
 from bandit.storage.experiments import ExperimentRecord
 from bandit.storage.statistics import ArmStatistics, ArmTerms, ArmWindows
 
@@ -198,22 +208,38 @@ def _compared(engine: Engine, arm: _Arm) -> Iterator[Mismatch]:
             "arm_statistics": [name for name in expected if expected[name] != stored[name]],
             "arm_days": recounting.wrong_day_columns(connection, arm_id),
             "equity_checkpoints": sorted(checkpoints.wrong),
-            "evidence_cohorts": _wrong_cohorts(connection, arm),
-        }
+        } | _wrong_evidence(connection, arm)
     for table, columns in wrong.items():
         for column in columns:
             yield Mismatch(experiment=arm.experiment, policy=arm.policy, table=table, column=column)
 
 
-def _wrong_cohorts(connection: Connection, arm: _Arm) -> list[str]:
-    """Name the columns in which stored cohorts differ from the outcomes they are counted from."""
-    stored = evidence.tallies(connection, arm.terms.arm_id)
-    counted = scoring.recounted(connection, arm.experiment_id, arm.terms.arm_id)
+def _wrong_evidence(connection: Connection, arm: _Arm) -> dict[str, list[str]]:
+    """Name the columns in which stored evidence differs from the results it is counted from."""
+    arm_id = arm.terms.arm_id
+    drawn = scoring.recounted(connection, arm.experiment_id, arm_id)
+    pairs, gap = pairing.recounted(connection, arm_id)
+    stored = shadows.gap_of(connection, arm_id)
+    return {
+        "evidence_cohorts": _wrong_cohorts(evidence.tallies(connection, arm_id), drawn),
+        "paired_cohorts": _wrong_cohorts(
+            evidence.tallies(connection, arm_id, table="paired_cohorts"), pairs
+        ),
+        "fill_gaps": _differing(stored, gap),
+    }
+
+
+def _wrong_cohorts(
+    stored: Mapping[CohortKey, Tally], counted: Mapping[CohortKey, Tally]
+) -> list[str]:
     wrong = {"rows"} if stored.keys() != counted.keys() else set()
     for key in stored.keys() & counted.keys():
-        ours, theirs = stored[key], counted[key]
-        wrong |= {name for name in Tally.__slots__ if getattr(ours, name) != getattr(theirs, name)}
+        wrong.update(_differing(stored[key], counted[key]))
     return sorted(wrong)
+
+
+def _differing(ours: Tally | FillGap, theirs: Tally | FillGap) -> list[str]:
+    return [name for name in ours.__slots__ if getattr(ours, name) != getattr(theirs, name)]
 
 
 class _Checkpoints:
@@ -239,9 +265,8 @@ class _Checkpoints:
 def _repair(engine: Engine, arm: _Arm, wrong: Sequence[str], *, now: datetime, actor: str) -> None:
     with transaction(engine) as connection, taking_long(connection):
         arm_id = arm.terms.arm_id
-        # A champion's outcomes count in the cohorts of its challengers: both stand still.
-        for locked in sorted([arm_id, *evidence.opponents(connection, arm_id)]):
-            statistics.lock(connection, locked)
+        # Whoever takes a decision, its results may count in this arm's evidence: all stand still.
+        statistics.lock(connection, experiments.arm_ids(connection, arm.experiment_id))
         recounting.drop_checkpoints(connection, arm_id)
         passed: list[Fold] = []
         numbers = _counted(connection, arm.terms, passed=passed.append)
@@ -250,6 +275,9 @@ def _repair(engine: Engine, arm: _Arm, wrong: Sequence[str], *, now: datetime, a
         recounting.replace_days(connection, arm_id)
         counted = scoring.recounted(connection, arm.experiment_id, arm_id)
         evidence.replace(connection, arm_id, counted)
+        pairs, gap = pairing.recounted(connection, arm_id)
+        evidence.replace(connection, arm_id, pairs, table="paired_cohorts")
+        shadows.replace_gap(connection, arm_id, gap)
         decisions.audit(
             connection,
             now=now,

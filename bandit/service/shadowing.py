@@ -75,7 +75,7 @@ def _record(
     if created:
         # What becomes of the decisions meanwhile, and what others tell of them, waits.
         takers = {known.units[key.assignment_id].arm_id for key in created}
-        statistics.locked(connection, takers)
+        statistics.lock(connection, takers)
         pairing.pair_shadows(connection, created)
     rows = [entry for entry in entries if isinstance(entry, ShadowRow)]
     told_before = {row.key.assignment_id for row in rows if row.key not in created}

@@ -30,6 +30,13 @@ class Archive:
     finished: bool
 
 
+class ArchivedBodies(NamedTuple):
+    """The hashes of what a file tells of a decision: its outcome, None without, and on paper."""
+
+    outcome: bytes | None
+    shadows: frozenset[bytes]
+
+
 class StoredBody(NamedTuple):
     """What an outcome that is told again is compared with."""
 
@@ -153,7 +160,13 @@ SELECT e.name AS experiment, s.unit_id, s.id AS assignment_id, s.instrument, p.n
           'closed_at', v.closed_at, 'expired', v.expired, 'unclaimed', v.unclaimed,
           'recorded_at', v.recorded_at,
           'actor', v.actor, 'reason', v.reason) ORDER BY v.revision)
-        FROM superseded_outcomes v WHERE v.assignment_id = s.id) AS superseded
+        FROM superseded_outcomes v WHERE v.assignment_id = s.id) AS superseded,
+       (SELECT json_agg(json_build_object(
+          'policy', hp.name, 'no_trade', h.no_trade, 'return_ratio', h.return_ratio::text,
+          'opened_at', h.opened_at, 'closed_at', h.closed_at, 'source', h.source,
+          'recorded_at', h.recorded_at) ORDER BY hp.name)
+        FROM shadow_outcomes h JOIN arms ha ON ha.id = h.arm_id
+        JOIN policies hp ON hp.id = ha.policy_id WHERE h.assignment_id = s.id) AS shadows
 FROM {source}
 JOIN experiments e ON e.id = s.experiment_id
 JOIN arms a ON a.id = s.arm_id

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from bandit.core.audit_chain import AuditId
 from bandit.core.evidence import Tally
+from bandit.core.fill_gap import FillGap
 from bandit.core.tally import DaySums, Fold, Sums
 from bandit.storage.engine import one, run, streamed
 from bandit.storage.evidence import CohortKey, flat
@@ -62,28 +63,43 @@ def write(connection: Connection, arm_id: int, base: ArmBase) -> None:
     )
 
 
-def seal(
-    connection: Connection,
-    arm_id: int,
-    days: Mapping[tuple[date, str], DaySums],
-    cohorts: Mapping[CohortKey, Tally],
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """What a base grew by: days, cohorts of draws and of pairs, and trades with both results."""
+
+    days: Mapping[tuple[date, str], DaySums]
+    cohorts: Mapping[CohortKey, Tally]
+    pairs: Mapping[CohortKey, Tally]
+    gap: FillGap
+
+
+def seal(connection: Connection, arm_id: int, grew: Growth) -> dict[str, Any]:
     """Return what the audit log holds of a base that was just written, and of what it grew by.
 
-    Of the base a digest, of days and cohorts the sums themselves: what is written grows with none.
+    Of the base a digest, of the rest the sums themselves: what is written grows with none.
     """
     statement = "SELECT base_digest(b) AS digest FROM arm_bases b WHERE b.arm_id = :arm_id"
     found = one(connection, statement, arm_id=arm_id)
     assert found is not None
-    grew = [
+    days = [
         [day.isoformat(), instrument, *map(str, astuple(sums))]
-        for (day, instrument), sums in days.items()
+        for (day, instrument), sums in grew.days.items()
     ]
-    proved = [
+    return {
+        "arm": arm_id,
+        "base": str(found["digest"]),
+        "days": days,
+        "cohorts": _proved(grew.cohorts),
+        "pairs": _proved(grew.pairs),
+        "gap": [*map(str, astuple(grew.gap))],
+    }
+
+
+def _proved(cohorts: Mapping[CohortKey, Tally]) -> list[list[Any]]:
+    return [
         [str(key.arm_id), str(key.champion_id), key.day.isoformat(), [*map(str, flat(tally))]]
         for key, tally in cohorts.items()
     ]
-    return {"arm": arm_id, "base": str(found["digest"]), "days": grew, "cohorts": proved}
 
 
 def drop_checkpoints(connection: Connection, arm_id: int, base: ArmBase) -> None:
@@ -139,7 +155,7 @@ _CHANGED_DAYS = f"""
 
 _CHANGED_COHORTS = """
   SELECT max(t.id) AS audit_id, coalesce(c.arm_id::text, t.arm_id) AS arm_id
-  FROM aged_cohorts c
+  FROM {table} c
   FULL JOIN (
     SELECT max(p.id) AS id, p.arm_id, p.champion_id, p.day,
            array_agg(p.told ORDER BY p.place) AS told
@@ -148,8 +164,8 @@ _CHANGED_COHORTS = """
              sum(CASE WHEN pg_input_is_valid(v.step, 'numeric') THEN v.step::numeric
                       ELSE 'NaN' END) AS told
       FROM audit_log l
-      CROSS JOIN jsonb_array_elements(CASE jsonb_typeof(l.details -> 'cohorts')
-        WHEN 'array' THEN l.details -> 'cohorts' ELSE '[]' END) x
+      CROSS JOIN jsonb_array_elements(CASE jsonb_typeof(l.details -> '{told}')
+        WHEN 'array' THEN l.details -> '{told}' ELSE '[]' END) x
       CROSS JOIN jsonb_array_elements_text(CASE jsonb_typeof(x -> 3)
         WHEN 'array' THEN x -> 3 ELSE '[]' END) WITH ORDINALITY v(step, place)
       WHERE l.action = 'age' GROUP BY 2, 3, 4, 5) p
@@ -160,10 +176,34 @@ _CHANGED_COHORTS = """
         IS DISTINCT FROM t.told
   GROUP BY 2 ORDER BY 2
 """
+_GAP = ("n", "total", "squares")
+_TOLD_GAP = ", ".join(
+    f"sum(CASE WHEN pg_input_is_valid(l.details #>> '{{gap,{place}}}', 'numeric') "
+    f"THEN (l.details #>> '{{gap,{place}}}')::numeric ELSE 'NaN' END) AS {name}"
+    for place, name in enumerate(_GAP)
+)
+_CHANGED_GAPS = f"""
+  SELECT t.id AS audit_id, coalesce(g.arm_id::text, t.arm_id) AS arm_id
+  FROM aged_fill_gaps g
+  FULL JOIN (
+    SELECT max(l.id) AS id, l.details ->> 'arm' AS arm_id, {_TOLD_GAP}
+    FROM audit_log l WHERE l.action = 'age' AND l.details ? 'gap' GROUP BY 2) t
+  ON t.arm_id = g.arm_id::text
+  -- An arm without such trades has no row.
+  WHERE (coalesce(g.n, 0), coalesce(g.total, 0), coalesce(g.squares, 0))
+        IS DISTINCT FROM (coalesce(t.n, 0), coalesce(t.total, 0), coalesce(t.squares, 0))
+  ORDER BY 2
+"""  # noqa: S608 - names are ours
 
 
 def changed(connection: Connection) -> Generator[ChangedBase]:
     """Return every base that was changed behind the audit log, or what is beside it, streamed."""
-    for statement in (_CHANGED, _CHANGED_DAYS, _CHANGED_COHORTS):
+    for statement in (
+        _CHANGED,
+        _CHANGED_DAYS,
+        _CHANGED_COHORTS.format(table="aged_cohorts", told="cohorts"),
+        _CHANGED_COHORTS.format(table="aged_paired_cohorts", told="pairs"),
+        _CHANGED_GAPS,
+    ):
         for found in streamed(connection, statement):
             yield ChangedBase(**found)

@@ -61,6 +61,13 @@ TABLES = {
         JOIN arms a ON a.id = o.arm_id
         JOIN experiments e ON e.id = a.experiment_id JOIN policies p ON p.id = a.policy_id
         ORDER BY e.name, o.unit_id, o.revision""",
+    "shadow_outcomes": """
+        SELECT e.name AS experiment, s.unit_id, p.name AS policy, s.instrument, h.no_trade,
+               h.return_ratio, h.opened_at, h.closed_at, h.source
+        FROM shadow_outcomes h JOIN assignments s ON s.id = h.assignment_id
+        JOIN experiments e ON e.id = s.experiment_id
+        JOIN arms a ON a.id = h.arm_id JOIN policies p ON p.id = a.policy_id
+        ORDER BY e.name, s.unit_id, p.name""",
     "arm_statistics": """
         SELECT e.name AS experiment, p.name AS policy, s.n_outcomes, s.n_trades, s.n_wins,
                s.n_losses, s.n_expired, s.n_unclaimed, s.gross_profit, s.gross_loss, s.fees,

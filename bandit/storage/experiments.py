@@ -189,6 +189,12 @@ def epoch_of(connection: Connection, experiment_id: int) -> int:
     return int(found["epoch"])
 
 
+def arm_ids(connection: Connection, experiment_id: int) -> list[int]:
+    """Return the arms of an experiment, retired ones too."""
+    statement = "SELECT id FROM arms WHERE experiment_id = :id ORDER BY id"
+    return [row["id"] for row in rows(connection, statement, id=experiment_id)]
+
+
 def names(connection: Connection) -> list[str]:
     """Return the names of all experiments, oldest first."""
     return [row["name"] for row in rows(connection, "SELECT name FROM experiments ORDER BY id")]

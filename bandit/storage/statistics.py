@@ -59,10 +59,13 @@ def locked(connection: Connection, arm_ids: Iterable[int]) -> dict[int, CountedA
     return {row["arm_id"]: _counted(row) for row in found}
 
 
-def lock(connection: Connection, arm_id: int) -> None:
-    """Lock the statistics of an arm, whatever they say."""
-    statement = "SELECT FROM arm_statistics WHERE arm_id = :arm_id FOR NO KEY UPDATE"
-    run(connection, statement, arm_id=arm_id)
+def lock(connection: Connection, arm_ids: Iterable[int]) -> None:
+    """Lock the statistics of arms, in ascending order, whatever they say."""
+    run(
+        connection,
+        "SELECT FROM arm_statistics WHERE arm_id = ANY(:ids) ORDER BY arm_id FOR NO KEY UPDATE",
+        ids=sorted(arm_ids),
+    )
 
 
 def _counted(row: Mapping[str, Any]) -> CountedArm:

@@ -38,7 +38,7 @@ from bandit.service import (
 )
 from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
-from bandit.storage.archives import Archive
+from bandit.storage.archives import Archive, ArchivedBodies
 from bandit.storage.engine import connect
 from bandit.storage.migrate import upgrade
 from bandit.storage.roles import as_application, as_archivist
@@ -60,7 +60,7 @@ class Breaking(ParquetArchives):
         super().__init__(directory)
         self.then = then
 
-    def body_hashes(self, archive: Archive) -> Iterator[tuple[UUID, bytes | None]]:
+    def body_hashes(self, archive: Archive) -> Iterator[tuple[UUID, ArchivedBodies]]:
         self.then()
         return super().body_hashes(archive)
 
@@ -161,6 +161,12 @@ FORGERIES = {
     "day gone": "DELETE FROM aged_days",
     "cohort": "UPDATE aged_cohorts SET wealth[3] = wealth[3] + 1",
     "cohort gone": "DELETE FROM aged_cohorts",
+    "pair": "UPDATE aged_paired_cohorts SET wealth[3] = wealth[3] + 1",
+    "pair gone": "DELETE FROM aged_paired_cohorts",
+    "gap": "UPDATE aged_fill_gaps SET squares = squares + 1 WHERE arm_id = 1",
+    "gap gone": "DELETE FROM aged_fill_gaps",
+    "on paper": "UPDATE aged_shadow_outcomes SET body_hash = sha256('')",
+    "on paper gone": "DELETE FROM aged_shadow_outcomes",
     "registered": "UPDATE archives SET sha256 = sha256('')",
     "forgotten": "ALTER TABLE aged_assignments DROP CONSTRAINT aged_assignments_archive_id_fkey; "
     "DELETE FROM archives",
