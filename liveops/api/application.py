@@ -16,7 +16,7 @@ from bandit import __version__
 from bandit.service.live_recording import LiveRecorder
 from bandit.service.live_routing import LiveRouter
 from config.scopes import KeyScope
-from liveops.api import correcting, marking, operating, probes, trading
+from liveops.api import correcting, marking, operating, probes, shadowing, trading
 from liveops.api.access import OPEN_PATHS, Gatekeeper, Keyring, scope_of
 from liveops.api.bodies import (
     KillOrder,
@@ -33,6 +33,7 @@ from liveops.api.bodies import (
 from liveops.api.hot import HotApi
 from liveops.api.links import link
 from liveops.api.problems import Problem, declared, install
+from liveops.api.shadowing import NewShadowOutcome
 from liveops.metrics import registry_of
 from liveops.wiring import App
 
@@ -46,6 +47,7 @@ _DESCRIBED_HERE: tuple[type[BaseModel], ...] = (
     NewMark,
     NewOutcome,
     NewRevision,
+    NewShadowOutcome,
     KillOrder,
     Reasoned,
     Problem,
@@ -95,6 +97,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
         trading.hot_outcomes,
         trading.router,
         correcting.router,
+        shadowing.router,
         marking.router,
         probes.router,
     ):

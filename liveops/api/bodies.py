@@ -237,10 +237,10 @@ class NewOutcome(Body):
             return declined(self.assignment_id)
         return trade(
             self.assignment_id,
-            pnl=_given(self.pnl, "pnl"),
-            return_ratio=_given(self.return_, "return"),
-            opened_at=_given(self.opened_at, "opened_at"),
-            closed_at=_given(self.closed_at, "closed_at"),
+            pnl=given(self.pnl, "pnl"),
+            return_ratio=given(self.return_, "return"),
+            opened_at=given(self.opened_at, "opened_at"),
+            closed_at=given(self.closed_at, "closed_at"),
             fees=self.fees,
             slippage=self.slippage,
             size=self.size,
@@ -343,7 +343,8 @@ async def read_bytes(request: Request, *, most: int) -> bytes:
             return bytes(body)
 
 
-def _given(value: _Value | None, field: str) -> _Value:
+def given(value: _Value | None, field: str) -> _Value:
+    """Return what a trade must tell; raises `InvalidInput` where it is left out."""
     if value is None:
         raise InvalidInput(field=field, rule="is required unless no_trade is true", found="nothing")
     return value

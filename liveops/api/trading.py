@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
@@ -13,7 +13,7 @@ from bandit.core.outcomes import Outcome
 from bandit.service import recording
 from bandit.service.live_recording import LiveRecorder
 from bandit.service.live_routing import LiveRouter
-from bandit.service.recording import BATCH_MAX, Recorded
+from bandit.service.recording import Recorded
 from bandit.service.routing_table import Opportunity
 from liveops.api.answers import (
     AssignmentAnswer,
@@ -23,6 +23,7 @@ from liveops.api.answers import (
     assignment_values,
     claim_values,
 )
+from liveops.api.batches import NDJSON, answered, batch_of, batch_schema, entries_of
 from liveops.api.bodies import (
     JSON,
     JSON_BYTES_MAX,
@@ -39,15 +40,11 @@ from liveops.api.hot import QuickJson, assignment_json, opportunity_in, uuid_in
 from liveops.api.outcome_lines import outcome_in
 from liveops.api.parameters import Application, AssignmentId, Caller, ExperimentName
 from liveops.api.problems import declared, problem_of
-from liveops.api.strict_json import parse
 from liveops.wiring import App
 
 router = APIRouter(prefix="/v1", responses=declared(503))
 hot = APIRouter(prefix="/v1", responses=declared(503))
 hot_outcomes = APIRouter(prefix="/v1", responses=declared(503))
-
-NDJSON = "application/x-ndjson"
-BATCH_BYTES_MAX = 4 * 1024 * 1024
 
 _WRITES = declared(400, 404, 409, 413, 415, 422)
 
@@ -126,54 +123,27 @@ async def record_outcome(request: Request) -> Response:
     return QuickJson(answer, status=201 if recorded.created else 200)
 
 
-async def _batch(request: Request) -> tuple[str, bytes]:
-    media_type = require_type(request, NDJSON, JSON)
-    return media_type, await read_bytes(request, most=BATCH_BYTES_MAX)
-
-
-_BATCH_SCHEMA: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            NDJSON: {"schema": {"type": "string", "description": "A NewOutcome on every line."}},
-            JSON: {
-                "schema": {
-                    "type": "array",
-                    # Anything else is lawful too: it fails alone, and the answer says so.
-                    "items": {"anyOf": [{"$ref": "#/components/schemas/NewOutcome"}, {}]},
-                    "minItems": 1,
-                    "maxItems": BATCH_MAX,
-                }
-            },
-        },
-    }
-}
-
-
 @router.post(
     "/outcomes/batch",
-    openapi_extra=_BATCH_SCHEMA,
+    openapi_extra=batch_schema(NewOutcome),
     response_model=list[LineAnswer],
     responses=declared(400, 413, 415, 422)
     | {200: {"description": "One result per line, in order", "content": {NDJSON: {}}}},
 )
 def record_batch(
-    app: Application, batch: Annotated[tuple[str, bytes], Depends(_batch)]
+    app: Application, batch: Annotated[tuple[str, bytes], Depends(batch_of)]
 ) -> Response:
     """Record up to 1000 outcomes; a line at fault gets its problem and takes no other with it.
 
     NDJSON is answered in NDJSON, a JSON array in a JSON array.
     """
-    media_type, body = batch
-    entries = _entries(media_type, body)
+    entries = entries_of(batch, of_line=outcome_in, of_value=_outcome_of)
     lawful = [entry for entry in entries if isinstance(entry, Outcome)]
     now = app.clock.now()
     recorded = iter(recording.record(app.engine, lawful, now=now) if lawful else ())
     answers = [next(recorded) if isinstance(entry, Outcome) else entry for entry in entries]
     lines = [_line(number, answer) for number, answer in enumerate(answers, start=1)]
-    if media_type == NDJSON:
-        return Response("".join(f"{line}\n" for line in lines), media_type=NDJSON)
-    return Response(f"[{','.join(lines)}]", media_type=JSON)
+    return answered(batch, lines)
 
 
 def _app(request: Request) -> App:
@@ -186,24 +156,6 @@ def _live(request: Request) -> LiveRouter:
     live = request.app.state.live
     assert isinstance(live, LiveRouter)
     return live
-
-
-def _entries(media_type: str, body: bytes) -> list[Outcome | BanditError]:
-    if media_type == NDJSON:
-        lines = body.removesuffix(b"\n").split(b"\n")
-        _require_count(len(lines) if body else 0)
-        return [outcome_in(line) for line in lines]
-    values = parse(body)
-    if not isinstance(values, list):
-        raise InvalidInput(field="batch", rule="must be a JSON array", found=type(values).__name__)
-    _require_count(len(values))
-    return [_outcome_of(value) for value in values]
-
-
-def _require_count(count: int) -> None:
-    if not 1 <= count <= BATCH_MAX:
-        rule = f"must be 1 to {BATCH_MAX} outcomes"
-        raise InvalidInput(field="batch", rule=rule, found=count)
 
 
 def _outcome_of(value: object) -> Outcome | BanditError:

@@ -20,17 +20,11 @@ from typing import NamedTuple, assert_never
 import numpy as np
 
 from bandit.core.errors import InvalidInput
+from bandit.core.paper_fills import Side
 from learners.market.candles import Candles
 
 _MONEY_STEP = Decimal("0.00000001")
 _RATIO_STEP = Decimal("0.000000000001")
-
-
-class Side(StrEnum):
-    """Which way a position earns."""
-
-    LONG = "long"
-    SHORT = "short"
 
 
 class ExitReason(StrEnum):

@@ -25,8 +25,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from bandit.core.paper_fills import Side
 from learners.market.candles import Candles
-from liveops.connectors.paper_market import Proposal, Side
+from liveops.connectors.paper_market import Proposal
 
 # Part of every sha: raise it when the same parameters come to mean other trades.
 RULES_VERSION = 1

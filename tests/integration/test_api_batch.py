@@ -11,7 +11,7 @@ from api_service import CheckedClient, ndjson, outcome_body, post, row_counts, s
 from ledger import open_btc
 from sqlalchemy import Engine
 
-from liveops.api.trading import BATCH_BYTES_MAX
+from liveops.api.batches import BATCH_BYTES_MAX
 
 BATCH = "/v1/outcomes/batch"
 
