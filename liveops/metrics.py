@@ -112,10 +112,10 @@ def _of_experiment(report: ExperimentReport) -> Iterator[Sample]:
                 yield metric, labels, value
         for status in ArmStatus:
             yield "liveops_arm_status", (*labels, status.value), float(place.status is status)
-        if arm.standing is not None:
+        if arm.reading.standing is not None:
             for rung in Rung:
                 yield "liveops_arm_rung", (*labels, rung.value), float(place.rung is rung)
-            for form, strength in _evidence(arm.standing).items():
+            for form, strength in _evidence(arm.reading.standing).items():
                 yield "liveops_arm_evidence", (*labels, form), strength
         for window, (factor, drawdown) in _windows(arm).items():
             if factor is not None:

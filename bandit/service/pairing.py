@@ -16,14 +16,14 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
 from sqlalchemy import Connection
 
 from bandit.core.evidence import Tally, Terms, paired_scores, rewards, total
-from bandit.core.fill_gap import FillGap
+from bandit.core.fill_gap import FillGap, FillGapRule, paper_agrees
 from bandit.storage import evidence, shadows
 from bandit.storage.evidence import CohortKey
 from bandit.storage.outcomes import OutcomeRow
@@ -112,6 +112,34 @@ def recounted(connection: Connection, arm_id: int) -> tuple[dict[CohortKey, Tall
         found += worth(connection, some)
     pairs = {key: tally for key, tally in found.pairs.items() if key.arm_id == arm_id}
     return pairs, found.gaps.get(arm_id, FillGap())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnPaper:
+    """What an arm's results on paper say: its pairs beside a champion, and its fill gap."""
+
+    pairs: Tally
+    gap: FillGap
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as the report shows them, apart from every number of live trades."""
+        agrees = paper_agrees(self.gap, FillGapRule())
+        return {
+            "pairs": self.pairs.n,
+            "pairs_with_live": self.pairs.n_champion,
+            "evidence_log": self.pairs.strength.mean_up if self.pairs.n else None,
+            "fill_gap": agrees.to_json() | {"trades": self.gap.n},
+        }
+
+
+def on_paper(connection: Connection, *, arm_id: int, champion_id: int) -> OnPaper:
+    """Read what is counted of an arm's results on paper."""
+    cohorts = evidence.cohorts(
+        connection, arm_id=arm_id, champion_id=champion_id, table="paired_cohorts"
+    )
+    return OnPaper(
+        pairs=total(cohort.tally for cohort in cohorts), gap=shadows.gap_of(connection, arm_id)
+    )
 
 
 def leaving(connection: Connection, ids: Iterable[UUID]) -> Worth:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import localcontext
 from typing import Any
@@ -20,8 +20,9 @@ from bandit.core.night import reasons_of
 from bandit.core.performance import NumberState, WindowNumbers, stated, window_numbers
 from bandit.core.reading import ArmReading
 from bandit.core.verdicts import Reason
-from bandit.service import accounts
+from bandit.service import accounts, pairing
 from bandit.service.accounts import AccountReport
+from bandit.service.pairing import OnPaper
 from bandit.service.scaling import read_arms
 from bandit.storage import decisions, experiments, outcomes, statistics
 from bandit.storage.decisions import DecisionRecord
@@ -40,8 +41,10 @@ DAILY_WINDOW = 365
 class ArmReport:
     """One arm: its place, its numbers over everything, both windows and days, its checklist.
 
-    `standing` is what the night of `evidence_night` found of a challenger's evidence, `evidence`
-    what that is held against; an arm that no night has looked at has neither.
+    `evidence` is what the newest night, that of `evidence_night`, held against the ladder's limits;
+    an arm that no night has looked at has none. Beside all this, and in none of it, stands what
+    its results on paper say.
+
     The daily ratios are those of its last `DAILY_WINDOW` days, as if the experiment's capital were
     all its own.
     """
@@ -53,9 +56,9 @@ class ArmReport:
     long: WindowNumbers
     checklist: tuple[ChecklistRow, ...]
     daily: DailyNumbers
-    standing: Standing | None
     evidence: tuple[Reason, ...]
     evidence_night: date | None
+    on_paper: OnPaper
 
     def to_json(self) -> dict[str, Any]:
         """Return the arm under the glossary's names; no NaN, no Infinity."""
@@ -96,7 +99,8 @@ class ArmReport:
             "pf_prod": None if place.role is ArmRole.CHAMPION else self.reading.pf_prod.to_json(),
             "checklist": [row.to_json() for row in self.checklist],
             "evidence": [reason.to_json() for reason in self.evidence],
-            "evidence_night": None if self.standing is None else str(self.evidence_night),
+            "evidence_night": str(self.evidence_night) if self.evidence else None,
+            "on_paper": self.on_paper.to_json(),
         }
 
     @property
@@ -156,28 +160,18 @@ def report(engine: Engine, name: str, *, newest_decisions: int = 10) -> Experime
         readings = {r.place.policy: r for r in read_arms(connection, record)}
         kept = [arm for arm in record.arms if arm.place.policy in readings]
         held = statistics.of_arms(connection, [arm.id for arm in kept])
-        rule, fraction = record.rules.checklist, record.experiment.equity_fraction
         night, standings = _standings(connection, record)
-        arms = []
-        for arm in kept:
-            newest = outcomes.newest_trades(connection, arm.id, rule.long_window)
-            reading = readings[arm.place.policy]
-            is_champion = arm.place.role is ArmRole.CHAMPION
-            standing = standings.get(arm.place.policy)
-            arms.append(
-                ArmReport(
-                    arm=arm,
-                    statistics=held[arm.id],
-                    reading=reading,
-                    short=window_numbers(newest, window=rule.window, nominal_fraction=fraction),
-                    long=window_numbers(newest, window=rule.long_window, nominal_fraction=fraction),
-                    checklist=() if is_champion else checklist.rows(reading, rule),
-                    daily=_daily(connection, held[arm.id], record),
-                    standing=standing,
-                    evidence=() if standing is None else reasons_of(standing, rules=record.rules),
-                    evidence_night=night,
-                )
+        arms = [
+            _arm_report(
+                connection,
+                arm,
+                held[arm.id],
+                replace(readings[arm.place.policy], standing=standings.get(arm.place.policy)),
+                record,
+                night=night,
             )
+            for arm in kept
+        ]
         (account,) = accounts.read(connection, [record.experiment.account_name], day=None)
         version = decisions.newest_version(connection, record.id)
         newest_made = decisions.of_experiment(connection, name, newest=newest_decisions)
@@ -205,6 +199,34 @@ def _standings(
         for policy, stored in found.items()
         if stored is not None and policy in challengers
     }
+
+
+def _arm_report(
+    connection: Connection,
+    arm: ArmRecord,
+    held: ArmStatistics,
+    reading: ArmReading,
+    record: ExperimentRecord,
+    *,
+    night: date | None,
+) -> ArmReport:
+    rule, fraction = record.rules.checklist, record.experiment.equity_fraction
+    newest = outcomes.newest_trades(connection, arm.id, rule.long_window)
+    is_champion = arm.place.role is ArmRole.CHAMPION
+    champion = record.arm_of(record.experiment.champion)
+    standing = reading.standing
+    return ArmReport(
+        arm=arm,
+        statistics=held,
+        reading=reading,
+        short=window_numbers(newest, window=rule.window, nominal_fraction=fraction),
+        long=window_numbers(newest, window=rule.long_window, nominal_fraction=fraction),
+        checklist=() if is_champion else checklist.rows(reading, rule),
+        daily=_daily(connection, held, record),
+        evidence=() if standing is None else reasons_of(standing, rules=record.rules),
+        evidence_night=night,
+        on_paper=pairing.on_paper(connection, arm_id=arm.id, champion_id=champion.id),
+    )
 
 
 def _daily(connection: Connection, held: ArmStatistics, record: ExperimentRecord) -> DailyNumbers:

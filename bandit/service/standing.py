@@ -6,9 +6,11 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from bandit.core.evidence import total
+from bandit.core.fill_gap import FillGapRule, paper_agrees
 from bandit.core.ladder import ArmEvidence, Standing, families, matured
-from bandit.core.model import ArmRole, PolicyName, Verdict
-from bandit.storage import evidence
+from bandit.core.model import ArmRole, PolicyName
+from bandit.storage import evidence, shadows
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
 
 
@@ -45,10 +47,15 @@ def _known(
     record: ExperimentRecord,
     now: datetime,
 ) -> ArmEvidence:
-    cohorts = evidence.cohorts(connection, arm_id=arm.id, champion_id=champion.id)
+    rule = record.rules.ladder
+    routed = evidence.cohorts(connection, arm_id=arm.id, champion_id=champion.id)
+    paired = evidence.cohorts(
+        connection, arm_id=arm.id, champion_id=champion.id, table="paired_cohorts"
+    )
+    gap = paper_agrees(shadows.gap_of(connection, arm.id), FillGapRule())
     return ArmEvidence(
         trades=arm.place.trades,
-        routed=matured(cohorts, now=now, rule=record.rules.ladder),
-        shadow=None,
-        fill_gap=Verdict.INCONCLUSIVE,
+        routed=matured(routed, now=now, rule=rule),
+        shadow=total(c.tally for c in matured(paired, now=now, rule=rule)) if paired else None,
+        fill_gap=gap.verdict,
     )

@@ -309,6 +309,21 @@ class ReasonAnswer(Answer):
     note: str
 
 
+class FillGapAnswer(ReasonAnswer):
+    """Whether paper agrees with live: `value` is the mean of paper - live, as a return."""
+
+    trades: int
+
+
+class OnPaperAnswer(Answer):
+    """What an arm's results on paper say; they enter no number of live trades."""
+
+    pairs: int = Field(description="Decisions with its result on paper and the champion's.")
+    pairs_with_live: int = Field(description="Those where the champion's result is a live one.")
+    evidence_log: float | None = Field(description="Natural log of the e-value of the pairs.")
+    fill_gap: FillGapAnswer
+
+
 class ArmReportAnswer(ArmAnswer):
     """An arm with its numbers at nominal size; `pnl` and `fees` in the experiment's currency."""
 
@@ -340,6 +355,7 @@ class ArmReportAnswer(ArmAnswer):
     checklist: list[ChecklistAnswer]
     evidence: list[ReasonAnswer] = Field(description="What its rung and the next ones ask for.")
     evidence_night: Day | None = Field(description="The night that looked at it, as a UTC day.")
+    on_paper: OnPaperAnswer
 
 
 class ReportAnswer(Answer):

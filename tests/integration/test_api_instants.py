@@ -99,11 +99,14 @@ class Place:
                 return known | {"marked_at": noon}
             case "NewRevision":
                 return outcome_body(target.closed, pnl="5", reason="statement")
+            case "NewShadowOutcome":
+                return outcome_body(target.open, pnl=..., policy="prod")
             case _:
                 return outcome_body(target.open)
 
 
 OUTCOMES, BATCH, MARKS = "/v1/outcomes", "/v1/outcomes/batch", "/v1/marks"
+ON_PAPER = "/v1/shadow-outcomes"
 REVISIONS = "/v1/outcomes/{assignment_id}/revisions"
 PLACES = [
     Place(model="NewPolicy", field="data_cutoff", path="/v1/policies"),
@@ -118,6 +121,9 @@ PLACES = [
             ("NewOutcome", BATCH, as_ndjson),
             ("NewOutcome", BATCH, in_array),
             ("NewRevision", REVISIONS, alone),
+            ("NewShadowOutcome", ON_PAPER, alone),
+            ("NewShadowOutcome", f"{ON_PAPER}/batch", as_ndjson),
+            ("NewShadowOutcome", f"{ON_PAPER}/batch", in_array),
         )
     ),
 ]

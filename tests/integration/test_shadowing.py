@@ -161,9 +161,31 @@ def test_a_positions_next_decision_has_none(btc: Engine) -> None:
 
 def test_nothing_of_it_enters_a_number_of_live_trades(btc: Engine) -> None:
     made = assign(btc, [f"u-{i}" for i in range(20)], now=LATER)
-    before = reporting.report(btc, "btc").to_json()
+    before = live_numbers(btc)
     tell(btc, [on_paper(a, p, "-0.9") for a in made for p in ("prod", CHALLENGER, WATCHER)])
-    assert reporting.report(btc, "btc").to_json() == before
+    assert live_numbers(btc) == before
+
+
+def live_numbers(engine: Engine) -> dict[str, object]:
+    report = reporting.report(engine, "btc").to_json()
+    arms = [{k: v for k, v in arm.items() if k != "on_paper"} for arm in report["arms"]]
+    return report | {"arms": arms}
+
+
+def test_the_report_shows_them_beside(btc: Engine) -> None:
+    mine, others = taken_by(btc, "prod", 60), taken_by(btc, CHALLENGER, 2, prefix="v")
+    record_all(btc, [closed(a, "0.0010") for a in mine], now=NEXT_DAY)
+    tell(btc, [on_paper(a, p, "0.0020") for a in (*mine, *others) for p in ("prod", WATCHER)])
+    arms = {arm["policy"]: arm for arm in reporting.report(btc, "btc").to_json()["arms"]}
+    watcher, champion = arms[WATCHER]["on_paper"], arms["prod"]["on_paper"]
+    assert (watcher["pairs"], watcher["pairs_with_live"]) == (62, 60)
+    (tally,) = pairs(btc, WATCHER).values()
+    assert watcher["evidence_log"] == tally.strength.mean_up > 0
+    assert watcher["fill_gap"]["verdict"] == "INCONCLUSIVE"
+    assert (champion["pairs"], champion["evidence_log"]) == (0, None)
+    gap_found = champion["fill_gap"]
+    assert (gap_found["trades"], gap_found["verdict"]) == (60, "FAIL")
+    assert gap_found["value"] == pytest.approx(0.001)
 
 
 def test_an_edited_result_is_found_by_the_audit_log(btc: Engine) -> None:
