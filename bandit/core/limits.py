@@ -7,7 +7,7 @@ the two verdicts agree.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bandit.core.errors import InvalidAllocation, InvalidInput
 from bandit.core.model import (
@@ -23,8 +23,10 @@ from bandit.core.model import (
     whole,
 )
 
-REDUCING = frozenset({DecisionKind.THROTTLE, DecisionKind.HALT, DecisionKind.RETIRE})
-"""Decisions that only ever take traffic away; no limit may stand in their way."""
+REDUCING = frozenset(
+    {DecisionKind.THROTTLE, DecisionKind.HALT, DecisionKind.RETIRE, DecisionKind.ROLL_BACK}
+)
+"""Decisions that only ever take traffic from challengers; no limit may stand in their way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,7 @@ class ArmPlace:
 
 def champion_floor_of(arms: Sequence[ArmPlace], limits: Limits) -> int:
     """Return the champion's floor: lower once a routable challenger has enough trades."""
-    seasoned = any(_is_seasoned(arm, limits) for arm in arms if arm.routable)
+    seasoned = any(is_seasoned(arm, limits) for arm in arms if arm.routable)
     return limits.champion_floor_proven_ppm if seasoned else limits.champion_floor_ppm
 
 
@@ -107,7 +109,7 @@ def arm_cap_of(arm: ArmPlace, *, limits: Limits, profile: Profile) -> int:
     to_the_letter = profile is Profile.SEED_EXACT
     if arm.rung is Rung.UNPROVEN and not to_the_letter:
         return limits.unproven_cap_ppm
-    seasoned = _is_seasoned(arm, limits) and (to_the_letter or arm.rung is Rung.ELIGIBLE)
+    seasoned = is_seasoned(arm, limits) and (to_the_letter or arm.rung is Rung.ELIGIBLE)
     floor = limits.champion_floor_proven_ppm if seasoned else limits.champion_floor_ppm
     return WHOLE_PPM - floor
 
@@ -129,15 +131,19 @@ def check(
     profile: Profile,
     kind: DecisionKind,
 ) -> None:
-    """Raise `InvalidAllocation`, naming the limit, unless `proposed` is lawful after `arms`."""
+    """Raise `InvalidAllocation`, naming the limit, unless `proposed` is lawful after `arms`.
+
+    Of a decision that changes the champion, `arms` are those `with_champion`.
+    """
     whole(proposed)
     if set(proposed) != {arm.policy for arm in arms}:
         raise InvalidAllocation("every arm must have exactly one part", limit="arms")
     challengers = [arm for arm in arms if arm.role is ArmRole.CHALLENGER]
     for arm in challengers:
         part = proposed[arm.policy]
-        if kind in REDUCING:
+        if kind in REDUCING or kind is DecisionKind.PROMOTE:
             _require(part <= arm.ppm, "reduces_only", f"{arm.policy} would grow to {part} ppm")
+        if kind in REDUCING:
             continue
         if not arm.routable:
             _require(part == 0, "inactive_zero", f"{arm.policy} is {arm.status} in {arm.mode}")
@@ -172,14 +178,15 @@ def _check_totals(
     unseasoned = sum(
         proposed[arm.policy]
         for arm in arms
-        if arm.role is ArmRole.CHALLENGER and not _is_seasoned(arm, limits)
+        if arm.role is ArmRole.CHALLENGER and not is_seasoned(arm, limits)
     )
     most = WHOLE_PPM - limits.champion_floor_ppm
     message = f"challengers under {limits.proven_trades} trades would hold {unseasoned} ppm"
     _require(unseasoned <= most, "challengers_cap", f"{message}, limit {most}")
 
 
-def _is_seasoned(arm: ArmPlace, limits: Limits) -> bool:
+def is_seasoned(arm: ArmPlace, limits: Limits) -> bool:
+    """Say whether a challenger has the trades that lower the champion's floor."""
     return arm.role is ArmRole.CHALLENGER and arm.trades >= limits.proven_trades
 
 
@@ -208,10 +215,41 @@ def opening(
     return ppm
 
 
+def hold_out_of(limits: Limits) -> int:
+    """Return the part that a champion keeps, in ppm, once a challenger has replaced it.
+
+    What it was promised while it was one (SPEC E2: at least 10 % as hold-out), so that the new
+    champion is measured against it; at least what keeps an arm alive.
+
+    >>> hold_out_of(Limits())
+    100000
+    """
+    return max(limits.champion_floor_proven_ppm, limits.arm_minimum_ppm)
+
+
+def with_champion(
+    arms: Sequence[ArmPlace], policy: PolicyName, *, kind: DecisionKind, limits: Limits
+) -> list[ArmPlace]:
+    """Return the arms as a decision leaves them that makes `policy` the champion.
+
+    What the one before held counts for nothing once it is a challenger: it may have its hold-out,
+    or nothing when it is rolled back.
+    """
+    kept = hold_out_of(limits) if kind is DecisionKind.PROMOTE else 0
+    return [
+        replace(arm, role=ArmRole.CHAMPION)
+        if arm.policy == policy
+        else replace(arm, role=ArmRole.CHALLENGER, ppm=Ppm(kept))
+        if arm.role is ArmRole.CHAMPION
+        else arm
+        for arm in arms
+    ]
+
+
 def headroom(arms: Sequence[ArmPlace], limits: Limits) -> int:
     """Return how many ppm the champion can still give up to challengers under `proven_trades`."""
     challengers = [arm for arm in arms if arm.role is ArmRole.CHALLENGER]
-    unseasoned = sum(arm.ppm for arm in challengers if not _is_seasoned(arm, limits))
+    unseasoned = sum(arm.ppm for arm in challengers if not is_seasoned(arm, limits))
     left_of_cap = WHOLE_PPM - limits.champion_floor_ppm - unseasoned
     champion = WHOLE_PPM - sum(arm.ppm for arm in challengers)
     return max(0, min(left_of_cap, champion - champion_floor_of(arms, limits)))

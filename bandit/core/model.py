@@ -107,6 +107,8 @@ class DecisionKind(StrEnum):
     HALT = "HALT"
     RESUME = "RESUME"
     RETIRE = "RETIRE"
+    PROMOTE = "PROMOTE"
+    ROLL_BACK = "ROLL_BACK"
 
 
 class Verdict(StrEnum):

@@ -13,7 +13,7 @@ from bandit import __version__
 from bandit.core.account import LossLimits
 from bandit.core.errors import Conflict, InvalidAllocation, InvalidInput
 from bandit.core.lifecycle import ArmVerb, after, decision_of
-from bandit.core.limits import Limits, check, headroom, opening, with_part
+from bandit.core.limits import ArmPlace, Limits, check, headroom, opening, with_part
 from bandit.core.model import (
     ArmMode,
     DecisionKind,
@@ -85,7 +85,7 @@ def open_experiment(
                 now=now,
             )
         record = experiments.load(connection, experiment.name)
-        _decide(
+        decide(
             connection,
             record,
             opening(experiment.champion, challengers, limits=limits),
@@ -123,7 +123,9 @@ def _already_open(
 ) -> ExperimentRecord:
     found = experiments.load(connection, name)
     first, _ = decisions.allocations(connection, name)[0]
-    if (found.experiment, found.limits, found.rules, set(first.ppm)) != wanted:
+    # As it was opened: the champion may have been replaced since.
+    opened = replace(found.experiment, champion=first.champion)
+    if (opened, found.limits, found.rules, set(first.ppm)) != wanted:
         raise Conflict(f"experiment {name!r} is open already with other values")
     return found
 
@@ -161,7 +163,7 @@ def add_arm(
         part = 0
         if mode is ArmMode.LIVE:
             part = min(record.limits.start_ppm, headroom(others, record.limits))
-        _decide(
+        decide(
             connection,
             record,
             with_part(record.places, arm.place.policy, part),
@@ -233,7 +235,7 @@ def apply_verb(
         experiments.set_status(connection, arm.id, target, reason=reason)
         record = experiments.load(connection, record.experiment.name)
     part = record.limits.arm_minimum_ppm if resumes and arm.place.mode is ArmMode.LIVE else 0
-    _decide(
+    decide(
         connection,
         record,
         with_part(record.places, policy, part),
@@ -268,7 +270,7 @@ def of_policy(engine: Engine, reference: str) -> tuple[PolicyName, list[str]]:
         return record.policy.name, experiments.with_policy(connection, record.id)
 
 
-def _decide(
+def decide(
     connection: Connection,
     record: ExperimentRecord,
     ppm: Mapping[PolicyName, Ppm],
@@ -279,10 +281,16 @@ def _decide(
     actor: str,
     inputs: Mapping[str, object] | None = None,
     reasons: Mapping[str, object] | None = None,
+    arms: Sequence[ArmPlace] | None = None,
 ) -> None:
+    """Append a decision, its allocation and its audit row, in a transaction that holds the gate.
+
+    `arms` are the arms as the decision leaves them, where it changes more than their parts. Raises
+    `InvalidAllocation` where a limit says no, `Killed` where the account's kill switch does.
+    """
     check(
         ppm,
-        arms=record.places,
+        arms=record.places if arms is None else arms,
         limits=record.limits,
         profile=record.experiment.profile,
         kind=kind,

@@ -163,7 +163,7 @@ def _may_be_flagged(arm: WatchedArm) -> bool:
         drawdown_percent=arm.dd_long_percent,
         rule=arm.rule,
     )
-    return arm.was_resumed or any(row.flagged for row in rows)
+    return arm.began_anew or any(row.flagged for row in rows)
 
 
 def move_money(

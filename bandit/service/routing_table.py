@@ -41,7 +41,8 @@ class Opportunity:
 
     `position` names the assignment that opened a position which is still open: its arm keeps it.
     `fallback_at` tells of a decision that a bot took for the champion by itself, at that time,
-    while it could not reach the service.
+    while it could not reach the service; `fallback_arm_id` is the champion that the bot knew, the
+    one of now where it does not say.
     """
 
     unit_id: UnitId
@@ -50,6 +51,7 @@ class Opportunity:
     proposed_actions: object = None
     position: UUID | None = None
     fallback_at: datetime | None = None
+    fallback_arm_id: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a unit, instrument, document or time outside its domain."""
@@ -106,7 +108,7 @@ class RoutingTable:
             id=key,
             unit_id=opportunity.unit_id,
             instrument=opportunity.instrument,
-            arm_id=self.arms[route.policy].id,
+            arm_id=opportunity.fallback_arm_id or self.arms[route.policy].id,
             propensity=route.propensity,
             position_id=opportunity.position,
             is_fallback=opportunity.fallback_at is not None,
@@ -126,7 +128,7 @@ class RoutingTable:
             instrument=row.instrument,
             policy=arm.place.policy,
             policy_sha=arm.policy_sha,
-            role=arm.place.role,
+            role=ArmRole.CHAMPION if row.is_fallback else arm.place.role,
             mode=arm.place.mode,
             propensity=row.propensity,
             sticky=row.is_fallback,
@@ -192,7 +194,7 @@ class RoutedBatch:
                 f"and came back for {asked.instrument}"
             )
         if asked.fallback_at is not None:
-            if made.role is not ArmRole.CHAMPION:
+            if made.role is not ArmRole.CHAMPION or not self._is_of(asked.fallback_arm_id, made):
                 return Conflict(f"unit {made.unit_id} had been routed to {made.policy} before")
             return made
         held = row.position_id if stored is None else stored.position_id
@@ -203,6 +205,9 @@ class RoutedBatch:
                 f"and came back for {_held(asked.position)}"
             )
         return made
+
+    def _is_of(self, arm_id: int | None, made: Assignment) -> bool:
+        return arm_id is None or self.table.by_id[arm_id].place.policy == made.policy
 
 
 def _held(position: UUID | None) -> str:

@@ -94,7 +94,7 @@ def read_arm(connection: Connection, arm: ArmRecord, record: ExperimentRecord) -
     short = window_numbers(newest, window=rule.window, nominal_fraction=fraction)
     assert long.drawdown_percent is not None
     resumed = None
-    since = decisions.resumed_at(connection, record.id, arm.place.policy)
+    since = decisions.judged_since(connection, record.id, arm.place.policy)
     if since is not None:
         fresh = [trade for trade in newest if trade.closed_at > since]
         fresh_short = window_numbers(fresh, window=rule.window, nominal_fraction=fraction)

@@ -150,14 +150,51 @@ def of_experiment(
     return [_decision(row) for row in rows(connection, _DECISIONS, name=name, newest=newest)]
 
 
-def resumed_at(connection: Connection, experiment_id: int, policy: PolicyName) -> datetime | None:
-    """Return when a person last resumed an arm; None when nobody did."""
-    statement = (
-        "SELECT max(decided_at) AS at FROM decisions WHERE experiment_id = :id "
-        "AND kind = 'RESUME' AND inputs ->> 'policy' = :policy"
+def judged_since(connection: Connection, experiment_id: int, policy: PolicyName) -> datetime | None:
+    """Return when a person last resumed an arm or replaced it as the champion; None if nobody did.
+
+    Its checklist reads only trades since.
+    """
+    found = one(
+        connection,
+        """
+        SELECT greatest(
+          (SELECT max(decided_at) FROM decisions WHERE experiment_id = :id
+             AND kind = 'RESUME' AND inputs ->> 'policy' = :policy),
+          (SELECT max(decided_at) FROM decisions WHERE experiment_id = :id
+             AND kind = 'PROMOTE' AND inputs ->> 'demoted' = :policy)) AS at
+        """,
+        id=experiment_id,
+        policy=policy,
     )
-    found = one(connection, statement, id=experiment_id, policy=policy)
     return None if found is None else found["at"]
+
+
+def champions(connection: Connection, experiment_id: int) -> list[PolicyName]:
+    """Return everyone who was ever the champion, whoever was it last first."""
+    found = rows(
+        connection,
+        """
+        SELECT p.name FROM (
+          SELECT v.policy_ids[v.champion_index] AS policy_id, max(v.version) AS newest
+          FROM allocations v WHERE v.experiment_id = :id GROUP BY 1) c
+        JOIN policies p ON p.id = c.policy_id ORDER BY c.newest DESC
+        """,
+        id=experiment_id,
+    )
+    return [PolicyName(row["name"]) for row in found]
+
+
+def newest_succession(connection: Connection, name: str) -> DecisionRecord | None:
+    """Return the decision that made the present champion one; None where it opened with it."""
+    found = one(
+        connection,
+        f"SELECT * FROM ({_DECISIONS}) d WHERE d.kind IN ('PROMOTE', 'ROLL_BACK') "  # noqa: S608 - constant
+        "ORDER BY d.id DESC LIMIT 1",
+        name=name,
+        newest=None,
+    )
+    return None if found is None else _decision(found)
 
 
 def of_night(connection: Connection, name: str, trading_day: date) -> DecisionRecord | None:

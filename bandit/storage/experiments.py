@@ -218,7 +218,8 @@ def load(connection: Connection, name: str) -> ExperimentRecord:
 class WatchedArm:
     """A challenger the checklist may still stop, with the numbers stored of its windows.
 
-    Of one that `was_resumed` they do not decide: it is judged on its trades since.
+    Of one that `began_anew` they do not decide: it is judged on its trades since it was resumed,
+    or replaced as the champion.
     """
 
     id: int
@@ -229,7 +230,7 @@ class WatchedArm:
     pf_short: float | None
     pf_short_state: str
     dd_long_percent: float
-    was_resumed: bool
+    began_anew: bool
 
 
 def watched(connection: Connection, arm_ids: Sequence[int]) -> list[WatchedArm]:
@@ -243,7 +244,9 @@ def watched(connection: Connection, arm_ids: Sequence[int]) -> list[WatchedArm]:
         SELECT a.id, e.name, e.id AS experiment_id, e.rules, s.n_trades, s.pf_short,
                s.pf_short_state, s.dd_long_percent,
                EXISTS (SELECT FROM decisions d WHERE d.experiment_id = e.id AND d.kind = 'RESUME'
-                       AND d.inputs ->> 'policy' = p.name) AS was_resumed
+                       AND d.inputs ->> 'policy' = p.name)
+               OR EXISTS (SELECT FROM decisions d WHERE d.experiment_id = e.id
+                          AND d.kind = 'PROMOTE' AND d.inputs ->> 'demoted' = p.name) AS began_anew
         FROM arms a
         JOIN experiments e ON e.id = a.experiment_id
         JOIN policies p ON p.id = a.policy_id
@@ -264,7 +267,7 @@ def watched(connection: Connection, arm_ids: Sequence[int]) -> list[WatchedArm]:
             pf_short=row["pf_short"],
             pf_short_state=row["pf_short_state"],
             dd_long_percent=row["dd_long_percent"],
-            was_resumed=row["was_resumed"],
+            began_anew=row["began_anew"],
         )
         for row in found
     ]
