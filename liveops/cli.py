@@ -31,6 +31,7 @@ from liveops.commands import (
     monitor,
     operate,
     policies,
+    promote,
     service,
 )
 
@@ -54,6 +55,8 @@ app.command("report")(monitor.report)
 app.command("decisions")(monitor.decisions)
 for verb in ArmVerb:
     app.command(verb.value)(operate.command_of(verb))
+app.command("promote")(promote.promote)
+app.command("rollback")(promote.rollback)
 app.command("kill")(killing.kill)
 app.command("release")(killing.release)
 app.add_typer(policies.policy_commands, name="policy")

@@ -175,6 +175,16 @@ class Reasoned(Body):
     reason: str = Field(min_length=1, max_length=1000)
 
 
+class Rollback(Body):
+    """Why an earlier champion takes over again, and which one."""
+
+    reason: str = Field(min_length=1, max_length=1000)
+    to: Reference | None = Field(
+        default=None,
+        description="Left out: the newest earlier champion; a halted one must be named.",
+    )
+
+
 class NewFallback(Body):
     """A decision that a bot took for the champion while it could not reach the service."""
 
@@ -182,6 +192,9 @@ class NewFallback(Body):
     instrument: str = _text("^[A-Za-z0-9][A-Za-z0-9_./:-]{0,31}$", "Such as BTCUSDT.")
     decided_at: Instant
     reason: str = Field(min_length=1, max_length=1000, description="Why the bot was on its own.")
+    policy: Reference | None = Field(
+        default=None, description="The champion that the bot knew; left out, the one of now."
+    )
 
 
 class KillOrder(Body):

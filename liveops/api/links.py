@@ -67,8 +67,14 @@ LINKS: Final[Mapping[str, tuple[Link, ...]]] = {
     "show_experiment": _to(*_OF_EXPERIMENT, experiment=_NAME),
     "add_arm": (
         *_to("show_policy", policy=_POLICY),
-        *_to("halt_arm", "throttle_arm", "retire_arm", experiment=_HERE, policy=_POLICY),
+        *_to(
+            *("halt_arm", "throttle_arm", "retire_arm", "promote_arm"),
+            experiment=_HERE,
+            policy=_POLICY,
+        ),
     ),
+    "promote_arm": _to("roll_back", *_NUMBERS, experiment=_HERE),
+    "roll_back": _to(*_NUMBERS, experiment=_HERE),
     "halt_arm": _to("resume_arm", "retire_arm", experiment=_HERE, policy=_POLICY),
     "throttle_arm": _to("halt_arm", "resume_arm", "retire_arm", experiment=_HERE, policy=_POLICY),
     "resume_arm": _to("halt_arm", "throttle_arm", "retire_arm", experiment=_HERE, policy=_POLICY),

@@ -13,7 +13,15 @@ from bandit.core.errors import Conflict
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import Experiment, Policy, PolicyName, checked_name, checked_sha
-from bandit.service import accounts, experiments, killing, policies, reporting, scaling
+from bandit.service import (
+    accounts,
+    experiments,
+    killing,
+    policies,
+    promoting,
+    reporting,
+    scaling,
+)
 from bandit.storage.accounts import AccountRecord
 from liveops.api.account_answers import AccountAnswer
 from liveops.api.answers import (
@@ -31,6 +39,7 @@ from liveops.api.bodies import (
     NewExperiment,
     NewPolicy,
     Reasoned,
+    Rollback,
     body_of,
     schema_of,
 )
@@ -196,6 +205,60 @@ for _verb, _summary in _VERBS.items():
         openapi_extra=schema_of(Reasoned),
         responses=_WRITES,
     )
+
+
+@router.post(
+    "/experiments/{experiment}/arms/{policy}/promote",
+    openapi_extra=schema_of(Reasoned),
+    responses=_WRITES,
+)
+def promote_arm(
+    app: Application,
+    caller: Caller,
+    experiment: ExperimentName,
+    policy: PolicyReference,
+    body: Annotated[Reasoned, Depends(body_of(Reasoned))],
+) -> ArmAnswer:
+    """Make a challenger the champion; the one before keeps a tenth by default, as its hold-out.
+
+    Decisions that were not claimed by then are revoked. On an arm that was promoted, nothing
+    changes.
+    """
+    record, _ = promoting.promote(
+        app.engine,
+        name=experiment,
+        policy=PolicyName(policy),
+        reason=body.reason,
+        now=app.clock.now(),
+        actor=caller,
+    )
+    return ArmAnswer.of(record)
+
+
+@router.post(
+    "/experiments/{experiment}/rollback",
+    openapi_extra=schema_of(Rollback),
+    responses=_WRITES,
+)
+def roll_back(
+    app: Application,
+    caller: Caller,
+    experiment: ExperimentName,
+    body: Annotated[Rollback, Depends(body_of(Rollback))],
+) -> ArmAnswer:
+    """Let an earlier champion take over again and halt the present one; answers the champion.
+
+    Also while the account is killed. Once rolled back, nothing changes.
+    """
+    record, _ = promoting.roll_back(
+        app.engine,
+        name=experiment,
+        to=None if body.to is None else PolicyName(body.to),
+        reason=body.reason,
+        now=app.clock.now(),
+        actor=caller,
+    )
+    return ArmAnswer.of(record)
 
 
 @router.post("/experiments/{experiment}/scale", responses=_READS | declared(409))

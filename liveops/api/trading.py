@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from bandit.core.errors import BanditError, InvalidInput
-from bandit.core.model import UnitId
+from bandit.core.model import PolicyName, UnitId
 from bandit.core.outcomes import Outcome
-from bandit.service import recording
+from bandit.service import promoting, recording
 from bandit.service.live_recording import LiveRecorder
 from bandit.service.live_routing import LiveRouter
 from bandit.service.recording import Recorded
@@ -97,6 +97,7 @@ def report_fallback(
         instrument=body.instrument,
         context={"fallback": {"reason": body.reason, "reported_by": caller}},
         fallback_at=body.decided_at,
+        fallback_arm_id=None if body.policy is None else _champion(app, experiment, body.policy),
     )
     (made,) = app.router.assign(experiment, [opportunity], now=app.clock.now())
     return AssignmentAnswer(**assignment_values(made))
@@ -144,6 +145,10 @@ def record_batch(
     answers = [next(recorded) if isinstance(entry, Outcome) else entry for entry in entries]
     lines = [_line(number, answer) for number, answer in enumerate(answers, start=1)]
     return answered(batch, lines)
+
+
+def _champion(app: App, experiment: str, reference: str) -> int:
+    return promoting.once_champion(app.engine, name=experiment, policy=PolicyName(reference)).id
 
 
 def _app(request: Request) -> App:

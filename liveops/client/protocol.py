@@ -130,6 +130,7 @@ def fallback_body(fallback: Fallback) -> str:
         "instrument": fallback.instrument,
         "decided_at": fallback.decided_at.isoformat(),
         "reason": fallback.reason.value,
+        "policy": fallback.policy,
     }
     return _encoded(body).decode()
 

@@ -147,7 +147,7 @@ def test_a_night_under_way_elsewhere_is_not_doubled(client: CheckedClient, engin
 
 def test_a_route_that_is_not_there_is_said_so(client: CheckedClient) -> None:
     refused(client.get("/v2/policies"), 404, "no_such_route")
-    refused(client.post(f"{ARM}/promote", json={"reason": "best"}), 404, "no_such_route")
+    refused(client.post(f"{ARM}/crown", json={"reason": "best"}), 404, "no_such_route")
     refused(client.get("/v1/policies/"), 404, "no_such_route")
 
 

@@ -27,7 +27,8 @@ from sqlalchemy.exc import ProgrammingError
 
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
-from bandit.service import auditing, killing, reporting
+from bandit.core.model import PolicyName
+from bandit.service import auditing, killing, promoting, reporting
 from bandit.service.assigning import Router
 from bandit.storage.engine import connect
 from bandit.storage.roles import APPLICATION_ROLE, as_application
@@ -59,6 +60,15 @@ def service(database_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
+def promote(engine: Engine) -> None:
+    policy = PolicyName(CHALLENGER)
+    promoting.promote(engine, name="btc", policy=policy, reason="drill", now=NIGHT, actor="test")
+
+
+def roll_back(engine: Engine) -> None:
+    promoting.roll_back(engine, name="btc", to=None, reason="drill", now=NIGHT, actor="test")
+
+
 def refused(
     engine: Engine, statement: str, message: str = "permission denied|must be owner"
 ) -> None:
@@ -78,7 +88,9 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
     tell(service, [on_paper(watched, p, "0.001") for p in ("prod", CHALLENGER)], now=NIGHT)
     record_all(service, [closed(watched, "0.001")], now=NIGHT)
     scale(service, now=NIGHT)
-    for verb in (ArmVerb.THROTTLE, ArmVerb.RESUME, ArmVerb.HALT, ArmVerb.RETIRE):
+    for act in (promote, roll_back):
+        act(service)
+    for verb in (ArmVerb.RESUME, ArmVerb.THROTTLE, ArmVerb.HALT, ArmVerb.RETIRE):
         change(service, verb)
     [made] = assign(service, ["claimed"])
     Router(service).claim(made.id, now=NOON)

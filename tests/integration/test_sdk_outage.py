@@ -368,6 +368,7 @@ def test_a_fallback_is_reported_before_its_outcome(
         "instrument": "BTCUSD",
         "decided_at": NOON.isoformat(),
         "reason": "server_fault",
+        "policy": "prod",
     }
     key = service.assignment("u-2")["assignment_id"]
     assert service.outcomes[key]["pnl"] == "12.34000000"
