@@ -18,14 +18,14 @@ from schedules import Stage, every_schedule
 from sqlalchemy import Engine, make_url, text
 
 from bandit.core.account import LossLimits
-from bandit.core.errors import BanditError, Killed, Revoked, StaleEpoch
+from bandit.core.errors import BanditError, InvalidTransition, Killed, Revoked, StaleEpoch
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import Assignment, Experiment, PolicyName, UnitId
 from bandit.core.outcomes import Outcome
 from bandit.core.reading import Rules
-from bandit.service import experiments, killing, recording, scaling
+from bandit.service import experiments, killing, promoting, recording, scaling
 from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
 from bandit.storage import locks
@@ -55,6 +55,7 @@ class Place:
             "outcome_too": lambda engine: self._record(engine, late),
             "scale": lambda engine: scaling.scale(engine, self.name, now=NIGHT, actor="test"),
             "halt": self._halt,
+            "promote": self._promote,
             "kill": self._kill,
         }
 
@@ -72,6 +73,17 @@ class Place:
             name=self.name,
             policy=PolicyName(CHALLENGER),
             verb=ArmVerb.HALT,
+            reason="drill",
+            now=NOON,
+            actor="test",
+        )
+        return committed(engine)
+
+    def _promote(self, engine: Engine) -> str:
+        promoting.promote(
+            engine,
+            name=self.name,
+            policy=PolicyName(CHALLENGER),
             reason="drill",
             now=NOON,
             actor="test",
@@ -147,6 +159,10 @@ class Arena:
                 values = {"name": place.name, "policies": policies, "seen": seen}
                 for (leak,) in self.ledger.execute(LEAKS, values):
                     yield f"{leak} committed after the {name} was acknowledged"
+        seen = answers.get("promote")
+        if isinstance(seen, str):
+            for (leak,) in self.ledger.execute(VOID, {"name": place.name, "seen": seen}):
+                yield f"{leak} committed under the champion before, after the promotion"
 
 
 def refusals(answers: Mapping[str, object]) -> Iterator[str]:
@@ -156,6 +172,9 @@ def refusals(answers: Mapping[str, object]) -> Iterator[str]:
         "assign": (Killed,),
         "assign_too": (Killed,),
         "claim": (Killed, Revoked),
+        # Whichever comes first: a champion is not halted, a halted arm is not promoted.
+        "halt": (InvalidTransition,) if "promote" in answers else (),
+        "promote": (Killed, InvalidTransition) if "halt" in answers else (Killed,),
     }
     for name, answer in answers.items():
         if isinstance(answer, BaseException) and not isinstance(answer, lawful.get(name, ())):
@@ -174,6 +193,18 @@ SELECT 'claim of ' || unit_id FROM mine JOIN claims c ON c.assignment_id = mine.
 WHERE NOT pg_visible_in_snapshot(c.xmin::text::xid8, %(seen)s)
 """
 
+# What was decided under the champion before is void once the promotion was acknowledged.
+VOID = """
+WITH old AS (
+  SELECT s.id, s.unit_id, s.xmin::text::xid8 AS xid FROM assignments s
+  JOIN experiments e ON e.id = s.experiment_id AND e.name = %(name)s
+  WHERE s.epoch < e.champion_epoch)
+SELECT 'assignment ' || unit_id FROM old WHERE NOT pg_visible_in_snapshot(xid, %(seen)s)
+UNION ALL
+SELECT 'claim of ' || unit_id FROM old JOIN claims c ON c.assignment_id = old.id
+WHERE NOT pg_visible_in_snapshot(c.xmin::text::xid8, %(seen)s)
+"""
+
 BROKEN = """
 WITH e AS (SELECT * FROM experiments WHERE name = %(name)s),
 newest AS (SELECT v.* FROM allocations v JOIN e ON v.experiment_id = e.id
@@ -185,6 +216,14 @@ WHERE a.experiment_id = newest.experiment_id
   AND round(a.traffic_allocation * 1000000) <> newest.ppm[array_position(policy_ids, a.policy_id)]
 UNION ALL
 SELECT 'the epoch is not that of the newest version' FROM newest, e WHERE e.epoch <> newest.epoch
+UNION ALL
+SELECT 'the champion is not that of the newest version' FROM newest, e
+WHERE e.champion_id <> newest.policy_ids[champion_index]
+UNION ALL
+SELECT 'a role is not that of its version' FROM assignments s
+JOIN e ON s.experiment_id = e.id JOIN arms a ON a.id = s.arm_id
+JOIN allocations v ON v.experiment_id = e.id AND v.version = s.allocation_version
+WHERE (s.role = 'champion') <> (v.policy_ids[v.champion_index] = a.policy_id)
 UNION ALL
 SELECT 'scaled twice in a night' FROM decisions d JOIN e ON d.experiment_id = e.id
 WHERE d.trading_day IS NOT NULL GROUP BY d.trading_day HAVING count(*) > 1
@@ -243,6 +282,12 @@ PAIRS = [
     ("halt", "outcome"),
     ("outcome", "outcome_too"),
     ("scale", "outcome"),
+    ("assign", "promote"),
+    ("claim", "promote"),
+    ("halt", "promote"),
+    ("kill", "promote"),
+    ("promote", "scale"),
+    ("promote", "outcome"),
 ]
 TRIPLES = [
     ("assign", "halt", "scale"),
@@ -250,6 +295,8 @@ TRIPLES = [
     ("assign", "kill", "claim"),
     ("assign", "assign_too", "halt"),
     ("halt", "scale", "outcome"),
+    ("assign", "promote", "claim"),
+    ("halt", "promote", "scale"),
 ]
 
 
@@ -302,6 +349,15 @@ def test_without_the_gate_an_assignment_follows_the_halt(arena: Arena) -> None:
     arena.ledger.execute(lockless)
     _, broken = enumerated(arena, ("assign", "halt"))
     assert any("committed after the halt was acknowledged" in what for what in broken), broken
+
+
+def test_without_the_epoch_a_claim_follows_the_promotion(arena: Arena) -> None:
+    [(definition,)] = arena.ledger.execute("SELECT pg_get_viewdef('claim_verdicts')").fetchall()
+    forgetful, times = re.subn(r"\(s\.epoch < e\.champion_epoch\) OR ", "", definition)
+    assert times == 1
+    arena.ledger.execute(f"CREATE OR REPLACE VIEW claim_verdicts AS {forgetful}")
+    _, broken = enumerated(arena, ("claim", "promote"))
+    assert any("under the champion before" in what for what in broken), broken
 
 
 @pytest.mark.slow
