@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Engine
 
 from bandit.core.errors import InvalidInput, UnknownName
 from bandit.core.fill_gap import FillGap
-from bandit.core.model import CLOCK_TOLERANCE, ArmRole, ArmStatus, checked_instant
+from bandit.core.model import CLOCK_TOLERANCE, ArmStatus, checked_instant
 from bandit.core.outcomes import Flags, Outcome
 from bandit.core.performance import ClosedTrade
 from bandit.core.tally import by_day
@@ -247,7 +247,8 @@ def _needed_from(connection: Connection, record: ExperimentRecord) -> dict[int, 
     kept = _WINDOWS_KEPT * max(rule.window, rule.long_window)
     own: dict[int, list[datetime]] = {}
     # Challengers are compared with the champion over their own windows, which reach back to any
-    # trade of theirs, however late it is told, until they are full.
+    # trade of theirs, however late it is told, until they are full. So does the champion's, since
+    # it may be a challenger tomorrow.
     common: list[datetime] = []
     for arm in record.arms:
         newest = outcomes.newest_trades(connection, arm.id, kept)
@@ -256,7 +257,7 @@ def _needed_from(connection: Connection, record: ExperimentRecord) -> dict[int, 
             continue
         if len(newest) == kept:
             common += own[arm.id]
-        elif arm.place.role is ArmRole.CHALLENGER:
+        else:
             common.append(arm.joined_at - CLOCK_TOLERANCE)
     return {arm_id: [*moments, *common] for arm_id, moments in own.items()}
 

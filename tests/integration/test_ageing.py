@@ -34,12 +34,13 @@ from bandit.core.errors import (
     UnknownName,
 )
 from bandit.core.marks import Mark
-from bandit.core.model import Assignment, UnitId
+from bandit.core.model import Assignment, PolicyName, UnitId
 from bandit.core.outcomes import Outcome, declined, trade
 from bandit.service import (
     ageing,
     experiments,
     marking,
+    promoting,
     rebuilding,
     recording,
     revising,
@@ -328,8 +329,9 @@ def test_outcome_that_leaves_while_it_is_told_again_is_not_counted_twice(
     assert numbers(history.engine) == before
 
 
-def test_champion_keeps_what_a_young_challenger_is_compared_with(
-    engine: Engine, tmp_path: Path
+@pytest.mark.parametrize("is_champion_meanwhile", [False, True])
+def test_arms_keep_what_a_young_one_is_or_may_be_compared_with(
+    engine: Engine, tmp_path: Path, is_champion_meanwhile: bool
 ) -> None:
     history = History(engine, ParquetArchives(tmp_path / "archives"))
     made = history.assign([f"u-{i:03}" for i in range(300)])
@@ -347,7 +349,12 @@ def test_champion_keeps_what_a_young_challenger_is_compared_with(
     other = next(a for a in made if a.policy == CHALLENGER)
     earned = [told(i, a, "0.001" if i % 3 else "-0.001") for i, a in enumerate(champions)]
     history.tell(earned, now=NOON + SPOKEN)
+    reason = {"name": "btc", "reason": "drill", "now": NOON, "actor": "test"}
+    if is_champion_meanwhile:
+        promoting.promote(engine, policy=PolicyName(CHALLENGER), **reason)
     history.age()
+    if is_champion_meanwhile:
+        promoting.roll_back(engine, to=None, **reason)
     # The challenger's first trade, told only now, closed before nearly all of the champion's.
     history.tell([told(1, other, "0.001")], now=NOW)
     arm = next(a for a in experiments.load(engine, "btc").arms if a.place.policy == CHALLENGER)
