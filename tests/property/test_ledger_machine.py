@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -24,89 +23,46 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from ledger import NOON, arms, open_btc, register
+from ledger_model import (
+    CHAMPION,
+    HOLD_OUT,
+    LEAST,
+    RESULTS,
+    START,
+    TARGETS,
+    UNITS,
+    Model,
+    Unit,
+    outcome_of,
+)
 from postgres_server import PostgresServer
 from sqlalchemy import text
 
 from bandit.core.errors import (
     BanditError,
     Conflict,
-    Expired,
     InvalidTransition,
     Killed,
-    Revoked,
     UnknownName,
 )
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
-from bandit.core.model import ArmMode, Assignment, PolicyName, UnitId
-from bandit.core.outcomes import Outcome, declined, trade
-from bandit.service import auditing, experiments, killing, rebuilding, recording, revising, scaling
+from bandit.core.model import ArmMode, PolicyName, UnitId
+from bandit.core.outcomes import Outcome
+from bandit.service import (
+    auditing,
+    experiments,
+    killing,
+    promoting,
+    rebuilding,
+    recording,
+    revising,
+    scaling,
+)
 from bandit.service.assigning import Router
 from bandit.service.recording import Recorded
 from bandit.service.routing_table import Opportunity
 from bandit.storage.engine import connect
-
-CHAMPION = "prod"
-START, LEAST = 100_000, 20_000
-UNITS = [f"u-{i}" for i in range(30)]
-RESULTS = [Decimal(r) for r in ("0.0001", "-0.0001", "0.0003", "0")]
-TARGETS = {
-    ArmVerb.THROTTLE: ("throttled", {"active", "throttled"}),
-    ArmVerb.HALT: ("halted", {"active", "throttled", "halted"}),
-    ArmVerb.RESUME: ("active", {"active", "throttled", "halted"}),
-    ArmVerb.RETIRE: ("retired", {"active", "throttled", "halted", "retired"}),
-}
-
-
-@dataclass
-class Unit:
-    """What became of one unit."""
-
-    made: Assignment
-    claimed_at: datetime | None = None
-    first: Outcome | None = None
-    told: Outcome | None = None
-    revisions: int = 0
-
-
-@dataclass
-class Model:
-    """What the ledger should say."""
-
-    status: dict[str, str] = field(default_factory=dict)
-    ppm: dict[str, int] = field(default_factory=dict)
-    units: dict[str, Unit] = field(default_factory=dict)
-    epoch: int = 1
-    killed: bool = False
-    nights: set[object] = field(default_factory=set)
-
-    def change(self, policy: str, part: int) -> None:
-        """A challenger gets `part`, the champion the rest, and a new epoch begins."""
-        self.ppm[policy] = part
-        self.ppm[CHAMPION] = 1_000_000 - sum(p for name, p in self.ppm.items() if name != CHAMPION)
-        self.epoch += 1
-
-    def claim(self, unit: Unit, now: datetime) -> datetime | type[BanditError]:
-        if self.killed:
-            return Killed
-        if self.status[unit.made.policy] != "active":
-            return Revoked
-        if unit.claimed_at is None and now > unit.made.expires_at:
-            return Expired
-        return unit.claimed_at or now
-
-
-def outcome_of(made: Assignment, result: Decimal | None, minutes: int) -> Outcome:
-    if result is None:
-        return declined(made.id)
-    return trade(
-        made.id,
-        pnl=result * 100,
-        return_ratio=result,
-        opened_at=made.decided_at,
-        closed_at=made.decided_at + timedelta(minutes=minutes),
-        fees=Decimal("0.01"),
-    )
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -242,7 +198,7 @@ class LedgerMachine(RuleBasedStateMachine):
         target, sources = TARGETS[verb]
         status = self.model.status[policy]
         wanted: object = None
-        if policy == CHAMPION or status not in sources:
+        if policy == self.model.champion or status not in sources:
             wanted = InvalidTransition
         elif verb is ArmVerb.RESUME and status != target and self.model.killed:
             wanted = Killed
@@ -261,6 +217,53 @@ class LedgerMachine(RuleBasedStateMachine):
         if wanted is None and status != target:
             self.model.status[policy] = target
             self.model.change(policy, LEAST if verb is ArmVerb.RESUME else 0)
+
+    @rule(replica=st.integers(0, 1), data=st.data())
+    def promotes(self, replica: int, data: st.DataObject) -> None:
+        policy = data.draw(st.sampled_from(sorted(self.model.status)))
+        again = policy == self.model.champion and self.model.crowned_by == "PROMOTE"
+        wanted: object = None
+        if not again:
+            if policy == self.model.champion or self.model.status[policy] != "active":
+                wanted = InvalidTransition
+            elif self.model.killed:
+                wanted = Killed
+        got = self.expect(
+            wanted,
+            lambda: promoting.promote(
+                self.engines[replica],
+                name="btc",
+                policy=PolicyName(policy),
+                reason="drill",
+                now=self.now,
+                actor="test",
+            ),
+        )
+        if wanted is None:
+            assert isinstance(got, tuple)
+            assert got[1] is not again
+        if wanted is None and not again:
+            self.model.crown(policy, kept=HOLD_OUT, by="PROMOTE")
+
+    @rule(replica=st.integers(0, 1), data=st.data())
+    def rolls_back(self, replica: int, data: st.DataObject) -> None:
+        named = data.draw(st.sampled_from([None, None, *sorted(self.model.status)]))
+        wanted = self.model.returning(named)
+        self.expect(
+            wanted,
+            lambda: promoting.roll_back(
+                self.engines[replica],
+                name="btc",
+                to=None if named is None else PolicyName(named),
+                reason="drill",
+                now=self.now,
+                actor="test",
+            ),
+        )
+        if isinstance(wanted, str):
+            self.model.status[self.model.champion] = "halted"
+            self.model.status[wanted] = "active"
+            self.model.crown(wanted, kept=0, by="ROLL_BACK")
 
     @rule(replica=st.integers(0, 1))
     def joins(self, replica: int) -> None:
@@ -306,6 +309,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert {name: place.status for name, place in found.items()} == self.model.status
         assert {name: int(place.ppm) for name, place in found.items()} == self.model.ppm
         assert (record.epoch, record.is_killed) == (self.model.epoch, self.model.killed)
+        assert record.experiment.champion == self.model.champion
 
     @invariant()
     def money_and_counts_are_what_was_told(self) -> None:
