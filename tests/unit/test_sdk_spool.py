@@ -242,7 +242,7 @@ def test_a_decision_alone_its_report_and_the_silence_are_one_write(
     assert beside.contact() == CONTACT
     assert bodies(beside) == [
         '{"unit_id":"u-1","instrument":"BTCUSD","decided_at":"2026-03-01T12:00:00+00:00",'
-        '"reason":"no_answer"}'
+        '"reason":"no_answer","policy":"prod"}'
     ]
     beside.close()
 
