@@ -29,7 +29,7 @@ from bandit.core.model import (
 )
 from bandit.core.outcomes import Outcome, trade
 from bandit.core.reading import Rules
-from bandit.service import experiments, policies, recording, scaling
+from bandit.service import experiments, policies, promoting, recording, scaling
 from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
 from bandit.service.scaling import Night
@@ -223,6 +223,32 @@ def change(
         actor="test",
     )
     return arm.place.status, changed
+
+
+def promote(engine: Engine, policy: str = CHALLENGER, **given: str) -> tuple[str, bool]:
+    """Make a challenger of `btc` its champion; return who is, and whether something changed."""
+    arm, changed = promoting.promote(
+        engine,
+        name="btc",
+        policy=PolicyName(policy),
+        reason=given.get("reason", "better for a quarter"),
+        now=NOON + timedelta(hours=2),
+        actor="ann",
+    )
+    return arm.place.policy, changed
+
+
+def roll_back(engine: Engine, to: str | None = None) -> tuple[str, bool]:
+    """Let an earlier champion of `btc` take over; return who is it, and whether that changed."""
+    arm, changed = promoting.roll_back(
+        engine,
+        name="btc",
+        to=None if to is None else PolicyName(to),
+        reason="losing money",
+        now=NOON + timedelta(hours=2),
+        actor="bob",
+    )
+    return arm.place.policy, changed
 
 
 def join(engine: Engine, policy: str, mode: ArmMode = ArmMode.LIVE) -> tuple[int, bool]:

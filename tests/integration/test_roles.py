@@ -17,8 +17,10 @@ from ledger import (
     feed,
     join,
     open_btc,
+    promote,
     record_all,
     register,
+    roll_back,
     scale,
 )
 from shadow_history import on_paper, tell
@@ -27,8 +29,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
-from bandit.core.model import PolicyName
-from bandit.service import auditing, killing, promoting, reporting
+from bandit.service import auditing, killing, reporting
 from bandit.service.assigning import Router
 from bandit.storage.engine import connect
 from bandit.storage.roles import APPLICATION_ROLE, as_application
@@ -58,15 +59,6 @@ def service(database_url: str) -> Iterator[Engine]:
     engine = connect(url)
     yield engine
     engine.dispose()
-
-
-def promote(engine: Engine) -> None:
-    policy = PolicyName(CHALLENGER)
-    promoting.promote(engine, name="btc", policy=policy, reason="drill", now=NIGHT, actor="test")
-
-
-def roll_back(engine: Engine) -> None:
-    promoting.roll_back(engine, name="btc", to=None, reason="drill", now=NIGHT, actor="test")
 
 
 def refused(
