@@ -19,9 +19,10 @@ from bandit.core.model import (
     checked_instant,
     checked_text,
 )
+from bandit.core.night import reasons_of
 from bandit.core.promotion import champion_to_return, promoted, require_promotable, rolled_back
 from bandit.service.experiments import decide
-from bandit.service.scaling import inputs_of, read_arm
+from bandit.service.scaling import inputs_of, read_arm, with_standings
 from bandit.storage import decisions, experiments, locks, policies
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
@@ -144,11 +145,15 @@ def _succeed(
 ) -> None:
     """Make `arm` the champion, with what was known of both when a person decided so."""
     policy, before = arm.place.policy, record.arm_of(record.experiment.champion)
-    readings = [read_arm(connection, one, record) for one in (before, record.arm_of(policy))]
+    read = [read_arm(connection, one, record) for one in (before, record.arm_of(policy))]
+    readings = with_standings(connection, record, read, now=now)
     old, new = readings
     reasons: dict[str, object]
     if kind is DecisionKind.PROMOTE:
-        reasons = {policy: [r.to_json() for r in ramp.conditions(new, rule=record.rules.ramp)]}
+        assert new.standing is not None
+        known = ramp.conditions(new, rule=record.rules.ramp)
+        shown = reasons_of(new.standing, rules=record.rules)
+        reasons = {policy: [reason.to_json() for reason in (*known, *shown)]}
     else:
         rows = checklist.rows(old, record.rules.checklist)
         reasons = {before.place.policy: [row.reason.to_json() for row in rows]}

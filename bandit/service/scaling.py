@@ -261,6 +261,7 @@ def _inputs(reading: ArmReading) -> dict[str, object]:
         "status": place.status.value,
         "mode": place.mode.value,
         "ppm": place.ppm,
+        "rung": place.rung.value,
         "trades": place.trades,
         "pf_30": reading.pf_short.to_json(),
         "pf_150": reading.pf_long.to_json(),

@@ -10,8 +10,12 @@ from bandit.core.evidence import total
 from bandit.core.fill_gap import FillGapRule, paper_agrees
 from bandit.core.ladder import ArmEvidence, Standing, families, matured
 from bandit.core.model import ArmRole, PolicyName
-from bandit.storage import evidence, shadows
+from bandit.storage import decisions, evidence, shadows
+from bandit.storage.decisions import DecisionRecord
+from bandit.storage.evidence import CohortTable
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
+
+_TABLES: tuple[CohortTable, CohortTable] = ("evidence_cohorts", "paired_cohorts")
 
 
 def of_challengers(
@@ -19,18 +23,21 @@ def of_challengers(
 ) -> dict[PolicyName, Standing]:
     """Return where every challenger of an experiment stands beside its champion.
 
-    Arms that have retired count in their families: they were looked at too.
+    Arms that have retired count in their families: they were looked at too. Promotions of arms
+    that were not eligible earn their successors nothing.
     """
+    since = decisions.newest_succession(connection, record.experiment.name)
+    # A champion that was promoted had been a challenger.
     joined = {
         arm.place.policy: arm.joined_at
         for arm in record.arms
-        if arm.place.role is ArmRole.CHALLENGER
+        if arm.place.role is ArmRole.CHALLENGER or since is not None
     }
-    by_arm = families(joined, ())
+    by_arm = families(joined, decisions.discoveries(connection, record.id))
     (champion,) = (arm for arm in record.arms if arm.place.role is ArmRole.CHAMPION)
     return {
         arm.place.policy: Standing.of(
-            _known(connection, arm, champion, record=record, now=now),
+            _known(connection, arm, champion, record, since=since, now=now),
             family=by_arm[arm.place.policy],
             rule=record.rules.ladder,
         )
@@ -43,15 +50,20 @@ def _known(
     connection: Connection,
     arm: ArmRecord,
     champion: ArmRecord,
-    *,
     record: ExperimentRecord,
+    *,
+    since: DecisionRecord | None,
     now: datetime,
 ) -> ArmEvidence:
+    """Read what is known of an arm; of a champion that returned, what is known since it did."""
     rule = record.rules.ladder
-    routed = evidence.cohorts(connection, arm_id=arm.id, champion_id=champion.id)
-    paired = evidence.cohorts(
-        connection, arm_id=arm.id, champion_id=champion.id, table="paired_cohorts"
+    routed, paired = (
+        evidence.cohorts(connection, arm_id=arm.id, champion_id=champion.id, table=table)
+        for table in _TABLES
     )
+    if since is not None:
+        began = since.decided_at.date()
+        routed, paired = ([c for c in found if c.day > began] for found in (routed, paired))
     gap = paper_agrees(shadows.gap_of(connection, arm.id), FillGapRule())
     return ArmEvidence(
         trades=arm.place.trades,

@@ -197,6 +197,22 @@ def newest_succession(connection: Connection, name: str) -> DecisionRecord | Non
     return None if found is None else _decision(found)
 
 
+def discoveries(connection: Connection, experiment_id: int) -> list[datetime]:
+    """Return when arms were promoted that evidence had made eligible, oldest first."""
+    found = rows(
+        connection,
+        """
+        SELECT d.decided_at FROM decisions d
+        WHERE d.experiment_id = :id AND d.kind = 'PROMOTE' AND EXISTS (
+          SELECT FROM jsonb_array_elements(d.inputs -> 'readings') r
+          WHERE r ->> 'policy' = d.inputs ->> 'policy' AND r ->> 'rung' = 'eligible')
+        ORDER BY 1
+        """,
+        id=experiment_id,
+    )
+    return [row["decided_at"] for row in found]
+
+
 def of_night(connection: Connection, name: str, trading_day: date) -> DecisionRecord | None:
     """Return the scaling decision of a night, or None while it is open."""
     statement = f"SELECT * FROM ({_DECISIONS}) d WHERE d.trading_day = :day"  # noqa: S608 - constant

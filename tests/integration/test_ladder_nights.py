@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
-from ledger import BEST, BETTER, NIGHT, arms, change, market, open_btc, scale
+from ledger import BEST, BETTER, NIGHT, arms, change, market, open_btc, register, scale
 from sqlalchemy import Engine, text
 
 from bandit.core.evidence import Tally
 from bandit.core.lifecycle import ArmVerb
-from bandit.core.model import PolicyName, Profile
-from bandit.service import experiments, reporting
+from bandit.core.limits import Limits
+from bandit.core.model import ArmMode, PolicyName, Profile
+from bandit.service import experiments, promoting, reporting
 from bandit.storage import evidence
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.evidence import CohortKey
@@ -130,3 +131,34 @@ def test_experiments_from_before_the_ladder_have_its_defaults(engine: Engine) ->
         connection.execute(text("UPDATE experiments SET rules = rules - 'ladder'"))
     with snapshot(engine) as connection:
         assert experiments.experiments.load(connection, "btc").rules.ladder.alpha == 0.05
+
+
+def test_evidence_begins_anew_with_every_champion_and_a_discovery_earns_more(
+    engine: Engine,
+) -> None:
+    open_btc(engine, challengers=arms(2), limits=Limits(proven_trades=30))
+    market(engine, BETTER, arm_00=BEST)
+    prove(engine, ARM, 0.1, days=40)
+    scale(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE arms SET rung = 'eligible' WHERE rung = 'proven'"))
+    later = NIGHT + timedelta(hours=1)
+    assert promoting.promote(
+        engine, name="btc", policy=PolicyName(ARM), reason="eligible", now=later, actor="test"
+    )[1]
+    promoted = reporting.decision_history(engine, "btc")[0]
+    checks = {r["check"]: r["verdict"] for r in promoted.reasons[ARM]}
+    assert checks["evidence of the mean"] == "PASS"
+    promoting.roll_back(engine, name="btc", to=None, reason="no", now=later, actor="test")
+    change(engine, ArmVerb.RESUME, ARM)
+    joins(engine, "late", now=NIGHT + timedelta(days=1, hours=-1))
+    scale(engine, now=NIGHT + timedelta(days=1))
+    found = standings(engine)
+    # What had been shown of it beside this champion led to where it failed.
+    assert found[ARM]["mean_up"] == found[ARM]["days"] == 0
+    assert found["late"]["family"] == {"generation": 2, "size": 1, "promotions": 1}
+
+
+def joins(engine: Engine, name: str, *, now: datetime) -> None:
+    policy = register(engine, name, "f" * 8, now=now)
+    experiments.add_arm(engine, name="btc", policy=policy, mode=ArmMode.LIVE, now=now, actor="test")
