@@ -21,9 +21,10 @@ DRAWS: Final = 1000
 PRIOR_TRADES: Final = 25.0
 """How many trades of mean zero the prior is worth."""
 
+PRIOR_SPREAD: Final = 2.0
+"""The variance the prior expects: the mean |result| is one unit, its square about two."""
+
 _PRIOR_SHAPE: Final = 2.0
-_PRIOR_SPREAD: Final = 2.0
-# The mean |result| is one unit, and a result's variance about two of them squared.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ def drawn_means(moments: Moments, *, draws: int, rng: np.random.Generator) -> np
     centre = moments.total / weight
     shape = _PRIOR_SHAPE + n / 2.0
     spread = (
-        _PRIOR_SPREAD
+        PRIOR_SPREAD
         + 0.5 * max(0.0, moments.squares - n * mean * mean)
         + PRIOR_TRADES * n * mean * mean / (2.0 * weight)
     )
