@@ -88,8 +88,12 @@ def test_discounting_lets_a_fallen_arm_go() -> None:
     lately = [DayResults(days_ago=ago, n=20, total=-2.0) for ago in range(100)]
     steady = [DayResults(days_ago=ago, n=20, total=2.0) for ago in range(500)]
     share = {}
-    for name in ("thompson", "discounted_thompson", "sliding_window_thompson"):
-        rule = strategy(name, {})
+    for name, settings in (
+        ("thompson", {}),
+        ("discounted_thompson", {"half_life_days": 70}),
+        ("sliding_window_thompson", {"window_days": 90}),
+    ):
+        rule = strategy(name, settings)
         arms = {
             OLD: rule.weigh(steady, second_moment=2.0),
             NEW: rule.weigh([*once, *lately], second_moment=2.0),
@@ -122,7 +126,7 @@ def test_ucb_is_its_formula() -> None:
     old = 0.12 + 0.5 * deviation * math.sqrt(surprise / 900)
     new = 0.5 * math.sqrt(2.0) * math.sqrt(surprise / 100)
     assert (old, new) == pytest.approx((0.2073, 0.2628), abs=1e-4)
-    assert shares_of(strategy("ucb", {}), arms) == {OLD: 0.0, NEW: 1.0}
+    assert shares_of(strategy("ucb", {"width": 0.5}), arms) == {OLD: 0.0, NEW: 1.0}
     # They meet at a width of 0.3418 = 0.12 / (0.5257 - 0.1746); under it, the mean decides.
     assert shares_of(strategy("ucb", {"width": 0.345}), arms) == {OLD: 0.0, NEW: 1.0}
     assert shares_of(strategy("ucb", {"width": 0.338}), arms) == {OLD: 1.0, NEW: 0.0}

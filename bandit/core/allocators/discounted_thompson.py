@@ -17,12 +17,13 @@ from bandit.core.model import PolicyName
 class DiscountedThompson:
     """Probability matching on results that halve in weight every `half_life_days`.
 
-    Raj and Kalyani 2017 (arXiv 1707.09727), here for the mean of returns. At 20 trades a day 70
-    days are a factor of 0.9995 a trade.
+    Raj and Kalyani 2017 (arXiv 1707.09727), here for the mean of returns. A shorter
+    half-life follows changes faster and pays for it where nothing changes: what is forgotten is
+    explored again.
     """
 
     name: ClassVar[str] = "discounted_thompson"
-    half_life_days: float = 70.0
+    half_life_days: float = 140.0
 
     def __post_init__(self) -> None:
         """Refuse a half-life under a day or over ten years."""
@@ -31,8 +32,8 @@ class DiscountedThompson:
     def weigh(self, days: Sequence[DayResults], *, second_moment: float) -> Moments:
         """Count a day half as much for every half-life since.
 
-        >>> month = [DayResults(days_ago=70, n=10, total=5.0)]
-        >>> DiscountedThompson().weigh(month, second_moment=2.0)
+        >>> spring = [DayResults(days_ago=140, n=10, total=5.0)]
+        >>> DiscountedThompson().weigh(spring, second_moment=2.0)
         Moments(n=5.0, total=2.5, squares=10.0)
         """
         return weighed(

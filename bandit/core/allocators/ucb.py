@@ -34,7 +34,7 @@ class Ucb:
     """
 
     name: ClassVar[str] = "ucb"
-    width: float = 0.5
+    width: float = 0.7
 
     def __post_init__(self) -> None:
         """Refuse a width that never or always explores."""
