@@ -161,6 +161,46 @@ class Limits(Section):
     )
 
 
+class Allocator(Section):
+    """Settings of the strategies beside the ramp, each in force under the one it belongs to."""
+
+    half_life_days: Number = setting(
+        140.0,
+        meaning="discounted_thompson: a result counts half after this time.",
+        unit="days",
+        ge=1,
+        le=3650,
+    )
+    window_days: Number = setting(
+        90.0,
+        meaning="sliding_window_thompson: older results do not count.",
+        unit="days",
+        ge=1,
+        le=3650,
+    )
+    width: Number = setting(
+        0.7,
+        meaning="ucb: how much not knowing an arm speaks for it.",
+        unit="ratio",
+        ge=0.01,
+        le=10,
+    )
+    epsilon: Number = setting(
+        0.1,
+        meaning="epsilon_greedy: shared alike whatever was earned.",
+        unit="fraction of traffic",
+        ge=0,
+        le=1,
+    )
+    challenger_share: Number = setting(
+        0.1,
+        meaning="fixed: what every challenger gets, an equal share at most.",
+        unit="fraction of traffic",
+        ge=0.001,
+        le=0.5,
+    )
+
+
 class Evidence(Section):
     """What the ladder asks for before an arm may rise past `limits.unproven_cap`."""
 

@@ -36,6 +36,7 @@ from config.secrets import SecretsVault
 from config.section import Leaf, Section, leaves, setting
 from config.service import (
     Ageing,
+    Allocator,
     Audit,
     Checklist,
     Database,
@@ -83,6 +84,7 @@ class Settings(Section):
     experiment_defaults: ExperimentDefaults = ExperimentDefaults()
     ramp: Ramp = Ramp()
     limits: Limits = Limits()
+    allocator: Allocator = Allocator()
     evidence: Evidence = Evidence()
     checklist: Checklist = Checklist()
     kill_switch: KillSwitch = KillSwitch()

@@ -206,6 +206,7 @@ def rules_of(settings: Settings) -> Rules:
             days=evidence.days,
             blocks=evidence.blocks,
         ),
+        allocator=settings.allocator.model_dump(),
     )
 
 

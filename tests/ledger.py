@@ -25,6 +25,7 @@ from bandit.core.model import (
     PolicyName,
     PolicySha,
     Profile,
+    Strategy,
     UnitId,
 )
 from bandit.core.outcomes import Outcome, trade
@@ -60,6 +61,7 @@ def open_btc(
     *,
     challengers: Sequence[tuple[str, str]] = ((CHALLENGER, "eee02a74"),),
     profile: Profile = Profile.GUARDED,
+    strategy: Strategy = Strategy.RAMP,
     equity_fraction: float = 0.1,
     limits: Limits | None = None,
     loss_limits: LossLimits | None = None,
@@ -76,6 +78,7 @@ def open_btc(
         currency="USD",
         equity_fraction=equity_fraction,
         profile=profile,
+        strategy=strategy,
     )
     record, _ = experiments.open_experiment(
         engine,

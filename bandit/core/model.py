@@ -87,6 +87,12 @@ class Strategy(StrEnum):
     """The allocator that proposes an experiment's next weights."""
 
     RAMP = "ramp"
+    THOMPSON = "thompson"
+    DISCOUNTED_THOMPSON = "discounted_thompson"
+    SLIDING_WINDOW_THOMPSON = "sliding_window_thompson"
+    UCB = "ucb"
+    EPSILON_GREEDY = "epsilon_greedy"
+    FIXED = "fixed"
 
 
 class Rung(StrEnum):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bandit.core.allocators.posterior import Moments
 from bandit.core.errors import InvalidInput
 from bandit.core.ladder import LadderRule, Standing
 from bandit.core.limits import ArmPlace
@@ -18,7 +20,7 @@ class ArmReading:
     the drawdown of the last 150; `pf_prod` is the champion's profit factor over this arm's own
     calendar window and instruments. `resumed` are the same first and third numbers over the trades
     since a person resumed the arm: what it was stopped for must not stop it again. `standing` is
-    what a challenger's evidence amounts to.
+    what a challenger's evidence amounts to, `moments` what the strategy counts of its results.
     """
 
     place: ArmPlace
@@ -28,6 +30,7 @@ class ArmReading:
     pf_prod: ProfitFactor
     resumed: tuple[ProfitFactor, float] | None = None
     standing: Standing | None = None
+    moments: Moments | None = None
 
     @property
     def judged(self) -> tuple[ProfitFactor, float]:
@@ -92,8 +95,12 @@ class ChecklistRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The rules an experiment was opened with; stored, so that every process reads the same."""
+    """The rules an experiment was opened with; stored, so that every process reads the same.
+
+    `allocator` are the settings of its strategy, by name; what is left out has its default.
+    """
 
     ramp: RampRule = field(default_factory=RampRule)
     checklist: ChecklistRule = field(default_factory=ChecklistRule)
     ladder: LadderRule = field(default_factory=LadderRule)
+    allocator: Mapping[str, float] = field(default_factory=dict)

@@ -11,13 +11,16 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bandit.core import checklist, night
+from bandit.core.allocators import registry
+from bandit.core.allocators.posterior import Moments
+from bandit.core.allocators.strategy import DayResults
 from bandit.core.errors import InvalidInput
 from bandit.core.evidence import Earned, Tally, Terms, rewards, routed_scores, terms_of
 from bandit.core.ladder import ArmEvidence, Cohort, Family, Standing, families, matured
@@ -32,6 +35,7 @@ from bandit.core.model import (
     Ppm,
     Profile,
     Rung,
+    Strategy,
     UnitId,
     Verdict,
 )
@@ -74,6 +78,7 @@ class TrialPlan:
     equity_fraction: float = 0.1
     dwell: int = 500
     acts: bool = True
+    strategy: Strategy = Strategy.RAMP
 
     def __post_init__(self) -> None:
         """Refuse a plan nothing could follow."""
@@ -236,7 +241,14 @@ class _State:
             for r in readings
         ]
         if plan.profile is not Profile.OBSERVE:
-            made = night.propose(arms, rules=plan.rules, limits=plan.limits, profile=plan.profile)
+            made = night.propose(
+                arms,
+                rules=plan.rules,
+                limits=plan.limits,
+                profile=plan.profile,
+                strategy=plan.strategy,
+                seed=night.night_seed(self.fate.salt, now.date()),
+            )
             self._hold(made.ppm)
             for arm in arms:
                 self.arms[arm.reading.place.policy].rung = arm.reading.place.rung
@@ -301,6 +313,7 @@ class _State:
             dd_long_percent=long.drawdown_percent,
             pf_prod=self.arms[CHAMPION].factor_since(since),
             standing=standing,
+            moments=arm.moments(self.arms[CHAMPION].earned, now=now),
         )
 
 
@@ -314,6 +327,8 @@ class _Arm:
         self.closed: list[datetime] = []
         # Gains, losses and losers of all trades up to each, and before the first.
         self.sums: list[tuple[int, int, int]] = [(0, 0, 0)]
+        self.squares = 0
+        self.days: dict[date, tuple[int, int]] = {}
         self.cohorts: list[Cohort] = []
 
     @property
@@ -329,6 +344,9 @@ class _Arm:
         for place, result in zip(places, results, strict=True):
             at = closed_at(self.plan, day, place)
             self.closed.append(at)
+            self.squares += result * result
+            n, total = self.days.get(at.date(), (0, 0))
+            self.days[at.date()] = (n + 1, total + result)
             gain, loss, losers = self.sums[-1]
             self.sums.append((gain + max(result, 0), loss + max(-result, 0), losers + (result < 0)))
             trade = ClosedTrade(closed_at=at, unit=unit_of(day, place), result=result / SCALE)
@@ -345,6 +363,19 @@ class _Arm:
             n_losses=now[2] - before[2],
             scale=SCALE,
         )
+
+    def moments(self, champion: Earned, *, now: datetime) -> Moments | None:
+        """Return what the strategy counts of the results, in units of the champion's."""
+        if self.plan.strategy is Strategy.RAMP or not champion.n:
+            return None
+        unit = (champion.gain + champion.loss) / champion.n
+        days = [
+            DayResults(days_ago=(now.date() - at).days, n=n, total=total / SCALE / unit)
+            for at, (n, total) in self.days.items()
+        ]
+        second = self.squares / SCALE**2 / unit**2 / self.n if self.n else 0.0
+        rule = registry.strategy(self.plan.strategy.value, self.plan.rules.allocator)
+        return rule.weigh(days, second_moment=second)
 
     def standing(self, family: Family, rules: Rules, *, now: datetime) -> Standing:
         known = ArmEvidence(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 
 from sqlalchemy import Connection, Engine
@@ -19,12 +19,14 @@ from bandit.core.model import (
     PolicyName,
     Ppm,
     Profile,
+    Strategy,
     checked_instant,
     checked_text,
 )
+from bandit.core.night import night_seed
 from bandit.core.performance import window_numbers
 from bandit.core.reading import ArmReading
-from bandit.service import scoring, standing
+from bandit.service import scoring, standing, weighing
 from bandit.service.experiments import apply_verb
 from bandit.storage import decisions, experiments, locks, outcomes
 from bandit.storage.decisions import DecisionRecord
@@ -81,9 +83,17 @@ def with_standings(
     *,
     now: datetime,
 ) -> list[ArmReading]:
-    """Add to every challenger's numbers what its evidence amounts to."""
+    """Add to the numbers what evidence amounts to, and what the strategy counts of results."""
     found = standing.of_challengers(connection, record, now=now)
-    return [replace(reading, standing=found.get(reading.place.policy)) for reading in readings]
+    counted = weighing.moments(connection, record, day=now.astimezone(UTC).date())
+    return [
+        replace(
+            reading,
+            standing=found.get(reading.place.policy),
+            moments=counted.get(reading.place.policy),
+        )
+        for reading in readings
+    ]
 
 
 def read_arm(connection: Connection, arm: ArmRecord, record: ExperimentRecord) -> ArmReading:
@@ -185,8 +195,15 @@ def _scale(
     now: datetime,
     actor: str,
 ) -> int:
-    profile, limits, rules = record.experiment.profile, record.limits, record.rules
-    proposal = night.propose(arms, rules=rules, limits=limits, profile=profile)
+    profile, limits, strategy = (
+        record.experiment.profile,
+        record.limits,
+        record.experiment.strategy,
+    )
+    seed = None if strategy is Strategy.RAMP else night_seed(record.salt, day)
+    proposal = night.propose(
+        arms, rules=record.rules, limits=limits, profile=profile, strategy=strategy, seed=seed
+    )
     before = {place.policy: place.ppm for place in record.places}
     may_move = profile is not Profile.OBSERVE and not record.is_killed
     moves = may_move and dict(proposal.ppm) != before
@@ -199,13 +216,21 @@ def _scale(
     if profile is Profile.OBSERVE:
         written["would"] = {r.place.policy: row.action.value for r, row in flagged}
     if profile is Profile.SEED_EXACT:
-        guarded = night.propose(arms, rules=rules, limits=limits, profile=Profile.GUARDED)
+        guarded = night.propose(
+            arms,
+            rules=record.rules,
+            limits=limits,
+            profile=Profile.GUARDED,
+            strategy=strategy,
+            seed=seed,
+        )
         written["guarded_would_propose"] = dict(guarded.ppm)
     decision_id = decisions.append(
         connection,
         record,
         kind=DecisionKind.RESCALE if moves else DecisionKind.HOLD,
         trading_day=day,
+        seed=seed,
         now=now,
         actor=actor,
         reason=_summary(record, proposal.ppm, moves=moves),
@@ -271,4 +296,5 @@ def _inputs(reading: ArmReading) -> dict[str, object]:
         else {"pf_30": reading.resumed[0].to_json(), "dd_150_percent": reading.resumed[1]},
         "pf_prod": None if place.role is ArmRole.CHAMPION else reading.pf_prod.to_json(),
         "standing": None if reading.standing is None else reading.standing.to_json(),
+        "moments": None if reading.moments is None else asdict(reading.moments),
     }

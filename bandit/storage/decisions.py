@@ -53,6 +53,7 @@ def append(
     inputs: Mapping[str, Any],
     reasons: Mapping[str, Any],
     trading_day: date | None = None,
+    seed: int | None = None,
 ) -> int | None:
     """Store a decision and return its id; None when the night was decided before."""
     text = json.dumps(inputs, sort_keys=True, allow_nan=False)
@@ -60,9 +61,9 @@ def append(
         connection,
         """
         INSERT INTO decisions (experiment_id, kind, trading_day, decided_at, actor, reason, profile,
-                               strategy, code_version, inputs, inputs_digest, reasons)
+                               strategy, seed, code_version, inputs, inputs_digest, reasons)
         VALUES (:experiment_id, :kind, :trading_day, :now, :actor, :reason, :profile, :strategy,
-                :code_version, CAST(:inputs AS jsonb), :digest, CAST(:reasons AS jsonb))
+                :seed, :code_version, CAST(:inputs AS jsonb), :digest, CAST(:reasons AS jsonb))
         ON CONFLICT (experiment_id, trading_day) WHERE trading_day IS NOT NULL DO NOTHING
         RETURNING id
         """,
@@ -74,6 +75,7 @@ def append(
         reason=reason,
         profile=record.experiment.profile.value,
         strategy=record.experiment.strategy.value,
+        seed=seed,
         code_version=code_version,
         inputs=text,
         digest=hashlib.sha256(text.encode()).digest(),

@@ -357,4 +357,5 @@ def _rules(stored: dict[str, Any]) -> Rules:
         checklist=ChecklistRule(**checklist),
         # Experiments from before the ladder have its defaults.
         ladder=LadderRule(**stored.get("ladder", {})),
+        allocator=stored.get("allocator", {}),
     )

@@ -193,6 +193,17 @@ def profit_by_day(connection: Connection, arm_id: int, *, days: int) -> dict[dat
     return {row["day"]: row["pnl"] for row in found}
 
 
+def returns_by_day(connection: Connection, arm_id: int) -> list[tuple[date, int, Decimal]]:
+    """Return an arm's trades and the sum of their returns by the UTC day they closed on."""
+    found = rows(
+        connection,
+        "SELECT day, sum(n_trades)::bigint AS n, sum(return_gain - return_loss) AS total"
+        " FROM arm_days WHERE arm_id = :arm_id GROUP BY day ORDER BY day",
+        arm_id=arm_id,
+    )
+    return [(row["day"], row["n"], row["total"]) for row in found]
+
+
 def newest_close(connection: Connection) -> datetime | None:
     """Return when the newest trade of any arm closed; None when there is none."""
     found = one(connection, "SELECT max(last_closed_at) AS newest FROM arm_statistics")

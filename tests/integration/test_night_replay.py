@@ -33,6 +33,7 @@ from ledger import (
 from sqlalchemy import Engine
 
 from bandit.core import checklist
+from bandit.core.allocators.posterior import Moments
 from bandit.core.ladder import Standing
 from bandit.core.lifecycle import ArmVerb, after
 from bandit.core.limits import ArmPlace, Limits
@@ -44,6 +45,7 @@ from bandit.core.model import (
     PolicyName,
     Ppm,
     Profile,
+    Strategy,
 )
 from bandit.core.night import judged, propose
 from bandit.core.profit_factor import ProfitFactor
@@ -74,7 +76,14 @@ def rederived(decision: DecisionRecord, limits: Limits, rules: Rules) -> Mapping
     assert {r.place.policy: r.place.ppm for r in readings} == decision.inputs["before"]
     profile = Profile(decision.profile)
     arms = [judged(reading, rules=rules) for reading in readings]
-    return propose(arms, rules=rules, limits=limits, profile=profile).ppm
+    return propose(
+        arms,
+        rules=rules,
+        limits=limits,
+        profile=profile,
+        strategy=Strategy(decision.strategy),
+        seed=decision.seed,
+    ).ppm
 
 
 def reading_of(row: Mapping[str, Any]) -> ArmReading:
@@ -93,6 +102,7 @@ def reading_of(row: Mapping[str, Any]) -> ArmReading:
         dd_long_percent=row["dd_150_percent"],
         pf_prod=factor_of(row["pf_prod"] or row["pf_150"]),
         standing=None if row["standing"] is None else Standing.from_json(row["standing"]),
+        moments=None if row["moments"] is None else Moments(**row["moments"]),
     )
 
 
@@ -108,10 +118,15 @@ def stopped_by(reading: ArmReading, row: checklist.ChecklistRow | None) -> ArmRe
     return replace(reading, place=replace(place, status=status, ppm=Ppm(0)))
 
 
-@pytest.mark.parametrize("profile", Profile)
-def test_every_night_follows_from_its_own_row(engine: Engine, profile: Profile) -> None:
+@pytest.mark.parametrize(
+    ("profile", "strategy"),
+    [*((profile, Strategy.RAMP) for profile in Profile), (Profile.GUARDED, Strategy.THOMPSON)],
+)
+def test_every_night_follows_from_its_own_row(
+    engine: Engine, profile: Profile, strategy: Strategy
+) -> None:
     rules = Rules(ramp=RampRule(min_trades=10))
-    record = open_btc(engine, challengers=arms(4), profile=profile, rules=rules)
+    record = open_btc(engine, challengers=arms(4), profile=profile, rules=rules, strategy=strategy)
     market(engine, BETTER, arm_00=BEST, arm_01=POOR, arm_02=FALLEN, arm_03=["0.0015", "-0.001"] * 8)
     for day in range(4):
         now = NIGHT + timedelta(days=day)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -13,7 +14,7 @@ from bandit.core import trial
 from bandit.core.account import LossLimits
 from bandit.core.ladder import LadderRule
 from bandit.core.limits import Limits
-from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile
+from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strategy
 from bandit.core.outcomes import trade
 from bandit.core.reading import ChecklistRule, RampRule, Rules
 from bandit.core.simulation import IID, REAL, HypotheticalArm
@@ -64,6 +65,7 @@ def told(engine: Engine, made: TrialPlan, fate: Fate) -> list[DecisionRecord]:
             currency="USD",
             equity_fraction=made.equity_fraction,
             profile=made.profile,
+            strategy=made.strategy,
         ),
         challengers=list(made.challengers),
         salt=fate.salt,
@@ -117,18 +119,24 @@ def record(
 
 
 @pytest.mark.parametrize(
-    ("profile", "delay_days", "seed"),
+    ("profile", "delay_days", "seed", "strategy"),
     [
-        (Profile.GUARDED, 0, 1),
-        (Profile.GUARDED, 2, 2),
-        (Profile.SEED_EXACT, 0, 3),
-        (Profile.OBSERVE, 0, 4),
+        (Profile.GUARDED, 0, 1, Strategy.RAMP),
+        (Profile.GUARDED, 2, 2, Strategy.RAMP),
+        (Profile.SEED_EXACT, 0, 3, Strategy.RAMP),
+        (Profile.OBSERVE, 0, 4, Strategy.RAMP),
+        (Profile.GUARDED, 0, 5, Strategy.THOMPSON),
+        (Profile.GUARDED, 2, 6, Strategy.DISCOUNTED_THOMPSON),
+        (Profile.SEED_EXACT, 0, 7, Strategy.SLIDING_WINDOW_THOMPSON),
+        (Profile.GUARDED, 0, 8, Strategy.UCB),
+        (Profile.GUARDED, 0, 9, Strategy.EPSILON_GREEDY),
+        (Profile.GUARDED, 0, 10, Strategy.FIXED),
     ],
 )
 def test_service_and_simulation_live_through_the_same(
-    engine: Engine, profile: Profile, delay_days: int, seed: int
+    engine: Engine, profile: Profile, delay_days: int, seed: int, strategy: Strategy
 ) -> None:
-    made = plan(profile, delay_days=delay_days)
+    made = replace(plan(profile, delay_days=delay_days), strategy=strategy)
     fate = Fate.drawn(made, seed=seed)
     expected, nights = trial.run(made, fate), told(engine, made, fate)
     assert len(nights) == made.days

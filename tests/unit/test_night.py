@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from bandit.core.allocators.ramp import Proposal
+from bandit.core.allocators.fitting import Proposal
 from bandit.core.errors import InvalidInput
 from bandit.core.ladder import Family, LadderRule, Standing
 from bandit.core.limits import ArmPlace, Limits

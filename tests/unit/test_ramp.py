@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from bandit.core.allocators.ramp import Proposal, conditions, propose
+from bandit.core.allocators.fitting import Proposal
+from bandit.core.allocators.ramp import conditions, propose
 from bandit.core.errors import InvalidInput
 from bandit.core.limits import ArmPlace, Limits
 from bandit.core.model import (

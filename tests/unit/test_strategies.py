@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from bandit.core.allocators.discounted_thompson import DiscountedThompson
 from bandit.core.allocators.posterior import Moments
 from bandit.core.allocators.registry import STRATEGIES, strategy
 from bandit.core.allocators.strategy import DayResults, Strategy
@@ -166,8 +167,10 @@ def test_unknown_names_and_settings_are_refused() -> None:
     with pytest.raises(UnknownName) as unknown:
         strategy("exp3", {})
     assert "thompson" in unknown.value.known
-    with pytest.raises(InvalidInput, match="half_life_days, found window_days"):
-        strategy("discounted_thompson", {"window_days": 30})
+    with pytest.raises(InvalidInput, match="width, window_days, found temperature"):
+        strategy("discounted_thompson", {"temperature": 30})
+    # An experiment stores the settings of all; each takes its own.
+    assert strategy("discounted_thompson", {"window_days": -1}) == DiscountedThompson()
 
 
 @pytest.mark.parametrize(

@@ -10,27 +10,14 @@ one steps the arm down, and unproven arms stop at their cap.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
-from bandit.core.limits import (
-    ArmPlace,
-    Limits,
-    arm_cap_of,
-    champion_floor_of,
-    step_up_limit,
-)
-from bandit.core.model import WHOLE_PPM, ArmRole, PolicyName, Ppm, Profile, Rung, Verdict
+from bandit.core.allocators.fitting import Proposal, fitted, is_asked
+from bandit.core.limits import ArmPlace, Limits, arm_cap_of, step_up_limit
+from bandit.core.model import WHOLE_PPM, PolicyName, Profile, Rung, Verdict
 from bandit.core.reading import ArmReading, RampRule
 from bandit.core.verdicts import Reason, at_least, at_most, below
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
-    """The allocation a strategy proposes, with the reasons for each arm's part."""
-
-    ppm: Mapping[PolicyName, Ppm]
-    reasons: Mapping[PolicyName, tuple[Reason, ...]]
 
 
 def propose(
@@ -48,7 +35,7 @@ def propose(
     reasons = {
         r.place.policy: conditions(r, rule=_raised(rule, r.place, limits, profile))
         for r in readings
-        if _is_asked(r)
+        if is_asked(r)
     }
     targets = {
         r.place.policy: _target(
@@ -60,10 +47,10 @@ def propose(
             is_worse=r.place.policy in worse,
         )
         for r in readings
-        if _is_asked(r)
+        if is_asked(r)
     }
     places = [reading.place for reading in readings]
-    return Proposal(ppm=_fitted(places, targets, limits), reasons=reasons)
+    return Proposal(ppm=fitted(places, targets, limits), reasons=reasons)
 
 
 def conditions(reading: ArmReading, *, rule: RampRule) -> tuple[Reason, ...]:
@@ -91,10 +78,6 @@ def _raised(rule: RampRule, place: ArmPlace, limits: Limits, profile: Profile) -
     return replace(rule, ceiling_ppm=max(rule.ceiling_ppm, cap))
 
 
-def _is_asked(reading: ArmReading) -> bool:
-    return reading.place.role is ArmRole.CHALLENGER and reading.place.routable
-
-
 def _target(
     place: ArmPlace,
     reasons: tuple[Reason, ...],
@@ -114,29 +97,3 @@ def _target(
     if shrinks and not to_the_letter:
         return max(int(place.ppm / rule.step_down), limits.arm_minimum_ppm)
     return place.ppm
-
-
-def _fitted(
-    places: Sequence[ArmPlace], targets: Mapping[PolicyName, int], limits: Limits
-) -> dict[PolicyName, Ppm]:
-    """Give every down in full and every up its share of what downs and limits leave."""
-    challengers = [place for place in places if place.role is ArmRole.CHALLENGER]
-    held = {p.policy: min(p.ppm, targets.get(p.policy, p.ppm)) for p in challengers}
-    ups = {p.policy: targets.get(p.policy, p.ppm) - p.ppm for p in challengers}
-    ups = {policy: up for policy, up in ups.items() if up > 0}
-    young = {p.policy for p in challengers if p.trades < limits.proven_trades}
-    held_by_young = sum(part for policy, part in held.items() if policy in young)
-    left_of_cap = WHOLE_PPM - limits.champion_floor_ppm - held_by_young
-    ups |= _shared({p: up for p, up in ups.items() if p in young}, left_of_cap)
-    left_of_floor = WHOLE_PPM - champion_floor_of(places, limits) - sum(held.values())
-    ups = _shared(ups, left_of_floor)
-    parts = {policy: Ppm(part + ups.get(policy, 0)) for policy, part in held.items()}
-    champion = next(place.policy for place in places if place.role is ArmRole.CHAMPION)
-    return parts | {champion: Ppm(WHOLE_PPM - sum(parts.values()))}
-
-
-def _shared(wanted: Mapping[PolicyName, int], left: int) -> dict[PolicyName, int]:
-    total, left = sum(wanted.values()), max(0, left)
-    if total <= left:
-        return dict(wanted)
-    return {policy: up * left // total for policy, up in wanted.items()}

@@ -24,18 +24,21 @@ STRATEGIES: Final[Mapping[str, type[Any]]] = {
 def strategy(name: str, settings: Mapping[str, float]) -> Strategy:
     """Make the strategy of this name; what `settings` lacks has its default.
 
-    >>> strategy("sliding_window_thompson", {"window_days": 30})
+    Settings of the others are none of its concern: an experiment stores them all.
+
+    >>> strategy("sliding_window_thompson", {"window_days": 30, "epsilon": 0.2})
     SlidingWindowThompson(window_days=30)
 
-    Raises `UnknownName`, and `InvalidInput` for a setting it does not have or that is out of range.
+    Raises `UnknownName`, and `InvalidInput` for a setting that no strategy has or out of range.
     """
     if name not in STRATEGIES:
         raise UnknownName(kind="strategy", name=name, known=tuple(STRATEGIES))
-    kind = STRATEGIES[name]
-    known = [field.name for field in fields(kind)]
+    known = {kind: [field.name for field in fields(kind)] for kind in STRATEGIES.values()}
+    of_any = sorted({setting for own in known.values() for setting in own})
     for setting in settings:
-        if setting not in known:
-            rule = f"{name} has the settings: {', '.join(known) or 'none'}"
+        if setting not in of_any:
+            rule = f"must be one of {', '.join(of_any)}"
             raise InvalidInput(field="settings", rule=rule, found=setting)
-    made: Strategy = kind(**settings)
+    kind = STRATEGIES[name]
+    made: Strategy = kind(**{own: settings[own] for own in known[kind] if own in settings})
     return made
