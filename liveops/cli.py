@@ -33,6 +33,7 @@ from liveops.commands import (
     policies,
     promote,
     service,
+    simulate,
 )
 
 EXIT_FAILED, EXIT_USAGE, EXIT_LOCKED = 1, 2, 3
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.command("run")(market.run)
 app.command("evaluate")(market.evaluate)
 app.command("gates")(market.gates)
+app.command("simulate")(simulate.simulate)
 app.command("serve")(service.serve)
 app.command("doctor")(service.doctor)
 app.command("reset")(service.reset)

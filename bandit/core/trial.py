@@ -131,8 +131,8 @@ class Trial:
 
     `ppm` has the shape (days + 1, arms): what each held on a day, and after the last night; `rungs`
     and `statuses` what it was after each night. `chosen` says which arm decided each opportunity,
-    `earned` what was earned on a day, `champion_earned` what the champion alone would have, both in
-    returns at nominal size.
+    `earned` what was earned on a day, in returns at nominal size, and `alone`, of the shape
+    (arms, days), what each arm would have earned by itself.
     """
 
     ppm: Integers
@@ -140,7 +140,7 @@ class Trial:
     statuses: tuple[tuple[ArmStatus, ...], ...]
     chosen: Integers
     earned: Floats
-    champion_earned: Floats
+    alone: Floats
 
 
 def unit_of(day: int, place: int) -> UnitId:
@@ -266,7 +266,7 @@ class _State:
             statuses=tuple(tuple(statuses) for _, statuses in self.after),
             chosen=chosen,
             earned=results[chosen, days, places].sum(axis=1),
-            champion_earned=results[-1].sum(axis=1),
+            alone=results.sum(axis=2),
         )
 
     def _stop(self, place: ArmPlace, row: checklist.ChecklistRow) -> None:
