@@ -11,7 +11,7 @@ from datetime import timedelta
 import httpx
 import pytest
 from api_service import service
-from ledger import NOON, feed, open_btc
+from ledger import NIGHT, NOON, feed, open_btc, scale
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
@@ -95,9 +95,10 @@ def test_the_champion_has_no_challengers_numbers(engine: Engine) -> None:
 def test_exactly_the_catalogue_is_exposed(engine: Engine) -> None:
     open_btc(engine)
     now = feed(engine, CHALLENGER, ["0.02", "-0.01"])
-    now = feed(engine, "prod", ["0.02", "-0.01"], now=now, prefix="p")
-    rebuilding.compare(engine, now=now)
-    with service(engine, clock=VirtualClock(now)) as client:
+    feed(engine, "prod", ["0.02", "-0.01"], now=now, prefix="p")
+    scale(engine)
+    rebuilding.compare(engine, now=NIGHT)
+    with service(engine, clock=VirtualClock(NIGHT)) as client:
         samples = scraped(client)
         families = list(text_string_to_metric_families(client.get("/metrics").text))
     documented = {m.name: set(m.labels) for m in CATALOGUE}
@@ -107,6 +108,23 @@ def test_exactly_the_catalogue_is_exposed(engine: Engine) -> None:
     assert {f.name: f.type for f in families if f.name in kinds} == kinds
     helps = {m.name.removesuffix("_total"): m.help for m in CATALOGUE}
     assert {f.name: f.documentation for f in families if f.name in helps} == helps
+
+
+def test_evidence_is_told_once_a_night_has_looked_at_it(engine: Engine) -> None:
+    open_btc(engine)
+    with service(engine) as client:
+        before = {s.name for s in scraped(client)}
+    assert not before & {"liveops_arm_rung", "liveops_arm_evidence"}
+    scale(engine)
+    with service(engine, clock=VirtualClock(NIGHT)) as client:
+        found = [
+            s for s in scraped(client) if s.name in {"liveops_arm_rung", "liveops_arm_evidence"}
+        ]
+    assert {s.labels["policy"] for s in found} == {CHALLENGER}
+    rungs = {s.labels["rung"]: s.value for s in found if "rung" in s.labels}
+    assert rungs == {"unproven": 1.0, "proven": 0.0, "eligible": 0.0}
+    forms = {s.labels["form"]: s.value for s in found if "form" in s.labels}
+    assert forms == {"mean": 0.0, "against": 0.0, "profit_factor": 0.0}
 
 
 def test_an_unknown_value_is_an_absent_series(engine: Engine) -> None:
