@@ -37,7 +37,7 @@ def simulate(
     strategy: Annotated[
         Strategy | None, typer.Option("--strategy", help="Who proposes the weights.")
     ] = None,
-    days: Annotated[int, typer.Option("--days", min=1, max=5000)] = 250,
+    days: Annotated[int, typer.Option("--days", min=1, max=5000, help="Days to live.")] = 250,
     per_day: Annotated[
         int, typer.Option("--per-day", min=1, max=10_000, help="Opportunities a day.")
     ] = 20,

@@ -86,11 +86,18 @@ def test_decision_says_who_why_and_what_was_known_of_both(engine: Engine) -> Non
     assert made.inputs["before"] == {PROD: 900_000, NEW: 100_000}
     known = {r["policy"]: (r["role"], r["pf_150"]["value"]) for r in made.inputs["readings"]}
     assert known == {PROD: ("champion", pytest.approx(1)), NEW: ("challenger", pytest.approx(4))}
+    # The ramp speaks for it; evidence there is none yet, neither against it nor for it.
     assert {r["check"]: r["verdict"] for r in made.reasons[NEW]} == {
         "trades": "PASS",
         "pf_150 >= pf_prod": "PASS",
         "dd_150 percent": "PASS",
         "traffic_allocation": "PASS",
+        "evidence against": "PASS",
+        "evidence of the mean": "FAIL",
+        "evidence of the profit factor": "FAIL",
+        "trades to be eligible": "FAIL",
+        "days with decisions": "FAIL",
+        "worst of 6 blocks": "INCONCLUSIVE",
     }
     statement = "SELECT actor, action, subject, details FROM audit_log ORDER BY id DESC LIMIT 1"
     details = {"decision": made.id, "version": 2, "reason": "better for a quarter"}

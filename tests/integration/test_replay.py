@@ -124,6 +124,12 @@ def test_nights_are_decided_once_each_and_explained(engine: Engine) -> None:
                     "pf_150 >= pf_prod",
                     "dd_150 percent",
                     "traffic_allocation",
+                    "evidence against",
+                    "evidence of the mean",
+                    "evidence of the profit factor",
+                    "trades to be eligible",
+                    "days with decisions",
+                    "worst of 6 blocks",
                 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -45,7 +46,8 @@ from bandit.storage.engine import database_now, transaction, translated
 
 
 def verdicts(decision: DecisionRecord, policy: str) -> list[str]:
-    return [reason["verdict"] for reason in decision.reasons[policy]]
+    """What the four conditions of the ramp said; what the ladder asks for follows them."""
+    return [reason["verdict"] for reason in decision.reasons[policy][:4]]
 
 
 # Guarded
@@ -72,9 +74,18 @@ def test_better_challenger_grows_by_half_and_the_night_is_written_down(engine: E
         "pf_150 >= pf_prod",
         "dd_150 percent",
         "traffic_allocation",
+        "evidence against",
+        "evidence of the mean",
+        "evidence of the profit factor",
+        "trades to be eligible",
+        "days with decisions",
+        "worst of 6 blocks",
     ]
     assert [r["value"] for r in decision.reasons[CHALLENGER]][:2] == [30, pytest.approx(4.0)]
-    assert [r["limit"] for r in decision.reasons[CHALLENGER]] == [30, pytest.approx(1.0), 3.0, 0.6]
+    limits = [r["limit"] for r in decision.reasons[CHALLENGER]]
+    assert limits[:4] == [30, pytest.approx(1.0), 3.0, 0.6]
+    twentieth, family = pytest.approx(math.log(20)), pytest.approx(math.log(40))
+    assert limits[4:] == [twentieth, family, family, 500, 30, 0.0]
     grown = {"decisions", "allocations", "audit_log"}
     assert sizes(engine) == {table: n + (table in grown) for table, n in before.items()}
     assert experiments.load(engine, "btc").epoch == 2

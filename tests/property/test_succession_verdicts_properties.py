@@ -65,7 +65,7 @@ def random_succession(
         if kind is DecisionKind.PROMOTE
         else rolled_back(kept, successor)
     )
-    if rng.random() < 0.3:
+    if rng.random() < 0.5:
         asked = with_champion(kept, successor, kind=kind, limits=limits)
         parts = {arm.policy: int(arm.ppm) for arm in asked if arm.policy != successor}
         parts[successor] = WHOLE_PPM - sum(parts.values())
