@@ -131,7 +131,7 @@ def _checklist_table(report: ExperimentReport) -> Table:
 
 def _evidence_table(report: ExperimentReport) -> Table:
     night = next(arm.evidence_night for arm in report.arms if arm.evidence)
-    table = _table(f"evidence against the champion, as of the night of {night}")
+    table = _table(f"evidence beside the champion, as of the night of {night}")
     for name in ("policy", "rung", "check"):
         table.add_column(name)
     for name in ("value", "limit"):
