@@ -229,6 +229,27 @@ class Evidence(Section):
         ge=1,
         le=100,
     )
+    flattery_max: Number = setting(
+        0.0002,
+        meaning="Results on paper count while they are better than live by less than this.",
+        unit="fraction of notional",
+        ge=0,
+        le=0.01,
+    )
+    fill_gap_trades: Count = setting(
+        50,
+        meaning="Trades with both results before paper is believed.",
+        unit="trades",
+        ge=2,
+        le=10**6,
+    )
+    fill_gap_alpha: Number = setting(
+        0.05,
+        meaning="How often the interval of the fill gap may miss it.",
+        unit="probability",
+        gt=0,
+        le=0.2,
+    )
 
 
 class Checklist(Section):

@@ -30,41 +30,37 @@ _Z = 1.959964
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """In what share of the runs something happened, with its interval."""
+class Estimate:
+    """A figure over runs, with its 95 % interval."""
 
     value: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, happened: NDArray[np.bool_]) -> Share:
-        """Count.
+    def share_of(cls, happened: NDArray[np.bool_]) -> Estimate:
+        """Return in what share of the runs something happened.
 
-        >>> Share.of(np.array([True, False, False, False]))
-        Share(value=0.25, low=0.0456, high=0.6994)
+        >>> Estimate.share_of(np.array([True, False, False, False]))
+        Estimate(value=0.25, low=0.0456, high=0.6994)
         """
         found = binomtest(int(happened.sum()), len(happened)).proportion_ci(method="wilson")
         low, high = (round(float(end), 4) for end in (found.low, found.high))
         return cls(value=float(happened.mean()), low=low, high=high)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mean:
-    """A mean over runs, with its interval."""
-
-    value: float
-    low: float
-    high: float
-
     @classmethod
-    def of(cls, values: Floats) -> Mean:
+    def mean_of(cls, values: Floats) -> Estimate:
         """Average; one run has no interval narrower than everything."""
         error = math.inf
         if len(values) > 1:
             error = float(values.std(ddof=1)) / math.sqrt(len(values))
         mean = float(values.mean())
         return cls(value=mean, low=mean - _Z * error, high=mean + _Z * error)
+
+    def to_json(self) -> dict[str, float | None]:
+        """Return the figure and its interval; None for an end that is nowhere."""
+        values = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +72,9 @@ class ArmFate:
     """
 
     policy: PolicyName
-    proven: Share
-    eligible: Share
-    stopped: Share
+    proven: Estimate
+    eligible: Estimate
+    stopped: Estimate
     days_to_proven: int | None
     traffic: Floats
 
@@ -96,8 +92,8 @@ class Simulation:
     runs: int
     seed: int
     arms: tuple[ArmFate, ...]
-    gain: Mean
-    regret: Mean
+    gain: Estimate
+    regret: Estimate
     best: PolicyName
     dip: float
 
@@ -112,16 +108,16 @@ class Simulation:
             "opportunities_a_day": plan.per_day,
             "runs": self.runs,
             "seed": self.seed,
-            "gain_per_1000": _stated(self.gain),
-            "regret_per_1000": _stated(self.regret),
+            "gain_per_1000": self.gain.to_json(),
+            "regret_per_1000": self.regret.to_json(),
             "best": self.best,
             "dip_5_percent": self.dip,
             "arms": [
                 {
                     "policy": arm.policy,
-                    "ever_proven": _stated(arm.proven),
-                    "ever_eligible": _stated(arm.eligible),
-                    "ever_stopped": _stated(arm.stopped),
+                    "ever_proven": arm.proven.to_json(),
+                    "ever_eligible": arm.eligible.to_json(),
+                    "ever_stopped": arm.stopped.to_json(),
                     "median_days_to_proven": arm.days_to_proven,
                     "traffic_at_end": dict(
                         zip(("low", "median", "high"), arm.traffic[-1].tolist(), strict=True)
@@ -229,8 +225,8 @@ def _summary(plan: TrialPlan, found: Sequence[_Run], *, seed: int) -> Simulation
         runs=len(found),
         seed=seed,
         arms=tuple(_arm_fate(policy, i, found) for i, policy in enumerate(plan.challengers)),
-        gain=Mean.of(ahead.sum(axis=1) * per_1000),
-        regret=Mean.of((alone[:, best] - earned).sum(axis=1) * per_1000),
+        gain=Estimate.mean_of(ahead.sum(axis=1) * per_1000),
+        regret=Estimate.mean_of((alone[:, best] - earned).sum(axis=1) * per_1000),
         best=plan.policies[best],
         dip=float(np.quantile(dips, 0.05)),
     )
@@ -242,14 +238,9 @@ def _arm_fate(policy: PolicyName, place: int, found: Sequence[_Run]) -> ArmFate:
     middle = float(np.median(first[:, 0]))
     return ArmFate(
         policy=policy,
-        proven=Share.of(np.isfinite(first[:, 0])),
-        eligible=Share.of(np.isfinite(first[:, 1])),
-        stopped=Share.of(np.array([one.stopped[place] for one in found])),
+        proven=Estimate.share_of(np.isfinite(first[:, 0])),
+        eligible=Estimate.share_of(np.isfinite(first[:, 1])),
+        stopped=Estimate.share_of(np.array([one.stopped[place] for one in found])),
         days_to_proven=int(middle) if math.isfinite(middle) else None,
         traffic=np.quantile(parts, [0.05, 0.5, 0.95], axis=0).T,
     )
-
-
-def _stated(found: Share | Mean) -> dict[str, float | None]:
-    values = {"value": found.value, "low": found.low, "high": found.high}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}

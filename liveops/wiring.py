@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from bandit.core.account import LossLimits
 from bandit.core.errors import LedgerUnavailable
+from bandit.core.fill_gap import FillGapRule
 from bandit.core.ladder import LadderRule
 from bandit.core.limits import Limits
 from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strategy
@@ -205,6 +206,11 @@ def rules_of(settings: Settings) -> Rules:
             trades=evidence.trades,
             days=evidence.days,
             blocks=evidence.blocks,
+        ),
+        fill_gap=FillGapRule(
+            flattery_max=evidence.flattery_max,
+            trades=evidence.fill_gap_trades,
+            alpha=evidence.fill_gap_alpha,
         ),
         allocator=settings.allocator.model_dump(),
     )

@@ -69,7 +69,7 @@ class History:
         record = open_btc(engine, rules=rules)
         terms = Terms(unit=0.0005, baseline=0.0, profit_factor=1.2, units={"X1USD": 0.0002})
         with transaction(engine) as connection:
-            evidence.fix_terms(connection, record.id, terms, now=NOON)
+            evidence.fix_terms(connection, record.id, terms, fixed_at=NOON)
         self.engine = engine
         self.rng = np.random.default_rng(20_260_301)
         self.made: dict[UUID, Assignment] = {}

@@ -30,7 +30,7 @@ def fix(engine: Engine, terms: Terms = TERMS, *, now: datetime = FIXED) -> None:
     """Judge decisions of `btc` by these terms from now on."""
     with transaction(engine) as connection:
         record = experiments.experiments.load(connection, "btc")
-        stored.fix_terms(connection, record.id, terms, now=now)
+        stored.fix_terms(connection, record.id, terms, fixed_at=now)
 
 
 def on_paper(

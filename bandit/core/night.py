@@ -45,14 +45,19 @@ class Judged:
 
 def judged(reading: ArmReading, *, rules: Rules) -> Judged:
     """Place an arm on its rung; the champion, which is compared with nobody, has none."""
-    rung, is_worse = Rung.UNPROVEN, False
-    reasons: tuple[Reason, ...] = ()
-    if reading.standing is not None:
-        rung = climb(reading.standing, rule=rules.ladder)[0]
-        reasons = reasons_of(reading.standing, rules=rules)
-        is_worse = harm(reading.standing, rule=rules.ladder).verdict is Verdict.FAIL
-    placed = replace(reading, place=replace(reading.place, rung=rung))
-    return Judged(reading=placed, is_worse=is_worse, reasons=reasons)
+    if reading.standing is None:
+        return Judged(reading=_on(reading, Rung.UNPROVEN), is_worse=False, reasons=())
+    worse = harm(reading.standing, rule=rules.ladder)
+    rung, asked = climb(reading.standing, rule=rules.ladder)
+    return Judged(
+        reading=_on(reading, rung),
+        is_worse=worse.verdict is Verdict.FAIL,
+        reasons=(worse, *asked),
+    )
+
+
+def _on(reading: ArmReading, rung: Rung) -> ArmReading:
+    return replace(reading, place=replace(reading.place, rung=rung))
 
 
 def reasons_of(standing: Standing, *, rules: Rules) -> tuple[Reason, ...]:

@@ -1,7 +1,7 @@
 """What a proposed trade would have earned between two market prices, costs included (SPEC B6).
 
 Both fills pay the fee on their value and slip against the trade. Funding is not charged. The paper
-market of the demo charges the same, to the cent.
+market of the demo charges by this too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ class Side(StrEnum):
 
     LONG = "long"
     SHORT = "short"
+
+    @property
+    def sign(self) -> int:
+        """1 where a rising price earns, -1 where a falling one does."""
+        return 1 if self is Side.LONG else -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +60,12 @@ class PaperTrade:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperFill:
-    """What a trade would have earned: money of eight decimals, net, and over the value at entry."""
+    """What a trade would have earned: money of eight decimals, net, and over the value at entry.
 
+    `exit_price` is where it left, after slippage.
+    """
+
+    exit_price: Decimal
     fees: Decimal
     slippage: Decimal
     pnl: Decimal
@@ -74,20 +83,49 @@ def paper_fill(trade: PaperTrade) -> PaperFill:
     >>> fill.fees, fill.pnl, fill.return_ratio
     (Decimal('0.42000000'), Decimal('19.58000000'), Decimal('0.097900000000'))
     """
-    sign = 1 if trade.side is Side.LONG else -1
     with localcontext(prec=_EXACT_DIGITS):
-        slip, fee = sign * trade.slippage_bps / _BPS, trade.fee_bps / _BPS
-        entry, leave = trade.entry_price * (1 + slip), trade.exit_price * (1 - slip)
-        notional = trade.size * entry
+        fee, slippage = trade.fee_bps / _BPS, trade.slippage_bps / _BPS
+    return filled(
+        trade.side,
+        entry=trade.entry_price,
+        leave=trade.exit_price,
+        size=trade.size,
+        fee_ratio=fee,
+        slippage_ratio=slippage,
+    )
+
+
+def slipped(price: Decimal, side: Side, slippage_ratio: Decimal) -> Decimal:
+    """Return what an order that opens a position pays at a market price."""
+    return price * (1 + side.sign * slippage_ratio)
+
+
+def filled(
+    side: Side,
+    *,
+    entry: Decimal,
+    leave: Decimal,
+    size: Decimal,
+    fee_ratio: Decimal,
+    slippage_ratio: Decimal,
+) -> PaperFill:
+    """Return what a position of `size` earns between two market prices, exact to the last digit.
+
+    Raises `InvalidInput` for a return that the ledger cannot hold.
+    """
+    with localcontext(prec=_EXACT_DIGITS):
+        entered = slipped(entry, side, slippage_ratio)
+        left = leave * (1 - side.sign * slippage_ratio)
+        notional = size * entered
         # Each is booked by itself, as an exchange does.
-        fees = (notional * fee).quantize(AMOUNT_STEP)
-        fees += (trade.size * leave * fee).quantize(AMOUNT_STEP)
-        slipped = abs(entry - trade.entry_price) + abs(leave - trade.exit_price)
-        pnl = (sign * trade.size * (leave - entry)).quantize(AMOUNT_STEP) - fees
-        ratio = (pnl / notional).quantize(RETURN_STEP)
+        fees = (notional * fee_ratio).quantize(AMOUNT_STEP)
+        fees += (size * left * fee_ratio).quantize(AMOUNT_STEP)
+        lost = abs(entered - entry) + abs(left - leave)
+        pnl = (side.sign * size * (left - entered)).quantize(AMOUNT_STEP) - fees
         return PaperFill(
+            exit_price=left,
             fees=fees,
-            slippage=(trade.size * slipped).quantize(AMOUNT_STEP),
+            slippage=(size * lost).quantize(AMOUNT_STEP),
             pnl=pnl,
-            return_ratio=checked_return(ratio, field="return"),
+            return_ratio=checked_return((pnl / notional).quantize(RETURN_STEP), field="return"),
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from bandit.core.allocators.posterior import Moments
 from bandit.core.errors import InvalidInput
+from bandit.core.fill_gap import FillGapRule
 from bandit.core.ladder import LadderRule, Standing
 from bandit.core.limits import ArmPlace
 from bandit.core.profit_factor import ProfitFactor
@@ -103,4 +104,5 @@ class Rules:
     ramp: RampRule = field(default_factory=RampRule)
     checklist: ChecklistRule = field(default_factory=ChecklistRule)
     ladder: LadderRule = field(default_factory=LadderRule)
+    fill_gap: FillGapRule = field(default_factory=FillGapRule)
     allocator: Mapping[str, float] = field(default_factory=dict)

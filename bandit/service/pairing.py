@@ -10,7 +10,6 @@ transactions that tell results of one decision the second sees what the first ha
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -22,10 +21,11 @@ from uuid import UUID
 import numpy as np
 from sqlalchemy import Connection
 
-from bandit.core.evidence import Tally, Terms, paired_scores, rewards, total
+from bandit.core.evidence import Tally, paired_scores, rewards, total
 from bandit.core.fill_gap import FillGap, FillGapRule, paper_agrees
+from bandit.core.verdicts import Reason
 from bandit.storage import evidence, shadows
-from bandit.storage.evidence import CohortKey
+from bandit.storage.evidence import CohortKey, FixedTerms
 from bandit.storage.outcomes import OutcomeRow
 from bandit.storage.shadows import Decided, Result, ShadowKey
 
@@ -120,25 +120,28 @@ class OnPaper:
 
     pairs: Tally
     gap: FillGap
+    agrees: Reason
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as the report shows them, apart from every number of live trades."""
-        agrees = paper_agrees(self.gap, FillGapRule())
         return {
             "pairs": self.pairs.n,
             "pairs_with_live": self.pairs.n_champion,
             "evidence_log": self.pairs.strength.mean_up if self.pairs.n else None,
-            "fill_gap": agrees.to_json() | {"trades": self.gap.n},
+            "fill_gap": self.agrees.to_json() | {"trades": self.gap.n},
         }
 
 
-def on_paper(connection: Connection, *, arm_id: int, champion_id: int) -> OnPaper:
+def on_paper(
+    connection: Connection, *, arm_id: int, champion_id: int, rule: FillGapRule
+) -> OnPaper:
     """Read what is counted of an arm's results on paper."""
     cohorts = evidence.cohorts(
         connection, arm_id=arm_id, champion_id=champion_id, table="paired_cohorts"
     )
+    gap = shadows.gap_of(connection, arm_id)
     return OnPaper(
-        pairs=total(cohort.tally for cohort in cohorts), gap=shadows.gap_of(connection, arm_id)
+        pairs=total(cohort.tally for cohort in cohorts), gap=gap, agrees=paper_agrees(gap, rule)
     )
 
 
@@ -201,20 +204,18 @@ def _pairs(
         version: shares.champion_id
         for version, shares in evidence.shares(connection, experiment_id, versions).items()
     }
-    starts = [terms.fixed_at for terms in fixed]
-    terms = [terms.terms for terms in fixed]
     groups: dict[_Group, _Members] = {}
     for decision in decisions:
-        place = bisect_right(starts, decision.decided_at) - 1
-        if place < 0:
+        place = evidence.in_force(fixed, decision.decided_at)
+        if place is None:
             continue  # decided before there were any terms
-        unit = terms[place].unit_of(decision.instrument)
+        unit = fixed[place].terms.unit_of(decision.instrument)
         for key, challenger, champion in _paired(decision, champions[decision.version]):
             members = groups.setdefault(_Group(key, place), _Members([], [], []))
             members.challenger.append(float(challenger.return_ratio) / unit)
             members.champion.append(float(champion.return_ratio) / unit)
             members.is_live.append(decision.arm_id == key.champion_id)
-    return _tallied(groups, terms)
+    return _tallied(groups, fixed)
 
 
 def _paired(decision: Decided, champion_id: int) -> Iterator[tuple[CohortKey, Result, Result]]:
@@ -233,10 +234,12 @@ def _paired(decision: Decided, champion_id: int) -> Iterator[tuple[CohortKey, Re
             yield CohortKey(arm_id, champion_id, day), result, champion
 
 
-def _tallied(groups: Mapping[_Group, _Members], terms: Sequence[Terms]) -> dict[CohortKey, Tally]:
+def _tallied(
+    groups: Mapping[_Group, _Members], fixed: Sequence[FixedTerms]
+) -> dict[CohortKey, Tally]:
     found: dict[CohortKey, list[Tally]] = {}
     for group, members in groups.items():
-        judged = terms[group.terms]
+        judged = fixed[group.terms].terms
         scores = paired_scores(
             rewards(members.challenger, judged), rewards(members.champion, judged)
         )

@@ -22,7 +22,7 @@ from bandit.core.model import (
 from bandit.core.night import reasons_of
 from bandit.core.promotion import champion_to_return, promoted, require_promotable, rolled_back
 from bandit.service.experiments import decide
-from bandit.service.scaling import inputs_of, read_arm, with_standings
+from bandit.service.scaling import inputs_of, read_arm, with_evidence
 from bandit.storage import decisions, experiments, locks, policies
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
@@ -146,7 +146,7 @@ def _succeed(
     """Make `arm` the champion, with what was known of both when a person decided so."""
     policy, before = arm.place.policy, record.arm_of(record.experiment.champion)
     read = [read_arm(connection, one, record) for one in (before, record.arm_of(policy))]
-    readings = with_standings(connection, record, read, now=now)
+    readings = with_evidence(connection, record, read, now=now)
     old, new = readings
     reasons: dict[str, object]
     if kind is DecisionKind.PROMOTE:

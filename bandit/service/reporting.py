@@ -225,7 +225,9 @@ def _arm_report(
         daily=_daily(connection, held, record),
         evidence=() if standing is None else reasons_of(standing, rules=record.rules),
         evidence_night=night,
-        on_paper=pairing.on_paper(connection, arm_id=arm.id, champion_id=champion.id),
+        on_paper=pairing.on_paper(
+            connection, arm_id=arm.id, champion_id=champion.id, rule=record.rules.fill_gap
+        ),
     )
 
 

@@ -61,7 +61,7 @@ def scale(engine: Engine, name: str, *, now: datetime, actor: str) -> Night:
             done = decisions.of_night(connection, name, day)
             record = experiments.load(connection, name)
             readings = read_arms(connection, record)
-            readings = with_standings(connection, record, readings, now=now)
+            readings = with_evidence(connection, record, readings, now=now)
         if done is not None:
             return Night(decision=done, actions=(), already_done=True)
         with transaction(engine) as connection:
@@ -76,7 +76,7 @@ def read_arms(connection: Connection, record: ExperimentRecord) -> list[ArmReadi
     return [read_arm(connection, arm, record) for arm in record.kept_arms]
 
 
-def with_standings(
+def with_evidence(
     connection: Connection,
     record: ExperimentRecord,
     readings: Sequence[ArmReading],

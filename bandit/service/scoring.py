@@ -6,10 +6,9 @@ terms in force when it was made; so a corrected outcome takes back exactly what 
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import NamedTuple
 
@@ -25,6 +24,7 @@ from bandit.storage.experiments import ExperimentRecord
 from bandit.storage.outcomes import OutcomeRow
 
 _AT_ONCE = 5000
+_NOTICE = timedelta(minutes=1)
 
 
 class Told(NamedTuple):
@@ -73,11 +73,15 @@ def _drawn(told: Iterable[Told]) -> dict[int, list[Draw]]:
 
 
 def fix_terms(connection: Connection, record: ExperimentRecord, *, now: datetime) -> Terms | None:
-    """Judge decisions from now on by what the champion has earned; None while that says little."""
+    """Judge decisions by what the champion has earned; None while that says little.
+
+    In force a minute from now: by then this has committed, so that whoever scores a decision
+    judges it by the terms by which it is counted again.
+    """
     (champion,) = (arm for arm in record.arms if arm.place.role is ArmRole.CHAMPION)
     terms = terms_of(evidence.earned(connection, champion.id))
     if terms is not None:
-        evidence.fix_terms(connection, record.id, terms, now=now)
+        evidence.fix_terms(connection, record.id, terms, fixed_at=now + _NOTICE)
     return terms
 
 
@@ -116,11 +120,10 @@ def scored(
 
 
 def _grouped(drawn: Sequence[Draw], fixed: Sequence[FixedTerms]) -> dict[_Group, _Members]:
-    starts: list[datetime] = [terms.fixed_at for terms in fixed]
     groups: dict[_Group, _Members] = {}
     for draw in drawn:
-        place = bisect_right(starts, draw.decided_at) - 1
-        if place < 0:
+        place = evidence.in_force(fixed, draw.decided_at)
+        if place is None:
             continue  # decided before there were any terms
         group = _Group(draw.version, place, draw.decided_at.date())
         members = groups.setdefault(group, _Members([], []))

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from bandit.core.evidence import total
-from bandit.core.fill_gap import FillGapRule, paper_agrees
+from bandit.core.fill_gap import paper_agrees
 from bandit.core.ladder import ArmEvidence, Standing, families, matured
 from bandit.core.model import ArmRole, PolicyName
 from bandit.storage import decisions, evidence, shadows
@@ -64,7 +64,7 @@ def _known(
     if since is not None:
         began = since.decided_at.date()
         routed, paired = ([c for c in found if c.day > began] for found in (routed, paired))
-    gap = paper_agrees(shadows.gap_of(connection, arm.id), FillGapRule())
+    gap = paper_agrees(shadows.gap_of(connection, arm.id), record.rules.fill_gap)
     return ArmEvidence(
         trades=arm.place.trades,
         routed=matured(routed, now=now, rule=rule),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -53,15 +54,19 @@ class VersionShares:
     ppm: Mapping[int, int]
 
 
-def fix_terms(connection: Connection, experiment_id: int, terms: Terms, *, now: datetime) -> None:
-    """Judge the decisions of an experiment by these terms from now on."""
+def fix_terms(
+    connection: Connection, experiment_id: int, terms: Terms, *, fixed_at: datetime
+) -> None:
+    """Judge the decisions of an experiment by these terms from then on."""
     run(
         connection,
-        "INSERT INTO evidence_terms (experiment_id, fixed_at, unit, units, baseline, profit_factor)"
-        " VALUES (:experiment_id, :now, :unit, CAST(:units AS jsonb), :baseline, :profit_factor)"
-        " ON CONFLICT DO NOTHING",
+        """
+        INSERT INTO evidence_terms (experiment_id, fixed_at, unit, units, baseline, profit_factor)
+        VALUES (:experiment_id, :fixed_at, :unit, CAST(:units AS jsonb), :baseline, :profit_factor)
+        ON CONFLICT DO NOTHING
+        """,
         experiment_id=experiment_id,
-        now=now,
+        fixed_at=fixed_at,
         unit=terms.unit,
         units=msgspec.json.encode(dict(terms.units)).decode(),
         baseline=terms.baseline,
@@ -98,6 +103,12 @@ def terms_between(
         last=last,
     )
     return [FixedTerms(fixed_at=row.pop("fixed_at"), terms=Terms(**row)) for row in found]
+
+
+def in_force(fixed: Sequence[FixedTerms], at: datetime) -> int | None:
+    """Return the place of the terms that a decision is judged by; None before there were any."""
+    place = bisect_right(fixed, at, key=lambda terms: terms.fixed_at) - 1
+    return place if place >= 0 else None
 
 
 def shares(

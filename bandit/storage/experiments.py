@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from bandit.core.errors import UnknownName
+from bandit.core.fill_gap import FillGapRule
 from bandit.core.ladder import LadderRule
 from bandit.core.limits import ArmPlace, Limits
 from bandit.core.model import (
@@ -355,7 +356,8 @@ def _rules(stored: dict[str, Any]) -> Rules:
     return Rules(
         ramp=RampRule(**stored["ramp"]),
         checklist=ChecklistRule(**checklist),
-        # Experiments from before the ladder have its defaults.
+        # Experiments from before these rules have their defaults.
         ladder=LadderRule(**stored.get("ladder", {})),
+        fill_gap=FillGapRule(**stored.get("fill_gap", {})),
         allocator=stored.get("allocator", {}),
     )

@@ -35,7 +35,7 @@ from benchmarks.evidence._opportunities import (
 from benchmarks.evidence._peers import ABSENT, PEERS
 
 OPPORTUNITIES = 500 if QUICK else 10_000
-RUNS = 2 if QUICK else 40
+RUNS = 2 if QUICK else 48
 TUNING_RUNS = 1 if QUICK else 3
 SEED = 730_401
 TUNING_SEED = 730_400

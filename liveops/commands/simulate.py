@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from bandit.core.trial import TrialPlan
-    from liveops.simulating import Mean, Share, Simulation
+    from liveops.simulating import Estimate, Simulation
 
 
 def simulate(
@@ -154,9 +154,9 @@ def _rendered(found: Simulation) -> RenderableType:
     )
 
 
-def _share(found: Share) -> str:
+def _share(found: Estimate) -> str:
     return f"{100 * found.value:.1f}% ({100 * found.low:.0f}-{100 * found.high:.0f})"
 
 
-def _mean(found: Mean) -> str:
+def _mean(found: Estimate) -> str:
     return f"{found.value:.1f} ({found.low:.1f} to {found.high:.1f})"

@@ -20,11 +20,9 @@ from typing import NamedTuple, assert_never
 import numpy as np
 
 from bandit.core.errors import InvalidInput
-from bandit.core.paper_fills import Side
+from bandit.core.model import AMOUNT_STEP, RETURN_STEP
+from bandit.core.paper_fills import PaperFill, Side, filled, slipped
 from learners.market.candles import Candles
-
-_MONEY_STEP = Decimal("0.00000001")
-_RATIO_STEP = Decimal("0.000000000001")
 
 
 class ExitReason(StrEnum):
@@ -139,10 +137,10 @@ def open_position(
     _require_bar(candles, bar, lowest=0)
     if bar + 1 == len(candles):
         return None
-    sign = _sign(proposal.side)
+    sign = proposal.side.sign
     market_price = _exact(candles.open[bar + 1])
-    entry_price = market_price * (1 + sign * _exact(costs.slippage_ratio))
-    if not notional.is_finite() or notional < entry_price * _MONEY_STEP:
+    entry_price = slipped(market_price, proposal.side, _exact(costs.slippage_ratio))
+    if not notional.is_finite() or notional < entry_price * AMOUNT_STEP:
         raise InvalidInput(field="notional", rule="must buy a size of 0.00000001", found=notional)
     return PaperPosition(
         side=proposal.side,
@@ -153,7 +151,7 @@ def open_position(
         entry_price=entry_price,
         stop_price=market_price * (1 - sign * _exact(proposal.stop_ratio)),
         take_profit_price=market_price * (1 + sign * _exact(proposal.take_profit_ratio)),
-        size=(notional / entry_price).quantize(_MONEY_STEP, rounding=ROUND_DOWN),
+        size=(notional / entry_price).quantize(AMOUNT_STEP, rounding=ROUND_DOWN),
         costs=costs,
     )
 
@@ -214,15 +212,8 @@ class _End(NamedTuple):
     at_open: bool
 
 
-class _Value(NamedTuple):
-    exit_price: Decimal
-    fees: Decimal
-    slippage: Decimal
-    pnl: Decimal
-
-
 def _exit(candles: Candles, position: PaperPosition, bar: int) -> _End | None:
-    sign = _sign(position.side)
+    sign = position.side.sign
     opening = float(candles.open[bar])
     stop, take_profit = float(position.stop_price), float(position.take_profit_price)
     if bar == position.time_bar or sign * opening <= sign * stop:
@@ -255,23 +246,23 @@ def _closed(candles: Candles, position: PaperPosition, *, bar: int, end: _End) -
         fees=value.fees,
         slippage=value.slippage,
         pnl=value.pnl,
-        return_ratio=_ratio(value.pnl, position.notional),
+        return_ratio=value.return_ratio,
         r_multiple=_ratio(value.pnl, risk),
         worst_excursion=_loss_ratio(position, min(worst, value.pnl)),
     )
 
 
-def _value(position: PaperPosition, price: Decimal) -> _Value:
-    """What closing at this market price leaves; money has 8 decimals, prices are exact."""
-    sign, costs = _sign(position.side), position.costs
-    exit_price = price * (1 - sign * _exact(costs.slippage_ratio))
-    fee_ratio = _exact(costs.fee_ratio)
-    fees = _quantised(position.notional * fee_ratio) + _quantised(
-        position.size * exit_price * fee_ratio
+def _value(position: PaperPosition, price: Decimal) -> PaperFill:
+    """What closing at this market price leaves."""
+    costs = position.costs
+    return filled(
+        position.side,
+        entry=position.market_price,
+        leave=price,
+        size=position.size,
+        fee_ratio=_exact(costs.fee_ratio),
+        slippage_ratio=_exact(costs.slippage_ratio),
     )
-    slipped = abs(position.entry_price - position.market_price) + abs(exit_price - price)
-    gross = _quantised(sign * position.size * (exit_price - position.entry_price))
-    return _Value(exit_price, fees, _quantised(position.size * slipped), gross - fees)
 
 
 def _worst_price(candles: Candles, position: PaperPosition, *, before: int) -> Decimal:
@@ -293,21 +284,13 @@ def _require_bar(candles: Candles, bar: int, *, lowest: int) -> None:
         raise InvalidInput(field="bar", rule=rule, found=bar)
 
 
-def _sign(side: Side) -> int:
-    return 1 if side is Side.LONG else -1
-
-
 def _exact(value: float) -> Decimal:
     """The decimal a person reads in the file: 0.1 becomes 0.1, not its binary neighbour."""
     return Decimal(repr(float(value)))
 
 
-def _quantised(value: Decimal) -> Decimal:
-    return value.quantize(_MONEY_STEP)
-
-
 def _ratio(part: Decimal, whole: Decimal) -> Decimal:
-    return (part / whole).quantize(_RATIO_STEP)
+    return (part / whole).quantize(RETURN_STEP)
 
 
 def _loss_ratio(position: PaperPosition, pnl: Decimal) -> Decimal:

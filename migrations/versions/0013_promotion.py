@@ -58,8 +58,10 @@ BEGIN
 END $$;
 """
 
-# As before, and of a decision that changes the champion, limits read the arms as it leaves them:
-# nobody else gains, and the one that was champion keeps a hold-out, or nothing when rolled back.
+# The same limits, under the same names, as bandit/core/limits.py; a property test compares them. A
+# challenger's cap follows from its rung. Of a decision that changes the champion they read the arms
+# as it leaves them: nobody else gains, and the one that was champion keeps a hold-out, or nothing
+# when rolled back.
 LIMITS = """
 CREATE OR REPLACE FUNCTION allocation_guard() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

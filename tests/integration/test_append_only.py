@@ -59,7 +59,7 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     ageing.age(engine, files, "btc", before=before, now=later, actor="test")
     terms = Terms(unit=0.001, baseline=0.0, profit_factor=1.0)
     with engine.begin() as connection:
-        evidence.fix_terms(connection, record.id, terms, now=NOON)
+        evidence.fix_terms(connection, record.id, terms, fixed_at=NOON)
     killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
     auditing.seal(engine, now=NOON)
     return engine

@@ -28,7 +28,7 @@ LATER = NOON + timedelta(hours=2)
 def fix(engine: Engine, terms: Terms = TERMS, *, now: datetime = FIXED) -> None:
     with transaction(engine) as connection:
         record = experiments.experiments.load(connection, "btc")
-        stored.fix_terms(connection, record.id, terms, now=now)
+        stored.fix_terms(connection, record.id, terms, fixed_at=now)
 
 
 def tallies(engine: Engine, policy: str = CHALLENGER) -> dict[str, Tally]:
@@ -168,8 +168,9 @@ def test_a_night_fixes_terms_by_what_the_champion_has_earned(engine: Engine) -> 
     scaling.scale(engine, "btc", now=night, actor="test")
     with snapshot(engine) as connection:
         record = experiments.experiments.load(connection, "btc")
-        (fixed,) = stored.terms_between(connection, record.id, first=night, last=night)
-    assert fixed.fixed_at == night
+        notice = night + timedelta(minutes=1)
+        (fixed,) = stored.terms_between(connection, record.id, first=night, last=notice)
+    assert fixed.fixed_at == notice
     assert fixed.terms.unit == pytest.approx(0.004)
     assert fixed.terms.units == {"BTCUSD": pytest.approx(0.004)}
     assert fixed.terms.baseline == pytest.approx(0.5)

@@ -37,14 +37,23 @@ from sqlalchemy import Engine, text
 
 from bandit.core.errors import BanditError, Conflict, InvalidInput, UnknownName
 from bandit.core.evidence import Terms
-from bandit.core.fill_gap import FillGap
+from bandit.core.fill_gap import FillGap, FillGapRule
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import ArmMode, Assignment, PolicyName, UnitId
 from bandit.core.outcomes import declined
-from bandit.service import auditing, experiments, reporting, revising, shadowing
+from bandit.core.reading import Rules
+from bandit.service import (
+    auditing,
+    experiments,
+    reporting,
+    revising,
+    shadowing,
+    standing,
+)
 from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
 from bandit.service.shadowing import RecordedShadow
+from bandit.storage.engine import snapshot
 
 WATCHER = "watcher"
 
@@ -358,3 +367,20 @@ def test_terms_have_no_part_in_the_gap(engine: Engine) -> None:
     record_all(engine, [closed(a, "0.001") for a in made], now=NEXT_DAY)
     tell(engine, [on_paper(a, "prod", "0.001") for a in made])
     assert gap(engine, "prod") == FillGap(n=3)
+
+
+@pytest.mark.parametrize(("flattery_max", "verdict"), [(0.0002, "PASS"), (0.00005, "FAIL")])
+def test_paper_is_believed_by_the_rule_that_the_experiment_was_opened_with(
+    engine: Engine, flattery_max: float, verdict: str
+) -> None:
+    open_btc(engine, rules=Rules(fill_gap=FillGapRule(flattery_max=flattery_max, trades=2)))
+    mine = taken_by(engine, CHALLENGER, 3)
+    record_all(engine, [closed(a, "0.0010") for a in mine], now=NEXT_DAY)
+    tell(engine, [on_paper(a, CHALLENGER, "0.0011") for a in mine])  # 0.0001 kinder, each
+    arms = {a.arm.place.policy: a for a in reporting.report(engine, "btc").arms}
+    shown = arms[PolicyName(CHALLENGER)].on_paper.to_json()["fill_gap"]
+    assert (shown["verdict"], shown["limit"]) == (verdict, flattery_max)
+    with snapshot(engine) as connection:
+        record = experiments.experiments.load(connection, "btc")
+        found = standing.of_challengers(connection, record, now=NEXT_DAY)
+    assert found[PolicyName(CHALLENGER)].fill_gap == verdict

@@ -279,7 +279,7 @@ def tally_of(made: Sequence[Assignment], returns: Sequence[str], *, challenger: 
 def test_evidence_starts_anew_between_the_new_pair(engine: Engine) -> None:
     record = open_btc(engine)
     with transaction(engine) as connection:
-        stored.fix_terms(connection, record.id, TERMS, now=NOON)
+        stored.fix_terms(connection, record.id, TERMS, fixed_at=NOON)
     returns = [f"{(i % 7 - 2) / 1000}" for i in range(120)]
     before = assign(engine, [f"a-{i}" for i in range(120)])
     assert {one.policy for one in before} == {PROD, NEW}

@@ -78,7 +78,7 @@ FORGED = {
     "double precision": "coalesce({0}, 0) + 0.5",
     "text": "'forged'",
     "timestamp with time zone": "coalesce({0}, '2026-03-01Z') - interval '1 second'",
-    "date": "{0} - 1",
+    "date": "{0} - 1000",  # its key: the day before may be taken
 }
 COLUMNS = """
 SELECT column_name, data_type FROM information_schema.columns

@@ -101,8 +101,12 @@ def test_a_worse_arm_falls_to_the_minimum_at_once() -> None:
     assert (wanted.value, wanted.limit, wanted.verdict) == (0.0, 0.24, Verdict.FAIL)
 
 
-def test_who_was_shown_to_be_worse_never_rises() -> None:
-    assert night(arm(A, 100_000, GOOD), worse=frozenset({A})).ppm[A] == 100_000
+def test_who_was_shown_to_be_worse_steps_down_whatever_the_strategy_would_like() -> None:
+    worse = frozenset({A})
+    assert night(arm(A, 90_000, GOOD), worse=worse).ppm[A] == 60_000
+    assert night(arm(A, 240_000, BAD), worse=worse).ppm[A] == 20_000
+    to_the_letter = night(arm(A, 90_000, GOOD), worse=worse, profile=Profile.SEED_EXACT)
+    assert to_the_letter.ppm[A] == 135_000
 
 
 def test_nothing_moves_while_the_champion_cannot_be_measured() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from bandit.core.simulation import IID, HypotheticalArm
 from bandit.core.trial import TrialPlan
 from liveops.cli import main
 from liveops.plots import checked_plot
-from liveops.simulating import Mean, challenger_of, simulate
+from liveops.simulating import Estimate, challenger_of, simulate
 
 RULES = Rules(ladder=LadderRule(alpha=0.2, attribution_hours=0, trades=30, days=5, blocks=2))
 
@@ -71,7 +72,7 @@ def test_observing_earns_exactly_what_nobody_moved() -> None:
 
 
 def test_one_run_has_no_interval() -> None:
-    assert math.isinf(Mean.of(np.array([2.0])).high)
+    assert math.isinf(Estimate.mean_of(np.array([2.0])).high)
     found = simulate(plan(), runs=1, seed=1, processes=1).to_json()
     assert found["gain_per_1000"]["low"] is None
 
@@ -122,3 +123,21 @@ def test_command_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["simulate", *arguments[:-2], "--json"])
     assert json.loads(capsys.readouterr().out)["runs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "found"),
+    [
+        ("days", 0, "0"),
+        ("per_day", 0, "0"),
+        ("delay_days", -1, "-1"),
+        ("dwell", 0, "0"),
+        ("equity_fraction", 0.0, "0.0"),
+        ("equity_fraction", 1.1, "1.1"),
+        ("challengers", {PolicyName("nobody"): ()}, "['nobody']"),
+    ],
+)
+def test_plan_nothing_could_follow_is_refused(field: str, value: object, found: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        replace(plan(), **{field: value})  # type: ignore[arg-type]
+    assert (refused.value.field, refused.value.found) == (field, found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bandit.core.limits import ArmPlace, Limits, champion_floor_of
 from bandit.core.model import WHOLE_PPM, ArmRole, PolicyName, Ppm
-from bandit.core.reading import ArmReading
+from bandit.core.reading import ArmReading, RampRule
 from bandit.core.verdicts import Reason
 
 
@@ -22,6 +22,11 @@ class Proposal:
 def is_asked(reading: ArmReading) -> bool:
     """Say whether a night decides about an arm: a challenger that may be routed to."""
     return reading.place.role is ArmRole.CHALLENGER and reading.place.routable
+
+
+def stepped_down(place: ArmPlace, *, rule: RampRule, limits: Limits) -> int:
+    """Return what an arm holds after a step down; it stops at the minimum."""
+    return max(int(place.ppm / rule.step_down), limits.arm_minimum_ppm)
 
 
 def fitted(

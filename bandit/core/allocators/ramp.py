@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bandit.core.allocators.fitting import Proposal, fitted, is_asked
+from bandit.core.allocators.fitting import Proposal, fitted, is_asked, stepped_down
 from bandit.core.limits import ArmPlace, Limits, arm_cap_of, step_up_limit
 from bandit.core.model import WHOLE_PPM, PolicyName, Profile, Rung, Verdict
 from bandit.core.reading import ArmReading, RampRule
@@ -95,5 +95,5 @@ def _target(
         return min(step_up_limit(place.ppm, limits.step_up), max(most, place.ppm))
     shrinks = is_worse or (trades is Verdict.PASS and Verdict.FAIL in (factor, drawdown))
     if shrinks and not to_the_letter:
-        return max(int(place.ppm / rule.step_down), limits.arm_minimum_ppm)
+        return stepped_down(place, rule=rule, limits=limits)
     return place.ppm

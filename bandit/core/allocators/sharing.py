@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bandit.core.allocators.fitting import Proposal, fitted, is_asked
+from bandit.core.allocators.fitting import Proposal, fitted, is_asked, stepped_down
 from bandit.core.allocators.posterior import Moments
 from bandit.core.allocators.strategy import Strategy
 from bandit.core.limits import ArmPlace, Limits, arm_cap_of, step_up_limit
@@ -29,9 +29,10 @@ def propose(
 ) -> Proposal:
     """Return tonight's allocation: towards the strategy's shares, as far as one night may go.
 
-    Downs are taken at once, ups are held to `step_up` and to the arm's cap. `worse`, the arms that
-    were shown to earn less than their champion, never go up. While the champion has fewer than
-    `min_trades` trades there is nothing to measure by, and every arm keeps its part.
+    Downs are taken at once, ups are held to `step_up` and to the arm's cap. Outside `seed_exact`,
+    `worse`, the arms that were shown to earn less than their champion, step down. While the
+    champion has fewer than `min_trades` trades there is nothing to measure by, and every arm keeps
+    its part.
     """
     (champion,) = (r.place for r in readings if r.place.role is ArmRole.CHAMPION)
     asked = [r for r in readings if is_asked(r)]
@@ -47,7 +48,9 @@ def propose(
         place, share = reading.place, shares[reading.place.policy]
         held = place.ppm / WHOLE_PPM
         reasons[place.policy] = (measured, _wish(share, held, strategy.name))
-        most = place.ppm if place.policy in worse else _most(place, limits, profile)
+        most = _most(place, limits, profile)
+        if place.policy in worse and profile is not Profile.SEED_EXACT:
+            most = stepped_down(place, rule=rule, limits=limits)
         targets[place.policy] = max(min(int(share * WHOLE_PPM), most), limits.arm_minimum_ppm)
     places = [reading.place for reading in readings]
     return Proposal(ppm=fitted(places, targets, limits), reasons=reasons)
