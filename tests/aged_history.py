@@ -44,6 +44,7 @@ STATISTICS = "SELECT s.* FROM arm_statistics s ORDER BY s.arm_id"
 COHORTS = "SELECT c.* FROM evidence_cohorts c ORDER BY 1, 2, 3"
 PAIRS = "SELECT c.* FROM paired_cohorts c ORDER BY 1, 2, 3"
 GAPS = "SELECT g.* FROM fill_gaps g ORDER BY 1"
+PAPER_DAYS = "SELECT d.* FROM paper_days d ORDER BY 1, 2"
 DAYS = "SELECT d.* FROM arm_days d ORDER BY 1, 2, 3"
 
 
@@ -153,7 +154,7 @@ def read(engine: Engine, statement: str) -> list[tuple[Any, ...]]:
 
 def numbers(engine: Engine) -> tuple[object, ...]:
     report = reporting.report(engine, "btc").to_json()
-    bets = [read(engine, statement) for statement in (COHORTS, PAIRS, GAPS)]
+    bets = [read(engine, statement) for statement in (COHORTS, PAIRS, GAPS, PAPER_DAYS)]
     assert all(bets)
     return read(engine, STATISTICS), read(engine, DAYS), bets, json.dumps(report, default=str)
 

@@ -14,9 +14,11 @@ from bandit.core import evidence
 from bandit.core.evidence import Tally, Terms
 from bandit.core.fill_gap import FillGap
 from bandit.core.model import Assignment, PolicyName
+from bandit.core.paper_days import PaperSums
 from bandit.core.shadow import ShadowOutcome, shadow_declined, shadow_trade
 from bandit.service import experiments, shadowing
 from bandit.storage import evidence as stored
+from bandit.storage import paper_days as stored_days
 from bandit.storage import shadows
 from bandit.storage.engine import snapshot, transaction
 
@@ -76,6 +78,13 @@ def gap(engine: Engine, policy: str) -> FillGap:
     """The stored fill gap of an arm."""
     with snapshot(engine) as connection:
         return shadows.gap_of(connection, arm_ids(engine)[policy])
+
+
+def paper_days(engine: Engine, policy: str) -> dict[str, PaperSums]:
+    """The stored results on paper of an arm, by day."""
+    with snapshot(engine) as connection:
+        found = stored_days.of_arm(connection, arm_ids(engine)[policy])
+    return {day.day.isoformat(): day.sums for day in found}
 
 
 def expected_pairs(

@@ -37,6 +37,7 @@ from bandit.storage import (
     experiments,
     locks,
     outcomes,
+    paper_days,
     shadows,
     statistics,
 )
@@ -352,8 +353,13 @@ def _take_up(
     paired = pairing.leaving(connection, keys)
     evidence.add(connection, paired.pairs, table="aged_paired_cohorts")
     shadows.add_gaps(connection, paired.gaps, table="aged_fill_gaps")
+    paper_days.add(connection, paired.days, table="aged_paper_days")
     grew = Growth(
-        days=days, cohorts=cohorts, pairs=paired.pairs, gap=paired.gaps.get(arm_id, FillGap())
+        days=days,
+        cohorts=cohorts,
+        pairs=paired.pairs,
+        gap=paired.gaps.get(arm_id, FillGap()),
+        paper=paired.days,
     )
     _leave(connection, leaving, keys, bases.seal(connection, arm_id, grew))
 

@@ -1,4 +1,4 @@
-"""Pair results on paper with the champion's, and measure the fill gap, as either becomes known.
+"""Pair results on paper with the champion's, measure the fill gap, and sum what paper says by day.
 
 What a decision is worth follows from its row, its allocation, the terms in force when it was made
 and the results known of it. So a change is what it is worth after, less what it was worth before:
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -23,21 +23,29 @@ from sqlalchemy import Connection
 
 from bandit.core.evidence import Tally, paired_scores, rewards, total
 from bandit.core.fill_gap import FillGap, FillGapRule, paper_agrees
+from bandit.core.model import checked_instant
+from bandit.core.paper_days import PaperSums, newest_factor
+from bandit.core.profit_factor import ProfitFactor
 from bandit.core.verdicts import Reason
-from bandit.storage import evidence, shadows
+from bandit.storage import evidence, paper_days, shadows
 from bandit.storage.evidence import CohortKey, FixedTerms
 from bandit.storage.outcomes import OutcomeRow
+from bandit.storage.paper_days import DayKey
 from bandit.storage.shadows import Decided, Result, ShadowKey
 
 _AT_ONCE = 5000
 
+_Key = TypeVar("_Key")
+_Counted = TypeVar("_Counted", Tally, FillGap, PaperSums)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worth:
-    """What decisions are worth to the cohorts of pairs, and to the fill gaps of their arms."""
+    """What decisions are worth to the cohorts of pairs, and to the gaps and paper days of arms."""
 
     pairs: Mapping[CohortKey, Tally] = field(default_factory=dict)
     gaps: Mapping[int, FillGap] = field(default_factory=dict)
+    days: Mapping[DayKey, PaperSums] = field(default_factory=dict)
 
     def __add__(self, other: Worth) -> Worth:
         """Count the decisions of both."""
@@ -48,17 +56,25 @@ class Worth:
         return self._with(other, -1)
 
     def _with(self, other: Worth, sign: int) -> Worth:
-        pairs, gaps = dict(self.pairs), dict(self.gaps)
-        for key, tally in other.pairs.items():
-            before = pairs.get(key, Tally())
-            pairs[key] = before + tally if sign > 0 else before - tally
-        for arm_id, gap in other.gaps.items():
-            known = gaps.get(arm_id, FillGap())
-            gaps[arm_id] = known + gap if sign > 0 else known - gap
         return Worth(
-            pairs={key: tally for key, tally in pairs.items() if tally != Tally()},
-            gaps={arm_id: gap for arm_id, gap in gaps.items() if gap != FillGap()},
+            pairs=_joined(self.pairs, other.pairs, sign, nothing=Tally()),
+            gaps=_joined(self.gaps, other.gaps, sign, nothing=FillGap()),
+            days=_joined(self.days, other.days, sign, nothing=PaperSums()),
         )
+
+
+def _joined(
+    ours: Mapping[_Key, _Counted],
+    theirs: Mapping[_Key, _Counted],
+    sign: int,
+    *,
+    nothing: _Counted,
+) -> dict[_Key, _Counted]:
+    found = dict(ours)
+    for key, counted in theirs.items():
+        before = found.get(key, nothing)
+        found[key] = before + counted if sign > 0 else before - counted
+    return {key: counted for key, counted in found.items() if counted != nothing}
 
 
 def pair_outcomes(
@@ -96,22 +112,33 @@ def _count(connection: Connection, *, after: Sequence[Decided], before: Sequence
     change = worth(connection, after) - worth(connection, before)
     evidence.add(connection, change.pairs, table="paired_cohorts")
     shadows.add_gaps(connection, change.gaps)
+    paper_days.add(connection, change.days)
 
 
-def recounted(connection: Connection, arm_id: int) -> tuple[dict[CohortKey, Tally], FillGap]:
-    """Count anew every pair in which an arm is the challenger, and its fill gap.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmWorth:
+    """The pairs in which an arm is the challenger, its fill gap, and its days on paper."""
 
-    With what has left the ledger.
-    """
+    pairs: Mapping[CohortKey, Tally]
+    gap: FillGap
+    days: Mapping[DayKey, PaperSums]
+
+
+def recounted(connection: Connection, arm_id: int) -> ArmWorth:
+    """Count anew all that results on paper say of an arm, with what has left the ledger."""
     found = Worth(
         pairs=evidence.tallies(connection, arm_id, table="aged_paired_cohorts"),
         gaps={arm_id: shadows.gap_of(connection, arm_id, table="aged_fill_gaps")},
+        days=paper_days.by_key(connection, arm_id, table="aged_paper_days"),
     )
     left = shadows.decided_about(connection, arm_id)
     while some := list(islice(left, _AT_ONCE)):
         found += worth(connection, some)
-    pairs = {key: tally for key, tally in found.pairs.items() if key.arm_id == arm_id}
-    return pairs, found.gaps.get(arm_id, FillGap())
+    return ArmWorth(
+        pairs={key: tally for key, tally in found.pairs.items() if key.arm_id == arm_id},
+        gap=found.gaps.get(arm_id, FillGap()),
+        days={key: sums for key, sums in found.days.items() if key.arm_id == arm_id},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +172,18 @@ def on_paper(
     )
 
 
+def paper_factor(
+    connection: Connection, arm_id: int, *, since: datetime, window: int
+) -> ProfitFactor | None:
+    """Return the profit factor of an arm's newest trades on paper; None for fewer than `window`.
+
+    Whole UTC days of decisions, and only those after the day of `since`, as in `newest_factor`.
+    """
+    after = checked_instant(since, field="since").date()
+    days = paper_days.of_arm(connection, arm_id, after=after)
+    return newest_factor(days, since, window)
+
+
 def leaving(connection: Connection, ids: Iterable[UUID]) -> Worth:
     """Return what decisions that are about to leave are worth."""
     return worth(connection, shadows.decided(connection, ids))
@@ -158,8 +197,19 @@ def worth(connection: Connection, known: Iterable[Decided]) -> Worth:
     found = Worth()
     for experiment_id, decisions in by_experiment.items():
         pairs = _pairs(connection, experiment_id, decisions)
-        found += Worth(pairs=pairs, gaps=_gaps(decisions))
+        found += Worth(pairs=pairs, gaps=_gaps(decisions), days=_days(decisions))
     return found
+
+
+def _days(decisions: Iterable[Decided]) -> dict[DayKey, PaperSums]:
+    """Return what arms would have earned by the day of the decision, whoever took it."""
+    returns: dict[DayKey, list[Decimal]] = {}
+    for decision in decisions:
+        for arm_id, result in decision.paper.items():
+            if not result.no_trade:
+                key = DayKey(arm_id, decision.decided_at.date())
+                returns.setdefault(key, []).append(result.return_ratio)
+    return {key: PaperSums.of(found) for key, found in returns.items()}
 
 
 def _gaps(decisions: Iterable[Decided]) -> dict[int, FillGap]:

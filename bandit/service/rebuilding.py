@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 
@@ -14,6 +14,7 @@ from bandit.core.errors import InvalidInput
 from bandit.core.evidence import Tally
 from bandit.core.fill_gap import FillGap
 from bandit.core.model import PolicyName, checked_instant
+from bandit.core.paper_days import PaperSums
 from bandit.core.performance import ClosedTrade
 from bandit.core.tally import Fold, folded, is_checkpoint
 from bandit.service import pairing, scoring
@@ -23,14 +24,17 @@ from bandit.storage import (
     decisions,
     evidence,
     experiments,
+    paper_days,
     recounting,
     shadows,
     statistics,
 )
 from bandit.storage.engine import snapshot, taking_long, transaction
-from bandit.storage.evidence import CohortKey
 from bandit.storage.experiments import ExperimentRecord
 from bandit.storage.statistics import ArmStatistics, ArmTerms, ArmWindows
+
+_Key = TypeVar("_Key")
+_Counted = TypeVar("_Counted", Tally, FillGap, PaperSums)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,27 +222,25 @@ def _wrong_evidence(connection: Connection, arm: _Arm) -> dict[str, list[str]]:
     """Name the columns in which stored evidence differs from the results it is counted from."""
     arm_id = arm.terms.arm_id
     drawn = scoring.recounted(connection, arm.experiment_id, arm_id)
-    pairs, gap = pairing.recounted(connection, arm_id)
-    stored = shadows.gap_of(connection, arm_id)
+    paper = pairing.recounted(connection, arm_id)
     return {
-        "evidence_cohorts": _wrong_cohorts(evidence.tallies(connection, arm_id), drawn),
-        "paired_cohorts": _wrong_cohorts(
-            evidence.tallies(connection, arm_id, table="paired_cohorts"), pairs
+        "evidence_cohorts": _wrong_rows(evidence.tallies(connection, arm_id), drawn),
+        "paired_cohorts": _wrong_rows(
+            evidence.tallies(connection, arm_id, table="paired_cohorts"), paper.pairs
         ),
-        "fill_gaps": _differing(stored, gap),
+        "fill_gaps": _differing(shadows.gap_of(connection, arm_id), paper.gap),
+        "paper_days": _wrong_rows(paper_days.by_key(connection, arm_id), paper.days),
     }
 
 
-def _wrong_cohorts(
-    stored: Mapping[CohortKey, Tally], counted: Mapping[CohortKey, Tally]
-) -> list[str]:
+def _wrong_rows(stored: Mapping[_Key, _Counted], counted: Mapping[_Key, _Counted]) -> list[str]:
     wrong = {"rows"} if stored.keys() != counted.keys() else set()
     for key in stored.keys() & counted.keys():
         wrong.update(_differing(stored[key], counted[key]))
     return sorted(wrong)
 
 
-def _differing(ours: Tally | FillGap, theirs: Tally | FillGap) -> list[str]:
+def _differing(ours: _Counted, theirs: _Counted) -> list[str]:
     return [name for name in ours.__slots__ if getattr(ours, name) != getattr(theirs, name)]
 
 
@@ -275,9 +277,10 @@ def _repair(engine: Engine, arm: _Arm, wrong: Sequence[str], *, now: datetime, a
         recounting.replace_days(connection, arm_id)
         counted = scoring.recounted(connection, arm.experiment_id, arm_id)
         evidence.replace(connection, arm_id, counted)
-        pairs, gap = pairing.recounted(connection, arm_id)
-        evidence.replace(connection, arm_id, pairs, table="paired_cohorts")
-        shadows.replace_gap(connection, arm_id, gap)
+        paper = pairing.recounted(connection, arm_id)
+        evidence.replace(connection, arm_id, paper.pairs, table="paired_cohorts")
+        shadows.replace_gap(connection, arm_id, paper.gap)
+        paper_days.replace(connection, arm_id, paper.days)
         decisions.audit(
             connection,
             now=now,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
@@ -12,9 +12,11 @@ from sqlalchemy import Connection
 from bandit.core.audit_chain import AuditId
 from bandit.core.evidence import Tally
 from bandit.core.fill_gap import FillGap
+from bandit.core.paper_days import PaperSums
 from bandit.core.tally import DaySums, Fold, Sums
 from bandit.storage.engine import one, run, streamed
 from bandit.storage.evidence import CohortKey, flat
+from bandit.storage.paper_days import DayKey
 from bandit.storage.statistics import fold_columns, fold_of
 
 
@@ -65,12 +67,13 @@ def write(connection: Connection, arm_id: int, base: ArmBase) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
-    """What a base grew by: days, cohorts of draws and of pairs, and trades with both results."""
+    """What a base grew by: days, cohorts of draws and of pairs, trades with both results, paper."""
 
     days: Mapping[tuple[date, str], DaySums]
     cohorts: Mapping[CohortKey, Tally]
     pairs: Mapping[CohortKey, Tally]
     gap: FillGap
+    paper: Mapping[DayKey, PaperSums]
 
 
 def seal(connection: Connection, arm_id: int, grew: Growth) -> dict[str, Any]:
@@ -92,6 +95,10 @@ def seal(connection: Connection, arm_id: int, grew: Growth) -> dict[str, Any]:
         "cohorts": _proved(grew.cohorts),
         "pairs": _proved(grew.pairs),
         "gap": [*map(str, astuple(grew.gap))],
+        "paper": [
+            [str(key.arm_id), key.day.isoformat(), *map(str, astuple(sums))]
+            for key, sums in grew.paper.items()
+        ],
     }
 
 
@@ -129,11 +136,17 @@ _CHANGED = """
   WHERE l.digest IS DISTINCT FROM base_digest(b)
   ORDER BY 2
 """
-_TOLD = ", ".join(
-    f"sum(CASE WHEN pg_input_is_valid(x ->> {place}, 'numeric') THEN (x ->> {place})::numeric "
-    f"ELSE 'NaN' END) AS {name}"
-    for place, name in enumerate(DaySums.__slots__, 2)
-)
+
+
+def _summed(names: Iterable[str]) -> str:
+    """Sum up what rows of the audit log tell under these names, from their third place on."""
+    return ", ".join(
+        f"sum(CASE WHEN pg_input_is_valid(x ->> {place}, 'numeric') THEN (x ->> {place})::numeric "
+        f"ELSE 'NaN' END) AS {name}"
+        for place, name in enumerate(names, 2)
+    )
+
+
 _STORED_DAY = ", ".join(f"d.{name}" for name in DaySums.__slots__)
 _TOLD_DAY = ", ".join(f"t.{name}" for name in DaySums.__slots__)
 _CHANGED_DAYS = f"""
@@ -141,7 +154,7 @@ _CHANGED_DAYS = f"""
   FROM aged_days d
   FULL JOIN (
     SELECT max(l.id) AS id, l.details ->> 'arm' AS arm_id, x ->> 0 AS day, x ->> 1 AS instrument,
-           {_TOLD}
+           {_summed(DaySums.__slots__)}
     FROM audit_log l CROSS JOIN jsonb_array_elements(
       CASE jsonb_typeof(l.details -> 'days') WHEN 'array' THEN l.details -> 'days'
            ELSE '[]' END) x
@@ -196,6 +209,23 @@ _CHANGED_GAPS = f"""
 """  # noqa: S608 - names are ours
 
 
+_STORED_PAPER = ", ".join(f"d.{name}" for name in PaperSums.__slots__)
+_TOLD_PAPER = ", ".join(f"t.{name}" for name in PaperSums.__slots__)
+_CHANGED_PAPER = f"""
+  SELECT max(t.id) AS audit_id, coalesce(d.arm_id::text, t.arm_id) AS arm_id
+  FROM aged_paper_days d
+  FULL JOIN (
+    SELECT max(l.id) AS id, x ->> 0 AS arm_id, x ->> 1 AS day, {_summed(PaperSums.__slots__)}
+    FROM audit_log l CROSS JOIN jsonb_array_elements(
+      CASE jsonb_typeof(l.details -> 'paper') WHEN 'array' THEN l.details -> 'paper'
+           ELSE '[]' END) x
+    WHERE l.action = 'age' GROUP BY 2, 3) t
+  ON t.arm_id = d.arm_id::text AND t.day = to_char(d.day, 'YYYY-MM-DD')
+  WHERE ({_STORED_PAPER}) IS DISTINCT FROM ({_TOLD_PAPER})
+  GROUP BY 2 ORDER BY 2
+"""  # noqa: S608 - names are ours
+
+
 def changed(connection: Connection) -> Generator[ChangedBase]:
     """Return every base that was changed behind the audit log, or what is beside it, streamed."""
     for statement in (
@@ -204,6 +234,7 @@ def changed(connection: Connection) -> Generator[ChangedBase]:
         _CHANGED_COHORTS.format(table="aged_cohorts", told="cohorts"),
         _CHANGED_COHORTS.format(table="aged_paired_cohorts", told="pairs"),
         _CHANGED_GAPS,
+        _CHANGED_PAPER,
     ):
         for found in streamed(connection, statement):
             yield ChangedBase(**found)

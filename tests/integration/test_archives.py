@@ -165,6 +165,8 @@ FORGERIES = {
     "pair gone": "DELETE FROM aged_paired_cohorts",
     "gap": "UPDATE aged_fill_gaps SET squares = squares + 1 WHERE arm_id = 1",
     "gap gone": "DELETE FROM aged_fill_gaps",
+    "paper day": "UPDATE aged_paper_days SET n_trades = n_trades + 1 WHERE arm_id = 2",
+    "paper day gone": "DELETE FROM aged_paper_days",
     "on paper": "UPDATE aged_shadow_outcomes SET body_hash = sha256('')",
     "on paper gone": "DELETE FROM aged_shadow_outcomes",
     "registered": "UPDATE archives SET sha256 = sha256('')",

@@ -48,6 +48,7 @@ READ_ONLY = {
     "aged_shadow_outcomes",
     "aged_paired_cohorts",
     "aged_fill_gaps",
+    "aged_paper_days",
 }
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pyarrow.parquet as pq
 import pytest
-from aged_history import GAPS, NOW, PAIRS, History, mismatches, read
+from aged_history import GAPS, NOW, PAIRS, PAPER_DAYS, History, mismatches, read
 from ledger import CHALLENGER, count
 from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
@@ -113,12 +113,14 @@ def test_decision_that_is_told_of_while_its_file_is_written_leaves_for_another(
     assert mismatches(engine) == ()
 
 
-@pytest.mark.parametrize("statement", [PAIRS, GAPS])
-def test_repair_starts_from_what_left(history: History, statement: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "statement"),
+    [("paired_cohorts", PAIRS), ("fill_gaps", GAPS), ("paper_days", PAPER_DAYS)],
+)
+def test_repair_starts_from_what_left(history: History, table: str, statement: str) -> None:
     engine = history.engine
     before = read(engine, statement)
     history.age()
-    table = "paired_cohorts" if statement == PAIRS else "fill_gaps"
     with engine.begin() as connection:
         connection.execute(text(f"DELETE FROM {table}"))
     found = rebuilding.repair(engine, now=NOW, actor="test").mismatches

@@ -15,13 +15,14 @@ import pytest
 from alembic import command
 from alembic.config import CommandLine, Config
 from alembic.script import ScriptDirectory
-from ledger import CHALLENGER, NOON, feed, open_btc, wait_until_blocked
+from ledger import CHALLENGER, NOON, assign, feed, open_btc, wait_until_blocked
+from shadow_history import on_paper, tell
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from bandit.core.audit_chain import anchor_of
 from bandit.core.errors import LedgerUnavailable
-from bandit.service import auditing
+from bandit.service import auditing, rebuilding
 from bandit.service.ledger import ledger_digest
 from bandit.storage.engine import connect
 from bandit.storage.migrate import current, head, require_head, upgrade
@@ -134,6 +135,32 @@ def test_accounts_of_an_older_release_carry_on_where_their_outcomes_left_them(
     with engine.connect() as connection:
         carried = connection.execute(text("SELECT * FROM account_equity")).mappings().one()
     assert carried == folded
+
+
+def test_results_on_paper_of_an_older_release_are_counted_by_day(
+    engine: Engine, database_url: str
+) -> None:
+    open_btc(engine)
+    first = assign(engine, ["a", "b", "c"], now=NOON)
+    later = assign(engine, ["d"], now=NOON + timedelta(days=1))
+    earned = ["0.001", "-0.0025", None, "0.004"]
+    told = [
+        on_paper(made, policy, result)
+        for made, result in zip((*first, *later), earned, strict=True)
+        for policy in ("prod", CHALLENGER)
+    ]
+    tell(engine, told, now=NOON + timedelta(days=2))
+    days = text("SELECT * FROM paper_days ORDER BY arm_id, day")
+    with engine.connect() as connection:
+        counted = connection.execute(days).mappings().all()
+    assert [(row["n_trades"], row["n_losses"]) for row in counted] == [(2, 1), (1, 0)] * 2
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE paper_days, aged_paper_days"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0015'"))
+    command.upgrade(config(database_url), "0016")
+    with engine.connect() as connection:
+        assert connection.execute(days).mappings().all() == counted
+    assert rebuilding.compare(engine, now=NOON + timedelta(days=2)).mismatches == ()
 
 
 def test_two_processes_that_start_at_once_both_succeed(empty_url: str) -> None:
@@ -324,6 +351,8 @@ def test_every_moment_is_an_instant(database_url: str) -> None:
         "aged_cohorts.day",
         "paired_cohorts.day",
         "aged_paired_cohorts.day",
+        "paper_days.day",
+        "aged_paper_days.day",
     }
     assert {kind for _, kind, domain in moments if domain} == {"timestamp with time zone"}
 

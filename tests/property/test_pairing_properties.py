@@ -1,4 +1,4 @@
-"""Pairs and gaps are functions of what was told, whatever came in which order and how often."""
+"""Pairs, gaps and days follow from what was told, whatever came in which order and how often."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from shadow_history import (
     gap,
     on_paper,
     pairs,
+    paper_days,
     tell,
 )
 from sqlalchemy import Engine
@@ -28,6 +29,7 @@ from bandit.core.evidence import Tally, Terms, total
 from bandit.core.fill_gap import FillGap
 from bandit.core.model import ArmMode, Assignment, UnitId
 from bandit.core.outcomes import Outcome, declined
+from bandit.core.paper_days import PaperSums
 from bandit.core.shadow import ShadowOutcome
 from bandit.service import rebuilding, revising
 from bandit.service.assigning import Router
@@ -139,6 +141,16 @@ def expected(told: Told, policy: str) -> tuple[dict[str, Tally], FillGap]:
     return {day: total(tallies) for day, tallies in cohorts.items()}, FillGap.of(gaps)
 
 
+def expected_days(told: Told, policy: str) -> dict[str, PaperSums]:
+    """One pass over the trades of an arm on paper, whoever took the decision."""
+    day_of = {a.id: a.decided_at.date().isoformat() for a in told.made}
+    earned: dict[str, list[Decimal]] = {}
+    for result in told.paper:
+        if result.policy == policy and not result.no_trade:
+            earned.setdefault(day_of[result.assignment_id], []).append(result.return_ratio)
+    return {day: PaperSums.of(returns) for day, returns in earned.items()}
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_order_batches_and_repetition_change_nothing(engine: Engine, seed: int) -> None:
     told = history(engine, np.random.default_rng(20_260_301))
@@ -147,6 +159,8 @@ def test_order_batches_and_repetition_change_nothing(engine: Engine, seed: int) 
         cohorts, fill_gap = expected(told, policy)
         assert pairs(engine, policy) == cohorts, policy
         assert gap(engine, policy) == fill_gap, policy
+        assert paper_days(engine, policy) == expected_days(told, policy), policy
+        assert len(expected_days(told, policy)) == 2
     found = pairs(engine, WATCHER).values()
     assert sum(t.n_champion for t in found) > 20
     assert sum(t.n_challenger for t in found) > 0

@@ -9,6 +9,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 from ledger import CHALLENGER, NOON, open_btc
+from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
 
 from bandit.core.model import Assignment, PolicyName, UnitId
@@ -37,7 +38,7 @@ def drawn(rng: np.random.Generator, assignment: Assignment) -> Outcome:
 
 
 def stream(engine: Engine, rng: np.random.Generator) -> None:
-    """Outcomes in random order and batches, with repetitions, and corrections between them."""
+    """Outcomes in random order, batches and repetition, corrections between; then some paper."""
     units = [
         Opportunity(unit_id=UnitId(f"u-{i:04}"), instrument=f"X{i % 3}USD") for i in range(COUNT)
     ]
@@ -56,6 +57,14 @@ def stream(engine: Engine, rng: np.random.Generator) -> None:
             corrected = drawn(rng, told[int(i)])
             revising.revise(engine, corrected, reason="drill", now=LATER, actor="test")
         start = stop
+    paper = [
+        on_paper(assignment, policy, f"{Decimal(int(steps)).scaleb(-12):f}")
+        for assignment in made[:100]
+        for policy, steps in zip(
+            ("prod", CHALLENGER), rng.integers(-(10**10), 10**10, size=2), strict=True
+        )
+    ]
+    tell(engine, paper, now=LATER)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -71,6 +80,9 @@ def test_any_stream_is_stored_as_it_is_counted_again(engine: Engine, seed: int) 
     assert kept >= 2
 
 
+TABLES = ("arm_statistics", "arm_days", "equity_checkpoints", "paper_days")
+# A forged key shows as another column, or as a row too many and one too few.
+KEYS = {("arm_days", "instrument"): "day", ("paper_days", "day"): "rows"}
 # What a forger writes in a column that is not a key, by its type.
 FORGED = {
     "bigint": "coalesce({0}, 0) + 1",
@@ -86,18 +98,18 @@ WHERE table_schema = 'public' AND table_name = :table AND column_name <> 'arm_id
 """
 
 
-@pytest.mark.parametrize("table", ["arm_statistics", "arm_days", "equity_checkpoints"])
+@pytest.mark.parametrize("table", TABLES)
 def test_forgery_in_any_column_is_named_and_repaired(engine: Engine, table: str) -> None:
     open_btc(engine, equity_fraction=0.3)
     stream(engine, np.random.default_rng(4))
     with engine.connect() as connection:
         columns = dict(map(tuple, connection.execute(text(COLUMNS), {"table": table})))
-    assert len(columns) >= 9
+    assert len(columns) >= 7
     before = rows(engine)
     forget_checks(engine, table)
     for column, kind in columns.items():
         forge(engine, table, column, FORGED[kind].format(column))
-        shown = {"instrument": "day"}.get(column, column) if table == "arm_days" else column
+        shown = KEYS.get((table, column), column)
         found = rebuilding.compare(engine, now=LATER).mismatches
         assert shown in {m.column for m in found}, column
         assert {(m.experiment, m.policy, m.table) for m in found} == {("btc", "prod", table)}
@@ -111,7 +123,7 @@ def test_forgery_in_any_column_is_named_and_repaired(engine: Engine, table: str)
     assert audited == [("test", "btc/prod")]
 
 
-@pytest.mark.parametrize("table", ["arm_days", "equity_checkpoints"])
+@pytest.mark.parametrize("table", ["arm_days", "equity_checkpoints", "paper_days"])
 @pytest.mark.parametrize("change", ["missing", "too many"])
 def test_row_too_few_or_too_many_is_named_and_repaired(
     engine: Engine, table: str, change: str
@@ -138,6 +150,7 @@ def test_row_too_few_or_too_many_is_named_and_repaired(
 EXTRA = {
     "arm_days": "instrument = 'OTHER'",
     "equity_checkpoints": "closed_at = closed_at + interval '60 days'",
+    "paper_days": "day = day + 60",
 }
 
 
@@ -181,9 +194,8 @@ def forge(engine: Engine, table: str, column: str, value: str) -> None:
 
 
 def rows(engine: Engine) -> list[Sequence[str]]:
-    tables = ("arm_statistics", "arm_days", "equity_checkpoints")
     with engine.connect() as connection:
         return [
             list(connection.execute(text(f"SELECT t::text FROM {name} t ORDER BY 1")).scalars())
-            for name in tables
+            for name in TABLES
         ]
