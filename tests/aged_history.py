@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
@@ -76,6 +77,13 @@ class History:
         self.made: dict[UUID, Assignment] = {}
         self.told: dict[UUID, Outcome] = {}
         self.files = files
+
+    def moved_to(self, engine: Engine, files: ParquetArchives) -> History:
+        """The same history in a copy of its ledger."""
+        moved = copy.copy(self)
+        moved.engine, moved.files, moved.rng = engine, files, copy.deepcopy(self.rng)
+        moved.made, moved.told = dict(self.made), dict(self.told)
+        return moved
 
     def assign(self, units: Sequence[str], *, now: datetime = NOON) -> list[Assignment]:
         offered = [

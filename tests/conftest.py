@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aged_history import History
 from embedded_owner import copy_of
-from postgres_server import PostgresServer, session_server
+from postgres_server import MIGRATED, PostgresServer, session_server
 from sqlalchemy import Engine
 
 from bandit.storage.engine import connect
 from liveops.embedded_postgres import EmbeddedPostgres
 from liveops.postgres_home import PACKAGED
+from snapshots.archive_files import ParquetArchives
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,11 +55,33 @@ def postgres_server(
         yield server
 
 
-@pytest.fixture
-def database_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """The URL of a migrated, empty ledger of this test's own."""
+@pytest.fixture(scope="session")
+def lived_history(
+    postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[History]:
+    """A history that was lived through once, for tests to copy."""
     with postgres_server.database() as url:
+        engine = connect(url)
+        made = History(engine, ParquetArchives(tmp_path_factory.mktemp("lived")))
+        made.live()
+        engine.dispose()  # a database that somebody uses cannot be copied
+        yield made
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a migrated ledger of this test's own, empty unless the test has a `history`."""
+    template = MIGRATED
+    if "history" in request.fixturenames:
+        template = request.getfixturevalue("lived_history").engine.url.database
+    with postgres_server.database(template=template) as url:
         yield url
+
+
+@pytest.fixture
+def history(lived_history: History, engine: Engine, tmp_path: Path) -> History:
+    """A history that is old enough to leave, in a ledger of this test's own."""
+    return lived_history.moved_to(engine, ParquetArchives(tmp_path / "archives"))
 
 
 @pytest.fixture

@@ -55,13 +55,6 @@ from bandit.storage.outcomes import OutcomeRow
 from snapshots.archive_files import ParquetArchives
 
 
-@pytest.fixture
-def history(engine: Engine, tmp_path: Path) -> History:
-    made = History(engine, ParquetArchives(tmp_path / "archives"))
-    made.live()
-    return made
-
-
 def test_every_number_stays_what_it_was(history: History) -> None:
     engine = history.engine
     before = numbers(engine)

@@ -46,13 +46,6 @@ from liveops import cli
 from snapshots.archive_files import ArchiveDamaged, ArchiveNotWritten, ParquetArchives
 
 
-@pytest.fixture
-def history(engine: Engine, tmp_path: Path) -> History:
-    made = History(engine, ParquetArchives(tmp_path / "archives"))
-    made.live()
-    return made
-
-
 class Breaking(ParquetArchives):
     """Files that call somebody, who may raise, once an archive is complete."""
 

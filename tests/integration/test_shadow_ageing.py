@@ -31,13 +31,6 @@ ON_PAPER = """
 """
 
 
-@pytest.fixture
-def history(engine: Engine, tmp_path: Path) -> History:
-    made = History(engine, ParquetArchives(tmp_path / "archives"))
-    made.live()
-    return made
-
-
 def on_record(engine: Engine) -> list[ShadowOutcome]:
     with engine.connect() as connection:
         return [shadow_of(dict(row)) for row in connection.execute(text(ON_PAPER)).mappings()]
