@@ -250,6 +250,11 @@ class Evidence(Section):
         gt=0,
         le=0.2,
     )
+    weigh_paper: bool = setting(
+        True,
+        meaning="Strategies weigh an arm by its results on paper where these agree and are more.",
+        unit="true or false",
+    )
 
 
 class Checklist(Section):

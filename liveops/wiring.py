@@ -213,6 +213,7 @@ def rules_of(settings: Settings) -> Rules:
             alpha=evidence.fill_gap_alpha,
         ),
         allocator=settings.allocator.model_dump(),
+        weigh_paper=evidence.weigh_paper,
     )
 
 

@@ -99,6 +99,7 @@ class Rules:
     """The rules an experiment was opened with; stored, so that every process reads the same.
 
     `allocator` are the settings of its strategy, by name; what is left out has its default.
+    `weigh_paper` lets a strategy weigh arms by their results on paper, where these are believed.
     """
 
     ramp: RampRule = field(default_factory=RampRule)
@@ -106,3 +107,4 @@ class Rules:
     ladder: LadderRule = field(default_factory=LadderRule)
     fill_gap: FillGapRule = field(default_factory=FillGapRule)
     allocator: Mapping[str, float] = field(default_factory=dict)
+    weigh_paper: bool = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import localcontext
@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from bandit.core import checklist
+from bandit.core.allocators.posterior import Moments
 from bandit.core.checklist import ChecklistRow
 from bandit.core.daily import DailyNumbers, daily_numbers
 from bandit.core.ladder import Standing
@@ -63,6 +64,7 @@ class ArmReport:
     def to_json(self) -> dict[str, Any]:
         """Return the arm under the glossary's names; no NaN, no Infinity."""
         place, sums, fold = self.arm.place, self.statistics.sums, self.statistics.fold
+        weighed = self.reading.moments
         spread = NumberState.TOO_FEW if sums.n_trades < 2 else NumberState.NO_SPREAD
         return {
             "policy": place.policy,
@@ -100,6 +102,7 @@ class ArmReport:
             "checklist": [row.to_json() for row in self.checklist],
             "evidence": [reason.to_json() for reason in self.evidence],
             "evidence_night": str(self.evidence_night) if self.evidence else None,
+            "weighed": None if weighed is None else weighed.kind.value,
             "on_paper": self.on_paper.to_json(),
         }
 
@@ -160,13 +163,13 @@ def report(engine: Engine, name: str, *, newest_decisions: int = 10) -> Experime
         readings = {r.place.policy: r for r in read_arms(connection, record)}
         kept = [arm for arm in record.arms if arm.place.policy in readings]
         held = statistics.of_arms(connection, [arm.id for arm in kept])
-        night, standings = _standings(connection, record)
+        night, seen = _newest_night(connection, record)
         arms = [
             _arm_report(
                 connection,
                 arm,
                 held[arm.id],
-                replace(readings[arm.place.policy], standing=standings.get(arm.place.policy)),
+                _with_night(readings[arm.place.policy], seen.get(arm.place.policy, {})),
                 record,
                 night=night,
             )
@@ -184,21 +187,27 @@ def report(engine: Engine, name: str, *, newest_decisions: int = 10) -> Experime
     )
 
 
-def _standings(
+def _newest_night(
     connection: Connection, record: ExperimentRecord
-) -> tuple[date | None, dict[str, Standing]]:
-    """Return the newest night, and where it found each challenger that is one still."""
+) -> tuple[date | None, dict[str, Mapping[str, Any]]]:
+    """Return the newest night, and what it wrote down of each arm that it read."""
     night = decisions.newest_night(connection, record.experiment.name, record.id)
     if night is None:
         return None, {}
-    challengers = {p.policy for p in record.places if p.role is ArmRole.CHALLENGER}
     # A night that a person wrote by hand has read nothing.
-    found = {row["policy"]: row.get("standing") for row in night.inputs.get("readings", ())}
-    return night.trading_day, {
-        policy: Standing.from_json(stored)
-        for policy, stored in found.items()
-        if stored is not None and policy in challengers
-    }
+    return night.trading_day, {row["policy"]: row for row in night.inputs.get("readings", ())}
+
+
+def _with_night(reading: ArmReading, seen: Mapping[str, Any]) -> ArmReading:
+    """Add where the newest night found a challenger that is one still, and what it weighed."""
+    standing, moments = seen.get("standing"), seen.get("moments")
+    if reading.place.role is ArmRole.CHAMPION:
+        standing = None
+    return replace(
+        reading,
+        standing=None if standing is None else Standing.from_json(standing),
+        moments=None if moments is None else Moments.from_json(moments),
+    )
 
 
 def _arm_report(

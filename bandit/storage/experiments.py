@@ -360,4 +360,5 @@ def _rules(stored: dict[str, Any]) -> Rules:
         ladder=LadderRule(**stored.get("ladder", {})),
         fill_gap=FillGapRule(**stored.get("fill_gap", {})),
         allocator=stored.get("allocator", {}),
+        weigh_paper=stored.get("weigh_paper", True),
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from bandit.core.allocators.posterior import ResultKind
 from bandit.core.model import (
     WHOLE_PPM,
     ArmMode,
@@ -355,6 +356,9 @@ class ArmReportAnswer(ArmAnswer):
     checklist: list[ChecklistAnswer]
     evidence: list[ReasonAnswer] = Field(description="What its rung and the next ones ask for.")
     evidence_night: Day | None = Field(description="The night that looked at it, as a UTC day.")
+    weighed: ResultKind | None = Field(
+        description="Which results the newest night's strategy weighed; the ramp weighs none."
+    )
     on_paper: OnPaperAnswer
 
 

@@ -30,10 +30,13 @@ from ledger import (
     scale,
     wait_until_blocked,
 )
+from shadow_history import on_paper, tell
 from sqlalchemy import Engine
 
 from bandit.core import checklist
+from bandit.core.allocators.fitting import Proposal
 from bandit.core.allocators.posterior import Moments
+from bandit.core.fill_gap import FillGapRule
 from bandit.core.ladder import Standing
 from bandit.core.lifecycle import ArmVerb, after
 from bandit.core.limits import ArmPlace, Limits
@@ -62,7 +65,7 @@ def worker() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def rederived(decision: DecisionRecord, limits: Limits, rules: Rules) -> Mapping[str, int]:
+def rederived(decision: DecisionRecord, limits: Limits, rules: Rules) -> Proposal:
     """The night's proposal, from nothing but what its row says."""
     readings = [reading_of(row) for row in decision.inputs["readings"]]
     if decision.profile != Profile.OBSERVE:
@@ -83,7 +86,7 @@ def rederived(decision: DecisionRecord, limits: Limits, rules: Rules) -> Mapping
         profile=profile,
         strategy=Strategy(decision.strategy),
         seed=decision.seed,
-    ).ppm
+    )
 
 
 def reading_of(row: Mapping[str, Any]) -> ArmReading:
@@ -102,8 +105,12 @@ def reading_of(row: Mapping[str, Any]) -> ArmReading:
         dd_long_percent=row["dd_150_percent"],
         pf_prod=factor_of(row["pf_prod"] or row["pf_150"]),
         standing=None if row["standing"] is None else Standing.from_json(row["standing"]),
-        moments=None if row["moments"] is None else Moments(**row["moments"]),
+        moments=None if row["moments"] is None else Moments.from_json(row["moments"]),
     )
+
+
+def written_of(proposed: Proposal) -> dict[str, Any]:
+    return {arm: [reason.to_json() for reason in found] for arm, found in proposed.reasons.items()}
 
 
 def factor_of(row: Mapping[str, Any]) -> ProfitFactor:
@@ -139,10 +146,28 @@ def test_every_night_follows_from_its_own_row(
     assert len(nights) == 4
     for decision in nights:
         proposed = rederived(decision, record.limits, record.rules)
-        assert proposed == decision.inputs["proposed"]
+        assert proposed.ppm == decision.inputs["proposed"]
+        assert written_of(proposed) == decision.reasons
     for decision in history:
         written = json.dumps(decision.inputs, sort_keys=True).encode()
         assert hashlib.sha256(written).hexdigest() == decision.inputs_digest
+
+
+def test_a_night_that_weighed_paper_follows_from_its_own_row(engine: Engine) -> None:
+    rules = Rules(ramp=RampRule(min_trades=10), fill_gap=FillGapRule(trades=2))
+    record = open_btc(engine, challengers=arms(2), rules=rules, strategy=Strategy.THOMPSON)
+    market(engine, BETTER, arm_01=BEST)
+    mine = assign_to(engine, "arm-00", 4, prefix="mine")
+    record_all(engine, [closed(a, "-0.001") for a in mine], now=NIGHT)
+    others = assign_to(engine, "prod", 40, prefix="others")
+    paper = [(a, "-0.001") for a in mine] + [(a, "0.0006") for a in others]
+    tell(engine, [on_paper(a, "arm-00", earned) for a, earned in paper], now=NIGHT)
+    decision = scale(engine).decision
+    kinds = [row["moments"]["kind"] for row in decision.inputs["readings"]]
+    assert kinds == ["live", "on paper", "live"]
+    proposed = rederived(decision, record.limits, rules)
+    assert proposed.ppm == decision.inputs["proposed"] != decision.inputs["before"]
+    assert written_of(proposed) == decision.reasons
 
 
 def test_outcomes_that_arrive_while_the_night_is_written_do_not_enter_it(
@@ -162,4 +187,4 @@ def test_outcomes_that_arrive_while_the_night_is_written_do_not_enter_it(
     assert decision.kind is DecisionKind.HOLD
     assert decision.inputs["readings"][1]["trades"] == 29
     assert decision.reasons[CHALLENGER][0]["verdict"] == "FAIL"
-    assert rederived(decision, record.limits, rules) == decision.inputs["proposed"]
+    assert rederived(decision, record.limits, rules).ppm == decision.inputs["proposed"]

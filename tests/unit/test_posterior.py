@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from bandit.core.allocators.posterior import PRIOR_TRADES, Moments, best_shares, drawn_means
+from bandit.core.allocators.posterior import (
+    PRIOR_TRADES,
+    Moments,
+    ResultKind,
+    best_shares,
+    drawn_means,
+)
 from bandit.core.errors import InvalidInput
 from bandit.core.model import PolicyName
 
@@ -79,6 +87,19 @@ def test_sums_add_up_and_are_forgotten() -> None:
     half = whole.discounted(0.5)
     assert (half.n, half.mean) == pytest.approx((50, whole.mean))
     assert half.deviation == pytest.approx(whole.deviation)
+
+
+def test_results_of_two_kinds_are_never_summed() -> None:
+    live = Moments(n=2, total=1.0, squares=2.0)
+    paper = replace(live, kind=ResultKind.PAPER)
+    assert (paper + paper.discounted(0.5)).kind is ResultKind.PAPER
+    with pytest.raises(InvalidInput, match="must be live, as what it is added to, found on paper"):
+        live + paper
+
+
+def test_stored_sums_are_read_as_they_were_written() -> None:
+    paper = Moments(n=2, total=1.0, squares=2.0, kind=ResultKind.PAPER)
+    assert Moments.from_json(json.loads(json.dumps(asdict(paper)))) == paper
 
 
 @pytest.mark.parametrize(

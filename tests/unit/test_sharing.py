@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 
 import pytest
 
 from bandit.core.allocators.fitting import Proposal
-from bandit.core.allocators.posterior import Moments
+from bandit.core.allocators.posterior import Moments, ResultKind
 from bandit.core.allocators.registry import strategy
 from bandit.core.allocators.sharing import propose
 from bandit.core.limits import ArmPlace, Limits, check
@@ -99,6 +100,16 @@ def test_a_worse_arm_falls_to_the_minimum_at_once() -> None:
     [trades, wanted] = made.reasons[A]
     assert trades.verdict is Verdict.PASS
     assert (wanted.value, wanted.limit, wanted.verdict) == (0.0, 0.24, Verdict.FAIL)
+    assert wanted.note == "thompson, weighed live, beside the part it holds"
+
+
+def test_the_reason_says_of_each_arm_what_it_was_weighed_by() -> None:
+    made = night(arm(A, 100_000, replace(GOOD, kind=ResultKind.PAPER)), arm(B, 100_000, GOOD))
+    notes = {policy: reasons[1].note for policy, reasons in made.reasons.items()}
+    assert notes == {
+        A: "thompson, weighed on paper, beside the part it holds",
+        B: "thompson, weighed live, beside the part it holds",
+    }
 
 
 def test_who_was_shown_to_be_worse_steps_down_whatever_the_strategy_would_like() -> None:

@@ -33,8 +33,9 @@ class DiscountedThompson:
         """Count a day half as much for every half-life since.
 
         >>> spring = [DayResults(days_ago=140, n=10, total=5.0)]
-        >>> DiscountedThompson().weigh(spring, second_moment=2.0)
-        Moments(n=5.0, total=2.5, squares=10.0)
+        >>> halved = Moments(n=5.0, total=2.5, squares=10.0)
+        >>> DiscountedThompson().weigh(spring, second_moment=2.0) == halved
+        True
         """
         return weighed(
             days, lambda ago: 0.5 ** (ago / self.half_life_days), second_moment=second_moment

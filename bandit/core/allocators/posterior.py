@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
 
 import numpy as np
 
@@ -27,9 +28,16 @@ PRIOR_SPREAD: Final = 2.0
 _PRIOR_SHAPE: Final = 2.0
 
 
+class ResultKind(StrEnum):
+    """What an arm's results are: earned by its trades, or told of what it would have earned."""
+
+    LIVE = "live"
+    PAPER = "on paper"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
-    """Sums over an arm's results, in units; discounted ones count less than one each.
+    """Sums over an arm's results of one kind, in units; discounted ones count less than one each.
 
     >>> Moments(n=2, total=1.0, squares=5.0).mean
     0.5
@@ -38,6 +46,7 @@ class Moments:
     n: float
     total: float
     squares: float
+    kind: ResultKind = ResultKind.LIVE
 
     def __post_init__(self) -> None:
         """Refuse sums that no results can have."""
@@ -49,6 +58,16 @@ class Moments:
         if not least * (1.0 - 1e-9) <= self.squares < math.inf:
             rule = "must be at least total² / n and finite"
             raise InvalidInput(field="squares", rule=rule, found=self.squares)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Moments:
+        """Return the sums that a night stored; one of an older release counted live results.
+
+        >>> Moments.from_json({"n": 2, "total": 1.0, "squares": 5.0}).kind
+        <ResultKind.LIVE: 'live'>
+        """
+        kind = ResultKind(stored.get("kind", ResultKind.LIVE))
+        return cls(n=stored["n"], total=stored["total"], squares=stored["squares"], kind=kind)
 
     @property
     def mean(self) -> float:
@@ -63,8 +82,15 @@ class Moments:
         return math.sqrt(max(0.0, self.squares / self.n - self.mean * self.mean))
 
     def __add__(self, other: Moments) -> Moments:
-        """Return the sums over both arms' results, which must have none in common."""
-        return Moments(
+        """Return the sums over both arms' results, which must have none in common.
+
+        Raises `InvalidInput` for results of two kinds: no number holds both.
+        """
+        if other.kind is not self.kind:
+            rule = f"must be {self.kind}, as what it is added to"
+            raise InvalidInput(field="kind", rule=rule, found=other.kind)
+        return replace(
+            self,
             n=self.n + other.n,
             total=self.total + other.total,
             squares=self.squares + other.squares,
@@ -72,7 +98,9 @@ class Moments:
 
     def discounted(self, factor: float) -> Moments:
         """Let every result count `factor` times what it did."""
-        return Moments(n=self.n * factor, total=self.total * factor, squares=self.squares * factor)
+        return replace(
+            self, n=self.n * factor, total=self.total * factor, squares=self.squares * factor
+        )
 
 
 def drawn_means(moments: Moments, *, draws: int, rng: np.random.Generator) -> np.ndarray:

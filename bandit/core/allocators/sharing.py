@@ -47,7 +47,8 @@ def propose(
     for reading in asked:
         place, share = reading.place, shares[reading.place.policy]
         held = place.ppm / WHOLE_PPM
-        reasons[place.policy] = (measured, _wish(share, held, strategy.name))
+        how = f"{strategy.name}, weighed {moments[place.policy].kind}"
+        reasons[place.policy] = (measured, _wish(share, held, how))
         most = _most(place, limits, profile)
         if place.policy in worse and profile is not Profile.SEED_EXACT:
             most = stepped_down(place, rule=rule, limits=limits)
@@ -60,8 +61,8 @@ def _moments(readings: Sequence[ArmReading], policy: PolicyName) -> Moments:
     return next(r.moments or NOTHING for r in readings if r.place.policy == policy)
 
 
-def _wish(share: float, held: float, name: str) -> Reason:
-    return at_least("wanted share", share, held, note=f"{name}, beside the part it holds")
+def _wish(share: float, held: float, how: str) -> Reason:
+    return at_least("wanted share", share, held, note=f"{how}, beside the part it holds")
 
 
 def _most(place: ArmPlace, limits: Limits, profile: Profile) -> int:

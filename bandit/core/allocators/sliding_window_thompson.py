@@ -32,8 +32,9 @@ class SlidingWindowThompson:
         """Count the days of the window in full and no other.
 
         >>> week = [DayResults(days_ago=6, n=3, total=1.5), DayResults(days_ago=7, n=9, total=9.0)]
-        >>> SlidingWindowThompson(window_days=7).weigh(week, second_moment=2.0)
-        Moments(n=3.0, total=1.5, squares=6.0)
+        >>> newest = Moments(n=3.0, total=1.5, squares=6.0)
+        >>> SlidingWindowThompson(window_days=7).weigh(week, second_moment=2.0) == newest
+        True
         """
         return weighed(days, lambda ago: float(ago < self.window_days), second_moment=second_moment)
 

@@ -80,9 +80,10 @@ def weighed(
 
     Squares are never less than the totals demand: a window may be wilder than the life it is of.
 
-    >>> weighed([DayResults(days_ago=0, n=4, total=2.0), DayResults(days_ago=9, n=4, total=-6.0)],
-    ...         lambda days_ago: 1.0 if days_ago < 5 else 0.5, second_moment=2.0)
-    Moments(n=6.0, total=-1.0, squares=12.0)
+    >>> days = [DayResults(days_ago=0, n=4, total=2.0), DayResults(days_ago=9, n=4, total=-6.0)]
+    >>> found = weighed(days, lambda days_ago: 1.0 if days_ago < 5 else 0.5, second_moment=2.0)
+    >>> found.n, found.total, found.squares
+    (6.0, -1.0, 12.0)
     """
     if not 0.0 <= second_moment <= LARGEST:
         rule = "must be at least 0 and finite"
