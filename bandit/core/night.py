@@ -9,13 +9,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from hashlib import blake2b
 
+from bandit.core import checklist
 from bandit.core.allocators import ramp, registry, sharing
 from bandit.core.allocators.fitting import Proposal
+from bandit.core.checklist import ChecklistRow
 from bandit.core.ladder import Standing, climb, harm
+from bandit.core.lifecycle import after
 from bandit.core.limits import Limits
-from bandit.core.model import Profile, Rung, Strategy, Verdict
+from bandit.core.model import (
+    ArmRole,
+    DecisionKind,
+    PolicyName,
+    Ppm,
+    Profile,
+    Rung,
+    Strategy,
+    Verdict,
+)
 from bandit.core.reading import ArmReading, Rules
 from bandit.core.verdicts import Reason
 
@@ -29,6 +42,11 @@ def night_seed(salt: bytes, day: date) -> int:
     drawn = blake2b(day.isoformat().encode(), key=salt, person=b"night", digest_size=8).digest()
     # A bigint of the ledger has 63 bits for it.
     return int.from_bytes(drawn, "big") >> 1
+
+
+def seed_of(strategy: Strategy, salt: bytes, day: date) -> int | None:
+    """Return the seed of a strategy's night; None for the ramp, in which there is no chance."""
+    return None if strategy is Strategy.RAMP else night_seed(salt, day)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,3 +116,105 @@ def propose(
     ladder = {arm.reading.place.policy: arm.reasons for arm in arms}
     reasons = {policy: (*found, *ladder[policy]) for policy, found in made.reasons.items()}
     return replace(made, reasons=reasons)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightDecision:
+    """What a night comes to, before anything is done about it.
+
+    `flagged` are the arms that the checklist speaks against, with the rows that do; `arms` is each
+    on its rung, those stopped, and `proposal` what follows for them. `guarded` is what that profile
+    would have proposed, where the rule is kept to the letter.
+    """
+
+    profile: Profile
+    flagged: tuple[tuple[ArmReading, ChecklistRow], ...]
+    arms: tuple[Judged, ...]
+    proposal: Proposal
+    guarded: Proposal | None
+
+    @property
+    def actions(self) -> tuple[tuple[ArmReading, ChecklistRow], ...]:
+        """What the checklist does: nothing where a night only observes."""
+        return () if self.profile is Profile.OBSERVE else self.flagged
+
+    @property
+    def before(self) -> dict[PolicyName, Ppm]:
+        """What each arm holds once the checklist has stopped whom it stops."""
+        return {arm.reading.place.policy: arm.reading.place.ppm for arm in self.arms}
+
+    @property
+    def rungs(self) -> dict[PolicyName, Rung]:
+        """The rung that its evidence gives each arm."""
+        return {arm.reading.place.policy: arm.reading.place.rung for arm in self.arms}
+
+    def kind(self, *, killed: bool) -> DecisionKind:
+        """Say whether traffic moves: neither of a `killed` account nor where it is observed."""
+        may_move = self.profile is not Profile.OBSERVE and not killed
+        moves = may_move and dict(self.proposal.ppm) != self.before
+        return DecisionKind.RESCALE if moves else DecisionKind.HOLD
+
+    def results(self, *, killed: bool) -> dict[str, object]:
+        """Return what the night's row says of its results, as they are stored."""
+        found: dict[str, object] = {
+            "before": self.before,
+            "proposed": dict(self.proposal.ppm),
+            "rungs": {policy: rung.value for policy, rung in self.rungs.items()},
+        }
+        if killed:
+            found["killed"] = True
+        if self.profile is Profile.OBSERVE:
+            found["would"] = {r.place.policy: row.action.value for r, row in self.flagged}
+        if self.guarded is not None:
+            found["guarded_would_propose"] = dict(self.guarded.ppm)
+        return found
+
+    def reasons(self) -> dict[str, object]:
+        """Return the reasons of every arm that was asked, as they are stored."""
+        asked = self.proposal.reasons.items()
+        return {policy: [reason.to_json() for reason in found] for policy, found in asked}
+
+
+def decide(
+    readings: Sequence[ArmReading],
+    *,
+    rules: Rules,
+    limits: Limits,
+    profile: Profile,
+    strategy: Strategy,
+    seed: int | None,
+) -> NightDecision:
+    """Decide a night: the checklist stops arms, the ladder places them, the strategy proposes."""
+    flagged = checklist.actions(readings, rules.checklist)
+    left = readings if profile is Profile.OBSERVE else _without_traffic(readings, flagged)
+    arms = tuple(judged(reading, rules=rules) for reading in left)
+    proposed = partial(propose, arms, rules=rules, limits=limits, strategy=strategy, seed=seed)
+    return NightDecision(
+        profile=profile,
+        flagged=flagged,
+        arms=arms,
+        proposal=proposed(profile=profile),
+        guarded=proposed(profile=Profile.GUARDED) if profile is Profile.SEED_EXACT else None,
+    )
+
+
+def _without_traffic(
+    readings: Sequence[ArmReading], flagged: Sequence[tuple[ArmReading, ChecklistRow]]
+) -> list[ArmReading]:
+    """Stop what is flagged; the champion takes what it held."""
+    stopped = {
+        reading.place.policy: after(
+            row.action, status=reading.place.status, role=reading.place.role
+        )
+        for reading, row in flagged
+    }
+    freed = sum(reading.place.ppm for reading, _ in flagged)
+    left = []
+    for reading in readings:
+        place = reading.place
+        if place.policy in stopped:
+            place = replace(place, status=stopped[place.policy], ppm=Ppm(0))
+        elif place.role is ArmRole.CHAMPION:
+            place = replace(place, ppm=Ppm(place.ppm + freed))
+        left.append(replace(reading, place=place))
+    return left

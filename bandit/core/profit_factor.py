@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from itertools import pairwise
 from statistics import NormalDist
+from typing import Any
 
 from bandit.core.equity import checked_result
 from bandit.core.errors import InvalidInput
@@ -125,6 +126,21 @@ class ProfitFactor:
             "n": self.n,
             "n_losses": self.n_losses,
         }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> ProfitFactor:
+        """Return what `to_json` gave.
+
+        >>> factor = ProfitFactor(gross_profit=9.0, gross_loss=0.0, n=3, n_losses=0)
+        >>> ProfitFactor.from_json(factor.to_json()) == factor
+        True
+        """
+        return cls(
+            gross_profit=float(stored["gross_profit"]),
+            gross_loss=float(stored["gross_loss"]),
+            n=stored["n"],
+            n_losses=stored["n_losses"],
+        )
 
 
 def profit_factor(results: Iterable[float]) -> ProfitFactor:

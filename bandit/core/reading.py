@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from bandit.core.allocators.posterior import Moments
 from bandit.core.errors import InvalidInput
 from bandit.core.fill_gap import FillGapRule
 from bandit.core.ladder import LadderRule, Standing
 from bandit.core.limits import ArmPlace
+from bandit.core.model import ArmMode, ArmRole, ArmStatus, PolicyName, Ppm, Rung
 from bandit.core.profit_factor import ProfitFactor
+
+_UNASKED = ProfitFactor(gross_profit=0.0, gross_loss=0.0, n=0, n_losses=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,70 @@ class ArmReading:
     def judged(self) -> tuple[ProfitFactor, float]:
         """Profit factor and drawdown that the checklist holds against its limits."""
         return self.resumed or (self.pf_short, self.dd_long_percent)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the arm as a decision writes it down; the champion has no `pf_prod`."""
+        place = self.place
+        return {
+            "policy": place.policy,
+            "role": place.role.value,
+            "status": place.status.value,
+            "mode": place.mode.value,
+            "ppm": place.ppm,
+            "rung": place.rung.value,
+            "trades": place.trades,
+            "pf_30": self.pf_short.to_json(),
+            "pf_150": self.pf_long.to_json(),
+            "dd_150_percent": self.dd_long_percent,
+            "resumed": None
+            if self.resumed is None
+            else {"pf_30": self.resumed[0].to_json(), "dd_150_percent": self.resumed[1]},
+            "pf_prod": None if place.role is ArmRole.CHAMPION else self.pf_prod.to_json(),
+            "standing": None if self.standing is None else self.standing.to_json(),
+            "moments": None if self.moments is None else asdict(self.moments),
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> ArmReading:
+        """Return what `to_json` gave.
+
+        The champion is compared with nobody: its `pf_prod` comes back without trades. Raises
+        `InvalidInput` for what another release wrote down and this one cannot read.
+        """
+        try:
+            return cls._read(stored)
+        except KeyError as missing:
+            raise InvalidInput(
+                field="reading", rule=f"must have {missing.args[0]}", found="nothing"
+            ) from None
+        except (TypeError, ValueError) as error:
+            rule = "must be what this release writes down"
+            raise InvalidInput(field="reading", rule=rule, found=error) from error
+
+    @classmethod
+    def _read(cls, stored: Mapping[str, Any]) -> ArmReading:
+        resumed, prod, moments = (stored[name] for name in ("resumed", "pf_prod", "moments"))
+        standing = stored["standing"]
+        return cls(
+            place=ArmPlace(
+                policy=PolicyName(stored["policy"]),
+                role=ArmRole(stored["role"]),
+                status=ArmStatus(stored["status"]),
+                mode=ArmMode(stored["mode"]),
+                ppm=Ppm(stored["ppm"]),
+                trades=stored["trades"],
+                rung=Rung(stored["rung"]),
+            ),
+            pf_short=ProfitFactor.from_json(stored["pf_30"]),
+            pf_long=ProfitFactor.from_json(stored["pf_150"]),
+            dd_long_percent=float(stored["dd_150_percent"]),
+            pf_prod=_UNASKED if prod is None else ProfitFactor.from_json(prod),
+            resumed=None
+            if resumed is None
+            else (ProfitFactor.from_json(resumed["pf_30"]), float(resumed["dd_150_percent"])),
+            standing=None if standing is None else Standing.from_json(standing),
+            moments=None if moments is None else Moments(**moments),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,3 +176,22 @@ class Rules:
     fill_gap: FillGapRule = field(default_factory=FillGapRule)
     allocator: Mapping[str, float] = field(default_factory=dict)
     weigh_paper: bool = True
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Rules:
+        """Return the rules whose fields were stored; those that came later have their defaults.
+
+        >>> Rules.from_json(asdict(Rules())) == Rules()
+        True
+        """
+        checklist = dict(stored["checklist"])
+        for band in ("pf_band", "drawdown_band_percent"):
+            checklist[band] = tuple(checklist[band])
+        return cls(
+            ramp=RampRule(**stored["ramp"]),
+            checklist=ChecklistRule(**checklist),
+            ladder=LadderRule(**stored.get("ladder", {})),
+            fill_gap=FillGapRule(**stored.get("fill_gap", {})),
+            allocator=stored.get("allocator", {}),
+            weigh_paper=stored.get("weigh_paper", True),
+        )

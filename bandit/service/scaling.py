@@ -9,21 +9,18 @@ from datetime import UTC, date, datetime
 from sqlalchemy import Connection, Engine
 
 from bandit import __version__
-from bandit.core import checklist, night
+from bandit.core import night
 from bandit.core.checklist import ChecklistRow
 from bandit.core.errors import StaleEpoch
 from bandit.core.limits import check
 from bandit.core.model import (
     ArmRole,
     DecisionKind,
-    PolicyName,
-    Ppm,
     Profile,
-    Strategy,
     checked_instant,
     checked_text,
 )
-from bandit.core.night import night_seed
+from bandit.core.night import NightDecision
 from bandit.core.performance import window_numbers
 from bandit.core.reading import ArmReading
 from bandit.service import scoring, standing, weighing
@@ -130,30 +127,27 @@ def _write(
     now: datetime,
     actor: str,
 ) -> Night:
-    name, observes = record.experiment.name, record.experiment.profile is Profile.OBSERVE
-    flagged = checklist.actions(readings, record.rules.checklist)
-    inputs = inputs_of(readings)
-    if not observes:
-        for reading, row in flagged:
-            act(connection, name, reading, row, inputs=inputs, now=now, actor=actor)
-    scoring.fix_terms(connection, record, now=now)
-    record = experiments.load(connection, name)
-    places = {place.policy: place for place in record.places}
-    # Trades as they were read: outcomes go on arriving, and the stored inputs must give the night
-    # again.
-    after_checklist = [
-        replace(r, place=replace(places[r.place.policy], trades=r.place.trades)) for r in readings
-    ]
-    arms = [night.judged(reading, rules=record.rules) for reading in after_checklist]
-    if not observes:
-        rungs = {arm.reading.place.policy: arm.reading.place.rung for arm in arms}
-        experiments.set_rungs(connection, record.id, rungs)
-    decision_id = _scale(
-        connection, record, arms, flagged, inputs=inputs, day=day, now=now, actor=actor
+    experiment = record.experiment
+    decided = night.decide(
+        readings,
+        rules=record.rules,
+        limits=record.limits,
+        profile=experiment.profile,
+        strategy=experiment.strategy,
+        seed=night.seed_of(experiment.strategy, record.salt, day),
     )
-    made = decisions.of_experiment(connection, name, newest=len(flagged) + 1)
+    inputs = inputs_of(readings)
+    for reading, row in decided.actions:
+        act(connection, experiment.name, reading, row, inputs=inputs, now=now, actor=actor)
+    scoring.fix_terms(connection, record, now=now)
+    record = experiments.load(connection, experiment.name)
+    assert decided.before == {place.policy: place.ppm for place in record.places}
+    if experiment.profile is not Profile.OBSERVE:
+        experiments.set_rungs(connection, record.id, decided.rungs)
+    decision_id = _scale(connection, record, decided, inputs=inputs, day=day, now=now, actor=actor)
+    made = decisions.of_experiment(connection, experiment.name, newest=len(decided.actions) + 1)
     decision = next(d for d in made if d.id == decision_id)
-    actions = tuple(d for d in reversed(made) if d.id != decision_id and not observes and flagged)
+    actions = tuple(d for d in reversed(made) if d.id != decision_id and decided.actions)
     return Night(decision=decision, actions=actions, already_done=False)
 
 
@@ -187,65 +181,36 @@ def act(
 def _scale(
     connection: Connection,
     record: ExperimentRecord,
-    arms: Sequence[night.Judged],
-    flagged: Sequence[tuple[ArmReading, ChecklistRow]],
+    decided: NightDecision,
     *,
     inputs: Mapping[str, object],
     day: date,
     now: datetime,
     actor: str,
 ) -> int:
-    profile, limits, strategy = (
-        record.experiment.profile,
-        record.limits,
-        record.experiment.strategy,
-    )
-    seed = None if strategy is Strategy.RAMP else night_seed(record.salt, day)
-    proposal = night.propose(
-        arms, rules=record.rules, limits=limits, profile=profile, strategy=strategy, seed=seed
-    )
-    before = {place.policy: place.ppm for place in record.places}
-    may_move = profile is not Profile.OBSERVE and not record.is_killed
-    moves = may_move and dict(proposal.ppm) != before
-    reasons: dict[str, object] = {
-        policy: [reason.to_json() for reason in found] for policy, found in proposal.reasons.items()
-    }
-    written: dict[str, object] = {**inputs, "before": before, "proposed": dict(proposal.ppm)}
-    if record.is_killed:
-        written["killed"] = True
-    if profile is Profile.OBSERVE:
-        written["would"] = {r.place.policy: row.action.value for r, row in flagged}
-    if profile is Profile.SEED_EXACT:
-        guarded = night.propose(
-            arms,
-            rules=record.rules,
-            limits=limits,
-            profile=Profile.GUARDED,
-            strategy=strategy,
-            seed=seed,
-        )
-        written["guarded_would_propose"] = dict(guarded.ppm)
+    profile, proposed = record.experiment.profile, decided.proposal.ppm
+    kind = decided.kind(killed=record.is_killed)
+    ruled = {"limits": asdict(record.limits), "rules": asdict(record.rules)}
     decision_id = decisions.append(
         connection,
         record,
-        kind=DecisionKind.RESCALE if moves else DecisionKind.HOLD,
+        kind=kind,
         trading_day=day,
-        seed=seed,
+        seed=night.seed_of(record.experiment.strategy, record.salt, day),
         now=now,
         actor=actor,
-        reason=_summary(record, proposal.ppm, moves=moves),
+        reason=_summary(record, decided, kind),
         code_version=__version__,
-        inputs=written,
-        reasons=reasons,
+        inputs={**inputs, **ruled, **decided.results(killed=record.is_killed)},
+        reasons=decided.reasons(),
     )
     assert decision_id is not None
     version = None
-    if moves:
-        kind = DecisionKind.RESCALE
-        places = [arm.reading.place for arm in arms]
-        check(proposal.ppm, arms=places, limits=limits, profile=profile, kind=kind)
+    if kind is DecisionKind.RESCALE:
+        places = [arm.reading.place for arm in decided.arms]
+        check(proposed, arms=places, limits=record.limits, profile=profile, kind=kind)
         version = decisions.append_allocation(
-            connection, record, proposal.ppm, decision_id=decision_id, now=now
+            connection, record, proposed, decision_id=decision_id, now=now
         )
     decisions.audit(
         connection,
@@ -258,7 +223,8 @@ def _scale(
     return decision_id
 
 
-def _summary(record: ExperimentRecord, after: Mapping[PolicyName, Ppm], *, moves: bool) -> str:
+def _summary(record: ExperimentRecord, decided: NightDecision, kind: DecisionKind) -> str:
+    after = decided.proposal.ppm
     # The champion is left out: it takes or gives the difference.
     changed = ", ".join(
         f"{place.policy} {place.ppm / 10_000:.2f}% to {after[place.policy] / 10_000:.2f}%"
@@ -267,7 +233,7 @@ def _summary(record: ExperimentRecord, after: Mapping[PolicyName, Ppm], *, moves
     )
     if not changed:
         return "no arm's conditions ask for a change"
-    if not moves:
+    if kind is DecisionKind.HOLD:
         why = "killed" if record.is_killed else record.experiment.profile
         changed = f"{why}: would move {changed}"
     return changed[:1000]
@@ -275,26 +241,4 @@ def _summary(record: ExperimentRecord, after: Mapping[PolicyName, Ppm], *, moves
 
 def inputs_of(readings: Sequence[ArmReading]) -> dict[str, object]:
     """Return what a decision writes down of the numbers it read."""
-    return {"readings": [_inputs(reading) for reading in readings]}
-
-
-def _inputs(reading: ArmReading) -> dict[str, object]:
-    place = reading.place
-    return {
-        "policy": place.policy,
-        "role": place.role.value,
-        "status": place.status.value,
-        "mode": place.mode.value,
-        "ppm": place.ppm,
-        "rung": place.rung.value,
-        "trades": place.trades,
-        "pf_30": reading.pf_short.to_json(),
-        "pf_150": reading.pf_long.to_json(),
-        "dd_150_percent": reading.dd_long_percent,
-        "resumed": None
-        if reading.resumed is None
-        else {"pf_30": reading.resumed[0].to_json(), "dd_150_percent": reading.resumed[1]},
-        "pf_prod": None if place.role is ArmRole.CHAMPION else reading.pf_prod.to_json(),
-        "standing": None if reading.standing is None else reading.standing.to_json(),
-        "moments": None if reading.moments is None else asdict(reading.moments),
-    }
+    return {"readings": [reading.to_json() for reading in readings]}

@@ -11,8 +11,6 @@ from typing import Any
 from sqlalchemy import Connection
 
 from bandit.core.errors import UnknownName
-from bandit.core.fill_gap import FillGapRule
-from bandit.core.ladder import LadderRule
 from bandit.core.limits import ArmPlace, Limits
 from bandit.core.model import (
     ArmMode,
@@ -28,7 +26,7 @@ from bandit.core.model import (
     Strategy,
     checked_amount,
 )
-from bandit.core.reading import ChecklistRule, RampRule, Rules
+from bandit.core.reading import ChecklistRule, Rules
 from bandit.storage.engine import one, rows, run
 
 
@@ -263,7 +261,7 @@ def watched(connection: Connection, arm_ids: Sequence[int]) -> list[WatchedArm]:
             id=row["id"],
             experiment=row["name"],
             experiment_id=row["experiment_id"],
-            rule=_rules(row["rules"]).checklist,
+            rule=Rules.from_json(row["rules"]).checklist,
             n_trades=row["n_trades"],
             pf_short=row["pf_short"],
             pf_short_state=row["pf_short_state"],
@@ -342,23 +340,8 @@ def _record(row: dict[str, Any], arms: Sequence[ArmRecord]) -> ExperimentRecord:
         salt=bytes(row["salt"]),
         epoch=row["epoch"],
         limits=Limits(**{name: row[name] for name in Limits.__slots__}),
-        rules=_rules(row["rules"]),
+        rules=Rules.from_json(row["rules"]),
         opened_at=row["opened_at"],
         is_killed=row["is_killed"],
         arms=tuple(arms),
-    )
-
-
-def _rules(stored: dict[str, Any]) -> Rules:
-    checklist = dict(stored["checklist"])
-    for band in ("pf_band", "drawdown_band_percent"):
-        checklist[band] = tuple(checklist[band])
-    return Rules(
-        ramp=RampRule(**stored["ramp"]),
-        checklist=ChecklistRule(**checklist),
-        # Experiments from before these rules have their defaults.
-        ladder=LadderRule(**stored.get("ladder", {})),
-        fill_gap=FillGapRule(**stored.get("fill_gap", {})),
-        allocator=stored.get("allocator", {}),
-        weigh_paper=stored.get("weigh_paper", True),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
@@ -15,13 +16,15 @@ from bandit.core.model import (
     ArmMode,
     ArmRole,
     ArmStatus,
+    DecisionKind,
     PolicyName,
     Ppm,
     Profile,
     Rung,
+    Strategy,
     Verdict,
 )
-from bandit.core.night import judged, propose
+from bandit.core.night import NightDecision, decide, judged, propose, seed_of
 from bandit.core.profit_factor import ProfitFactor
 from bandit.core.reading import ArmReading, Rules
 
@@ -147,3 +150,62 @@ def test_standing_survives_its_json() -> None:
 def test_rules_nobody_could_satisfy_are_refused() -> None:
     with pytest.raises(InvalidInput, match="alpha"):
         LadderRule(alpha=0.3)
+
+
+# The night as a whole
+
+
+def decided(*challengers: ArmReading, profile: Profile = Profile.GUARDED) -> NightDecision:
+    rest = 1_000_000 - sum(r.place.ppm for r in challengers)
+    return decide(
+        (*challengers, arm(OLD, rest, None)),
+        rules=RULES,
+        limits=Limits(),
+        profile=profile,
+        strategy=Strategy.RAMP,
+        seed=None,
+    )
+
+
+def test_whom_the_checklist_stops_has_nothing_left_and_the_champion_takes_it() -> None:
+    made = decided(arm(NEW, 100_000, UNKNOWN), arm(OTHER, 200_000, PROVEN, pf=1.5))
+    assert [(r.place.policy, row.metric) for r, row in made.actions] == [
+        (OTHER, "pf_challenger_30")
+    ]
+    assert made.before == {NEW: 100_000, OTHER: 0, OLD: 900_000}
+    assert made.proposal.ppm == {NEW: 150_000, OTHER: 0, OLD: 850_000}
+    assert set(made.reasons()) == {NEW}
+    # What has been shown for it stays shown.
+    assert made.rungs == {NEW: Rung.UNPROVEN, OTHER: Rung.PROVEN, OLD: Rung.UNPROVEN}
+
+
+def test_observing_flags_and_stops_nobody() -> None:
+    made = decided(arm(NEW, 100_000, UNKNOWN, pf=1.5), profile=Profile.OBSERVE)
+    assert made.actions == ()
+    assert made.before == {NEW: 100_000, OLD: 900_000}
+    assert made.results(killed=False)["would"] == {NEW: "throttle"}
+    assert made.kind(killed=False) is DecisionKind.HOLD
+
+
+def test_a_killed_account_holds_what_would_move() -> None:
+    made = decided(arm(NEW, 100_000, UNKNOWN))
+    assert made.kind(killed=False) is DecisionKind.RESCALE
+    assert made.kind(killed=True) is DecisionKind.HOLD
+    assert made.results(killed=True)["killed"] is True
+    assert decided(arm(NEW, 250_000, UNKNOWN)).kind(killed=False) is DecisionKind.HOLD
+
+
+def test_to_the_letter_what_guarded_would_propose_stands_beside() -> None:
+    made = decided(arm(NEW, 200_000, UNKNOWN), profile=Profile.SEED_EXACT)
+    results = made.results(killed=False)
+    assert results["proposed"] == {NEW: 300_000, OLD: 700_000}
+    assert results["guarded_would_propose"] == {NEW: 250_000, OLD: 750_000}
+    assert "guarded_would_propose" not in decided().results(killed=False)
+
+
+def test_only_strategies_of_chance_have_a_seed() -> None:
+    day, salt = date(2026, 3, 1), bytes(32)
+    assert seed_of(Strategy.RAMP, salt, day) is None
+    seeds = {seed_of(strategy, salt, day) for strategy in Strategy if strategy is not Strategy.RAMP}
+    assert len(seeds) == 1
+    assert seeds != {seed_of(Strategy.THOMPSON, salt, date(2026, 3, 2))}
