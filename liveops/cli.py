@@ -32,6 +32,7 @@ from liveops.commands import (
     operate,
     policies,
     promote,
+    replay,
     service,
     simulate,
 )
@@ -55,6 +56,7 @@ app.command("doctor")(service.doctor)
 app.command("reset")(service.reset)
 app.command("report")(monitor.report)
 app.command("decisions")(monitor.decisions)
+app.command("replay")(replay.replay)
 for verb in ArmVerb:
     app.command(verb.value)(operate.command_of(verb))
 app.command("promote")(promote.promote)

@@ -103,7 +103,7 @@ class ArmReading:
             if resumed is None
             else (ProfitFactor.from_json(resumed["pf_30"]), float(resumed["dd_150_percent"])),
             standing=None if standing is None else Standing.from_json(standing),
-            moments=None if moments is None else Moments(**moments),
+            moments=None if moments is None else Moments.from_json(moments),
         )
 
 

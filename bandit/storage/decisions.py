@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from bandit.core.model import Allocation, DecisionKind, PolicyName, Ppm
-from bandit.storage.engine import one, rows, run
+from bandit.core.rederivation import inputs_text
+from bandit.storage.engine import one, rows, run, streamed
 from bandit.storage.experiments import ExperimentRecord
 
 
@@ -56,7 +57,7 @@ def append(
     seed: int | None = None,
 ) -> int | None:
     """Store a decision and return its id; None when the night was decided before."""
-    text = json.dumps(inputs, sort_keys=True, allow_nan=False)
+    text = inputs_text(inputs)
     inserted = one(
         connection,
         """
@@ -231,6 +232,31 @@ def newest_night(connection: Connection, name: str, experiment_id: int) -> Decis
     )
     assert found is not None
     return None if found["day"] is None else of_night(connection, name, found["day"])
+
+
+def nights(
+    connection: Connection, experiment_id: int, *, name: str, day: date | None
+) -> Iterator[DecisionRecord]:
+    """Stream the scaling decisions of all nights, or of that of `day`, oldest first.
+
+    Before each come the decisions of its moment that stopped an arm.
+    """
+    found = streamed(
+        connection,
+        f"""
+        SELECT d.* FROM ({_DECISIONS}) d WHERE d.decided_at IN (
+          SELECT n.decided_at FROM decisions n
+          WHERE n.experiment_id = :id AND n.trading_day IS NOT NULL
+            AND (CAST(:day AS date) IS NULL OR n.trading_day = :day))
+          AND (d.trading_day IS NOT NULL OR d.kind IN ('THROTTLE', 'HALT'))
+        ORDER BY d.id
+        """,  # noqa: S608 - constant
+        id=experiment_id,
+        name=name,
+        newest=None,
+        day=day,
+    )
+    return (_decision(row) for row in found)
 
 
 def record_parameters(

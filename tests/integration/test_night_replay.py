@@ -1,14 +1,11 @@
-"""A night follows from its own row: what was read, and the rules the experiment has."""
+"""A night follows from its own row; the command says of each whether it does."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from datetime import timedelta
-from typing import Any
+from datetime import date, timedelta
 
 import pytest
 from ledger import (
@@ -26,37 +23,29 @@ from ledger import (
     feed,
     market,
     open_btc,
+    promote,
     record_all,
     scale,
     wait_until_blocked,
 )
 from shadow_history import on_paper, tell
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
-from bandit.core import checklist
-from bandit.core.allocators.fitting import Proposal
-from bandit.core.allocators.posterior import Moments
+from bandit.core.errors import InvalidInput, UnknownName
 from bandit.core.fill_gap import FillGapRule
-from bandit.core.ladder import Standing
-from bandit.core.lifecycle import ArmVerb, after
-from bandit.core.limits import ArmPlace, Limits
-from bandit.core.model import (
-    ArmMode,
-    ArmRole,
-    ArmStatus,
-    DecisionKind,
-    PolicyName,
-    Ppm,
-    Profile,
-    Strategy,
-)
-from bandit.core.night import judged, propose
-from bandit.core.profit_factor import ProfitFactor
-from bandit.core.reading import ArmReading, RampRule, Rules
-from bandit.service import reporting
+from bandit.core.kill_switch import KillCause
+from bandit.core.lifecycle import ArmVerb
+from bandit.core.model import DecisionKind, Profile, Strategy
+from bandit.core.reading import RampRule, Rules
+from bandit.core.rederivation import Comparison, Difference, Rederived
+from bandit.service import killing
+from bandit.service.rederiving import rederive
 from bandit.storage import locks
-from bandit.storage.decisions import DecisionRecord
 from bandit.storage.engine import transaction
+from liveops import cli
+
+SAME, DIFFERENT, CANNOT = Comparison.SAME, Comparison.DIFFERENT, Comparison.CANNOT
+QUICK = Rules(ramp=RampRule(min_trades=10))
 
 
 @pytest.fixture
@@ -65,64 +54,26 @@ def worker() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def rederived(decision: DecisionRecord, limits: Limits, rules: Rules) -> Proposal:
-    """The night's proposal, from nothing but what its row says."""
-    readings = [reading_of(row) for row in decision.inputs["readings"]]
-    if decision.profile != Profile.OBSERVE:
-        stopped = {r.place.policy: row for r, row in checklist.actions(readings, rules.checklist)}
-        readings = [stopped_by(r, stopped.get(r.place.policy)) for r in readings]
-    rest = 10**6 - sum(r.place.ppm for r in readings if r.place.role is ArmRole.CHALLENGER)
-    readings = [
-        replace(r, place=replace(r.place, ppm=Ppm(rest))) if r.place.role is ArmRole.CHAMPION else r
-        for r in readings
-    ]
-    assert {r.place.policy: r.place.ppm for r in readings} == decision.inputs["before"]
-    profile = Profile(decision.profile)
-    arms = [judged(reading, rules=rules) for reading in readings]
-    return propose(
-        arms,
-        rules=rules,
-        limits=limits,
-        profile=profile,
-        strategy=Strategy(decision.strategy),
-        seed=decision.seed,
-    )
+@pytest.fixture
+def command(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    monkeypatch.setenv("LIVEOPS_DATABASE_URL", database_url)
+    return lambda *arguments: cli.exit_code(cli.app, ["replay", *arguments])
 
 
-def reading_of(row: Mapping[str, Any]) -> ArmReading:
-    place = ArmPlace(
-        policy=PolicyName(row["policy"]),
-        role=ArmRole(row["role"]),
-        status=ArmStatus(row["status"]),
-        mode=ArmMode(row["mode"]),
-        ppm=Ppm(row["ppm"]),
-        trades=row["trades"],
-    )
-    return ArmReading(
-        place=place,
-        pf_short=factor_of(row["pf_30"]),
-        pf_long=factor_of(row["pf_150"]),
-        dd_long_percent=row["dd_150_percent"],
-        pf_prod=factor_of(row["pf_prod"] or row["pf_150"]),
-        standing=None if row["standing"] is None else Standing.from_json(row["standing"]),
-        moments=None if row["moments"] is None else Moments.from_json(row["moments"]),
-    )
+def forge(engine: Engine, statement: str) -> None:
+    """Change what the ledger lets nobody change."""
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        assert connection.execute(text(statement)).rowcount == 1
 
 
-def written_of(proposed: Proposal) -> dict[str, Any]:
-    return {arm: [reason.to_json() for reason in found] for arm, found in proposed.reasons.items()}
+def comparisons(engine: Engine) -> list[Comparison]:
+    return [found.comparison for found in rederive(engine, "btc")]
 
 
-def factor_of(row: Mapping[str, Any]) -> ProfitFactor:
-    return ProfitFactor(**{k: row[k] for k in ("gross_profit", "gross_loss", "n", "n_losses")})
-
-
-def stopped_by(reading: ArmReading, row: checklist.ChecklistRow | None) -> ArmReading:
-    if row is None:
-        return reading
-    place = reading.place
-    status = after(row.action, status=place.status, role=place.role)
-    return replace(reading, place=replace(place, status=status, ppm=Ppm(0)))
+def only(engine: Engine) -> Rederived:
+    [found] = rederive(engine, "btc")
+    return found
 
 
 @pytest.mark.parametrize(
@@ -132,30 +83,27 @@ def stopped_by(reading: ArmReading, row: checklist.ChecklistRow | None) -> ArmRe
 def test_every_night_follows_from_its_own_row(
     engine: Engine, profile: Profile, strategy: Strategy
 ) -> None:
-    rules = Rules(ramp=RampRule(min_trades=10))
-    record = open_btc(engine, challengers=arms(4), profile=profile, rules=rules, strategy=strategy)
+    open_btc(engine, challengers=arms(4), profile=profile, rules=QUICK, strategy=strategy)
     market(engine, BETTER, arm_00=BEST, arm_01=POOR, arm_02=FALLEN, arm_03=["0.0015", "-0.001"] * 8)
-    for day in range(4):
+    for day in range(5):
         now = NIGHT + timedelta(days=day)
         scale(engine, now=now)
         if day == 1:
             change(engine, ArmVerb.RETIRE, "arm-03")
-        feed(engine, "arm-00", ["0.001", "-0.003"], now=now, prefix=f"night-{day}")
-    history = reporting.decision_history(engine, "btc")
-    nights = [decision for decision in history if decision.trading_day is not None]
-    assert len(nights) == 4
-    for decision in nights:
-        proposed = rederived(decision, record.limits, record.rules)
-        assert proposed.ppm == decision.inputs["proposed"]
-        assert written_of(proposed) == decision.reasons
-    for decision in history:
-        written = json.dumps(decision.inputs, sort_keys=True).encode()
-        assert hashlib.sha256(written).hexdigest() == decision.inputs_digest
+        if day == 2 and profile is not Profile.OBSERVE:
+            change(engine, ArmVerb.RESUME, "arm-01", now=now)
+        if day == 3:
+            promote(engine, "arm-00")
+        feed(engine, "prod", ["0.001", "-0.003"], now=now, prefix=f"night-{day}")
+    found = rederive(engine, "btc")
+    assert [(night.day, night.comparison, night.differences) for night in found] == [
+        (NIGHT.date() + timedelta(days=day), SAME, ()) for day in range(5)
+    ]
 
 
 def test_a_night_that_weighed_paper_follows_from_its_own_row(engine: Engine) -> None:
     rules = Rules(ramp=RampRule(min_trades=10), fill_gap=FillGapRule(trades=2))
-    record = open_btc(engine, challengers=arms(2), rules=rules, strategy=Strategy.THOMPSON)
+    open_btc(engine, challengers=arms(2), rules=rules, strategy=Strategy.THOMPSON)
     market(engine, BETTER, arm_01=BEST)
     mine = assign_to(engine, "arm-00", 4, prefix="mine")
     record_all(engine, [closed(a, "-0.001") for a in mine], now=NIGHT)
@@ -165,16 +113,14 @@ def test_a_night_that_weighed_paper_follows_from_its_own_row(engine: Engine) -> 
     decision = scale(engine).decision
     kinds = [row["moments"]["kind"] for row in decision.inputs["readings"]]
     assert kinds == ["live", "on paper", "live"]
-    proposed = rederived(decision, record.limits, rules)
-    assert proposed.ppm == decision.inputs["proposed"] != decision.inputs["before"]
-    assert written_of(proposed) == decision.reasons
+    assert decision.inputs["proposed"] != decision.inputs["before"]
+    assert only(engine).comparison is SAME
 
 
 def test_outcomes_that_arrive_while_the_night_is_written_do_not_enter_it(
     engine: Engine, worker: ThreadPoolExecutor
 ) -> None:
-    rules = Rules(ramp=RampRule(min_trades=30))
-    record = open_btc(engine, rules=rules)
+    record = open_btc(engine, rules=Rules(ramp=RampRule(min_trades=30)))
     market(engine, EVEN)
     feed(engine, CHALLENGER, BEST[:29], prefix="c")
     [thirtieth] = assign_to(engine, CHALLENGER, 1, prefix="thirtieth")
@@ -187,4 +133,135 @@ def test_outcomes_that_arrive_while_the_night_is_written_do_not_enter_it(
     assert decision.kind is DecisionKind.HOLD
     assert decision.inputs["readings"][1]["trades"] == 29
     assert decision.reasons[CHALLENGER][0]["verdict"] == "FAIL"
-    assert rederived(decision, record.limits, rules).ppm == decision.inputs["proposed"]
+    assert only(engine).comparison is SAME
+
+
+def stricter(engine: Engine) -> None:
+    """Let the checklist find an arm that no outcome has shown yet: the rule became stricter."""
+    forge(
+        engine,
+        "UPDATE experiments SET rules = jsonb_set(rules, '{checklist,pf_throttle}', '5.0')",
+    )
+
+
+def test_the_stops_of_a_nights_checklist_are_derived_with_it(engine: Engine) -> None:
+    open_btc(engine, challengers=arms(2))
+    market(engine, EVEN, arm_00=BEST, arm_01=BETTER)
+    stricter(engine)
+    made = scale(engine)
+    assert [stop.kind for stop in made.actions] == [DecisionKind.THROTTLE] * 2
+    assert only(engine).comparison is SAME
+    # An operator's stop in the same moment is none of the night's.
+    change(engine, ArmVerb.HALT, "arm-01", now=NIGHT)
+    assert only(engine).comparison is SAME
+    forge(
+        engine,
+        f"UPDATE decisions SET kind = 'HALT' WHERE id = {made.actions[0].id}",
+    )
+    assert only(engine).differences == (
+        Difference(what="checklist: arm-00: decision", stored="HALT", derived="THROTTLE"),
+    )
+
+
+def test_a_night_goes_by_the_rules_it_was_decided_by(engine: Engine) -> None:
+    open_btc(engine)
+    market(engine, EVEN)
+    feed(engine, CHALLENGER, BEST, prefix="c")
+    scale(engine)
+    stricter(engine)
+    assert only(engine).comparison is SAME
+    # One that did not store its rules goes by the experiment's, under which it is another.
+    forge(engine, "UPDATE decisions SET inputs = inputs - 'rules' WHERE trading_day IS NOT NULL")
+    assert only(engine).comparison is DIFFERENT
+
+
+def test_a_killed_night_follows_from_its_row(engine: Engine) -> None:
+    open_btc(engine)
+    market(engine, EVEN)
+    feed(engine, CHALLENGER, BEST, prefix="c")
+    killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NIGHT, actor="test")
+    assert scale(engine).decision.inputs["killed"] is True
+    assert only(engine).comparison is SAME
+
+
+def test_nights_by_hand_and_of_older_releases_are_named_and_do_not_fail(
+    engine: Engine, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_btc(engine)
+    for day in range(2):
+        scale(engine, now=NIGHT + timedelta(days=day))
+    statement = "UPDATE bandit_arms SET traffic_allocation = 0.12 WHERE policy_id = 2"
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    forge(
+        engine,
+        "UPDATE decisions SET inputs = inputs #- '{readings,0,moments}', code_version = '0.0.9'"
+        f" WHERE trading_day = '{NIGHT.date()}'",
+    )
+    assert comparisons(engine) == [CANNOT, SAME, CANNOT]
+    assert command("btc") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:3] == [
+        "2026-03-03 cannot be replayed: reading: must have moments, found nothing",
+        "  (decided by 0.0.9, replayed by 0.1.0)",
+        "2026-03-04 same",
+    ]
+    assert "cannot be replayed: it was set by hand: nothing was read" in said[3]
+    assert said[-1] == "btc: 3 nights: 1 same, 0 different, 2 cannot be replayed"
+
+
+def test_a_night_that_was_changed_is_told_and_fails(
+    engine: Engine, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_btc(engine)
+    market(engine, EVEN)
+    feed(engine, CHALLENGER, BEST, prefix="c")
+    for day in range(2):
+        scale(engine, now=NIGHT + timedelta(days=day))
+    assert command("btc") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "2026-03-03 same",
+        "2026-03-04 same",
+        "btc: 2 nights: 2 same, 0 different, 0 cannot be replayed",
+    ]
+    forge(
+        engine,
+        "UPDATE decisions SET reasons = jsonb_set(reasons,"
+        f" '{{{CHALLENGER},0,value}}', '31') WHERE trading_day = '{NIGHT.date()}'",
+    )
+    assert command("btc") == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "2026-03-03 different",
+        f"  reasons: {CHALLENGER}: trades: stored 31/30 PASS,",
+        "    derived 30/30 PASS",
+        "2026-03-04 same",
+        "btc: 2 nights: 1 same, 1 different, 0 cannot be replayed",
+    ]
+    assert max(map(len, said)) <= 80
+    assert command("btc", "--night", "2026-03-04", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["experiment"], told["same"], told["different"]) == ("btc", 1, 0)
+    assert [night["night"] for night in told["nights"]] == ["2026-03-04"]
+    assert command("btc", "--night", "2026-03-03", "--json") == 1
+    [night] = json.loads(capsys.readouterr().out)["nights"]
+    assert night["differences"][0]["what"] == f"reasons: {CHALLENGER}: trades"
+
+
+def test_what_cannot_be_asked_for_is_refused_by_name(
+    engine: Engine, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_btc(engine)
+    assert command("btc") == 0
+    assert capsys.readouterr().out == ("btc: 0 nights: 0 same, 0 different, 0 cannot be replayed\n")
+    for arguments, message in (
+        (["eth"], "no experiment is registered as 'eth'"),
+        (["btc", "--night", "2026-03-03"], "night: must be a night that btc has decided"),
+        (["btc", "--night", "soon"], "does not match the formats"),
+    ):
+        assert command(*arguments) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(UnknownName):
+        rederive(engine, "eth")
+    with pytest.raises(InvalidInput):
+        rederive(engine, "btc", day=date(2026, 3, 3))
