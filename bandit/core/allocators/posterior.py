@@ -67,7 +67,7 @@ class Moments:
         <ResultKind.LIVE: 'live'>
         """
         kind = ResultKind(stored.get("kind", ResultKind.LIVE))
-        return cls(n=stored["n"], total=stored["total"], squares=stored["squares"], kind=kind)
+        return cls(**{**stored, "kind": kind})
 
     @property
     def mean(self) -> float:
