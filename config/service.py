@@ -281,6 +281,13 @@ class Checklist(Section):
         meaning="Expected drawdown, lowest and highest; not above `drawdown_halt_percent`.",
         unit="percent",
     )
+    reentry_days: Count = setting(
+        3,
+        meaning="Without results on paper, a throttled arm that evidence speaks for waits as long.",
+        unit="days",
+        ge=1,
+        le=3650,
+    )
     long_window: Count = setting(
         150, meaning="Window of `pf_150` and `dd_150`.", unit="trades", ge=1
     )

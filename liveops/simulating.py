@@ -22,7 +22,7 @@ from bandit.core import trial
 from bandit.core.errors import InvalidInput
 from bandit.core.model import WHOLE_PPM, ArmStatus, PolicyName, Rung
 from bandit.core.simulation import HypotheticalArm
-from bandit.core.trial import Fate, TrialPlan
+from bandit.core.trial_plan import Fate, TrialPlan
 
 Floats = NDArray[np.float64]
 RUNS_MAX = 100_000
@@ -106,6 +106,8 @@ class Simulation:
             "strategy": plan.strategy.value,
             "days": plan.days,
             "opportunities_a_day": plan.per_day,
+            "agreement": plan.agreement,
+            "on_paper": plan.on_paper,
             "runs": self.runs,
             "seed": self.seed,
             "gain_per_1000": self.gain.to_json(),

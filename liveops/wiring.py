@@ -199,6 +199,7 @@ def rules_of(settings: Settings) -> Rules:
             drawdown_halt_percent=checklist.drawdown_halt_percent,
             drawdown_band_percent=checklist.drawdown_band_percent,
             long_window=checklist.long_window,
+            reentry_days=checklist.reentry_days,
         ),
         ladder=LadderRule(
             alpha=evidence.alpha,

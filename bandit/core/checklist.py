@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import ArmRole, ArmStatus, Verdict
 from bandit.core.reading import ArmReading, ChecklistRule
 from bandit.core.verdicts import Reason, at_least, at_most
+
+PROFIT_FACTOR: Final = "pf_challenger_30"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +63,9 @@ def judged(
     value = pf_short if full else None
     return (
         ChecklistRow(
-            metric="pf_challenger_30",
+            metric=PROFIT_FACTOR,
             band=rule.pf_band,
-            reason=at_least("pf_challenger_30", value, rule.pf_throttle, note=note),
+            reason=at_least(PROFIT_FACTOR, value, rule.pf_throttle, note=note),
             action=ArmVerb.THROTTLE,
         ),
         ChecklistRow(

@@ -6,9 +6,9 @@ what it made up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from functools import partial
 from hashlib import blake2b
 
@@ -21,6 +21,7 @@ from bandit.core.lifecycle import after
 from bandit.core.limits import Limits
 from bandit.core.model import (
     ArmRole,
+    ArmStatus,
     DecisionKind,
     PolicyName,
     Ppm,
@@ -30,6 +31,7 @@ from bandit.core.model import (
     Verdict,
 )
 from bandit.core.reading import ArmReading, Rules
+from bandit.core.reentry import Return, returning
 from bandit.core.verdicts import Reason
 
 
@@ -122,13 +124,15 @@ def propose(
 class NightDecision:
     """What a night comes to, before anything is done about it.
 
-    `flagged` are the arms that the checklist speaks against, with the rows that do; `arms` is each
-    on its rung, those stopped, and `proposal` what follows for them. `guarded` is what that profile
-    would have proposed, where the rule is kept to the letter.
+    `flagged` are the arms that the checklist speaks against, with the rows that do, `back` those
+    that come back; `arms` is each on its rung after that, and `proposal` what follows for them.
+    `guarded` is what that profile would have proposed, where the rule is kept to the letter.
     """
 
     profile: Profile
+    killed: bool
     flagged: tuple[tuple[ArmReading, ChecklistRow], ...]
+    back: tuple[Return, ...]
     arms: tuple[Judged, ...]
     proposal: Proposal
     guarded: Proposal | None
@@ -140,7 +144,7 @@ class NightDecision:
 
     @property
     def before(self) -> dict[PolicyName, Ppm]:
-        """What each arm holds once the checklist has stopped whom it stops."""
+        """What each arm holds once some were stopped, and others have come back."""
         return {arm.reading.place.policy: arm.reading.place.ppm for arm in self.arms}
 
     @property
@@ -148,20 +152,21 @@ class NightDecision:
         """The rung that its evidence gives each arm."""
         return {arm.reading.place.policy: arm.reading.place.rung for arm in self.arms}
 
-    def kind(self, *, killed: bool) -> DecisionKind:
-        """Say whether traffic moves: neither of a `killed` account nor where it is observed."""
-        may_move = self.profile is not Profile.OBSERVE and not killed
+    @property
+    def kind(self) -> DecisionKind:
+        """Say whether traffic moves: neither of a killed account nor where it is observed."""
+        may_move = self.profile is not Profile.OBSERVE and not self.killed
         moves = may_move and dict(self.proposal.ppm) != self.before
         return DecisionKind.RESCALE if moves else DecisionKind.HOLD
 
-    def results(self, *, killed: bool) -> dict[str, object]:
+    def results(self) -> dict[str, object]:
         """Return what the night's row says of its results, as they are stored."""
         found: dict[str, object] = {
             "before": self.before,
             "proposed": dict(self.proposal.ppm),
             "rungs": {policy: rung.value for policy, rung in self.rungs.items()},
         }
-        if killed:
+        if self.killed:
             found["killed"] = True
         if self.profile is Profile.OBSERVE:
             found["would"] = {r.place.policy: row.action.value for r, row in self.flagged}
@@ -183,38 +188,52 @@ def decide(
     profile: Profile,
     strategy: Strategy,
     seed: int | None,
+    now: datetime,
+    killed: bool = False,
 ) -> NightDecision:
-    """Decide a night: the checklist stops arms, the ladder places them, the strategy proposes."""
+    """Decide a night, on which nothing is given to an arm of an account that is `killed`.
+
+    The checklist stops arms, some that it throttled come back, the ladder places all of them, the
+    strategy proposes.
+    """
     flagged = checklist.actions(readings, rules.checklist)
-    left = readings if profile is Profile.OBSERVE else _without_traffic(readings, flagged)
+    left: Sequence[ArmReading] = readings
+    if profile is not Profile.OBSERVE:
+        left = _moved(left, {r.place.policy: (_stopped(r, row), Ppm(0)) for r, row in flagged})
+    back: tuple[Return, ...] = ()
+    if not killed:
+        back = returning(left, rules=rules, limits=limits, profile=profile, now=now)
+    left = _moved(left, {found.policy: (ArmStatus.ACTIVE, found.part) for found in back})
     arms = tuple(judged(reading, rules=rules) for reading in left)
     proposed = partial(propose, arms, rules=rules, limits=limits, strategy=strategy, seed=seed)
     return NightDecision(
         profile=profile,
+        killed=killed,
         flagged=flagged,
+        back=back,
         arms=arms,
         proposal=proposed(profile=profile),
         guarded=proposed(profile=Profile.GUARDED) if profile is Profile.SEED_EXACT else None,
     )
 
 
-def _without_traffic(
-    readings: Sequence[ArmReading], flagged: Sequence[tuple[ArmReading, ChecklistRow]]
+def _stopped(reading: ArmReading, row: ChecklistRow) -> ArmStatus:
+    return after(row.action, status=reading.place.status, role=reading.place.role)
+
+
+def _moved(
+    readings: Sequence[ArmReading], changes: Mapping[PolicyName, tuple[ArmStatus, Ppm]]
 ) -> list[ArmReading]:
-    """Stop what is flagged; the champion takes what it held."""
-    stopped = {
-        reading.place.policy: after(
-            row.action, status=reading.place.status, role=reading.place.role
-        )
-        for reading, row in flagged
-    }
-    freed = sum(reading.place.ppm for reading, _ in flagged)
-    left = []
+    """Give arms another status and part; the champion takes and gives the difference."""
+    held = {reading.place.policy: reading.place.ppm for reading in readings}
+    freed = sum(held[policy] - part for policy, (_, part) in changes.items())
+    moved = []
     for reading in readings:
         place = reading.place
-        if place.policy in stopped:
-            place = replace(place, status=stopped[place.policy], ppm=Ppm(0))
+        if place.policy in changes:
+            status, part = changes[place.policy]
+            place = replace(place, status=status, ppm=part)
         elif place.role is ArmRole.CHAMPION:
             place = replace(place, ppm=Ppm(place.ppm + freed))
-        left.append(replace(reading, place=place))
-    return left
+        moved.append(replace(reading, place=place))
+    return moved

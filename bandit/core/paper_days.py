@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal, localcontext
 
 from bandit.core.errors import InvalidInput
-from bandit.core.model import checked_instant
 from bandit.core.profit_factor import ProfitFactor
 
 _ZERO = Decimal(0)
@@ -83,29 +82,28 @@ class PaperDay:
     sums: PaperSums
 
 
-def newest_factor(days: Iterable[PaperDay], since: datetime, window: int) -> ProfitFactor | None:
+def newest_factor(days: Iterable[PaperDay], *, window: int, reaching: date) -> ProfitFactor | None:
     """Return the profit factor of an arm's newest trades on paper, `window` of them or more.
 
     Days are taken whole, the newest first, until they have enough trades; None where all have
-    fewer. Only days after the UTC day of `since` count: on that day some decisions came before.
+    fewer, and where none is of the day `reaching` or later: what ended before says nothing of now.
 
     >>> newest = [PaperDay(day=date(2026, 3, day), sums=PaperSums.of(map(Decimal, earned)))
     ...           for day, earned in ((1, ["9"]), (2, ["1", "-2"]), (3, ["3", "-1"]))]
-    >>> moment = datetime.fromisoformat("2026-03-01T00:00:00Z")
-    >>> newest_factor(newest, moment, 2).value
-    3.0
-    >>> newest_factor(newest, moment, 5) is None
+    >>> newest_factor(newest, window=3, reaching=date(2026, 3, 2)).value
+    1.3333333333333333
+    >>> newest_factor(newest, window=3, reaching=date(2026, 3, 4)) is None
     True
 
     Raises `InvalidInput` for a window of less than one trade.
     """
     if window < 1:
         raise InvalidInput(field="window", rule="must be >= 1", found=window)
-    first = checked_instant(since, field="since").date()
     sums = PaperSums()
-    for day in sorted(days, key=lambda found: found.day, reverse=True):
-        if day.day <= first:
-            break
+    newest = sorted(days, key=lambda found: found.day, reverse=True)
+    if not newest or newest[0].day < reaching:
+        return None
+    for day in newest:
         sums += day.sums
         if sums.n_trades >= window:
             return sums.profit_factor

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from bandit.core.allocators.posterior import Moments
@@ -18,14 +19,43 @@ _UNASKED = ProfitFactor(gross_profit=0.0, gross_loss=0.0, n=0, n_losses=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Throttled:
+    """An arm that the checklist throttled: since when, what it held, and how it does on paper.
+
+    `paper` is the profit factor of its newest results on paper, as many as the long window has;
+    None where there are fewer, and where none is of the day it was throttled or later.
+    """
+
+    since: datetime
+    held: Ppm
+    paper: ProfitFactor | None
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as it is stored with a decision."""
+        paper = None if self.paper is None else self.paper.to_json()
+        return {"since": self.since.isoformat(), "held": self.held, "paper": paper}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Throttled:
+        """Return what `to_json` gave."""
+        paper = stored["paper"]
+        return cls(
+            since=datetime.fromisoformat(stored["since"]),
+            held=Ppm(stored["held"]),
+            paper=None if paper is None else ProfitFactor.from_json(paper),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArmReading:
     """An arm's place and its numbers at nominal size.
 
     `pf_short` and `pf_long` are the profit factors of the last 30 and 150 trades, `dd_long_percent`
     the drawdown of the last 150; `pf_prod` is the champion's profit factor over this arm's own
     calendar window and instruments. `resumed` are the same first and third numbers over the trades
-    since a person resumed the arm: what it was stopped for must not stop it again. `standing` is
-    what a challenger's evidence amounts to, `moments` what the strategy counts of its results.
+    since the arm was resumed: what it was stopped for must not stop it again. `standing` is what a
+    challenger's evidence amounts to, `moments` what the strategy counts of its results, `throttled`
+    what an arm's return depends on that the checklist throttled.
     """
 
     place: ArmPlace
@@ -36,6 +66,7 @@ class ArmReading:
     resumed: tuple[ProfitFactor, float] | None = None
     standing: Standing | None = None
     moments: Moments | None = None
+    throttled: Throttled | None = None
 
     @property
     def judged(self) -> tuple[ProfitFactor, float]:
@@ -62,6 +93,7 @@ class ArmReading:
             "pf_prod": None if place.role is ArmRole.CHAMPION else self.pf_prod.to_json(),
             "standing": None if self.standing is None else self.standing.to_json(),
             "moments": None if self.moments is None else asdict(self.moments),
+            "throttled": None if self.throttled is None else self.throttled.to_json(),
         }
 
     @classmethod
@@ -85,6 +117,7 @@ class ArmReading:
     def _read(cls, stored: Mapping[str, Any]) -> ArmReading:
         resumed, prod, moments = (stored[name] for name in ("resumed", "pf_prod", "moments"))
         standing = stored["standing"]
+        throttled = stored.get("throttled")  # earlier releases brought nobody back
         return cls(
             place=ArmPlace(
                 policy=PolicyName(stored["policy"]),
@@ -104,6 +137,7 @@ class ArmReading:
             else (ProfitFactor.from_json(resumed["pf_30"]), float(resumed["dd_150_percent"])),
             standing=None if standing is None else Standing.from_json(standing),
             moments=None if moments is None else Moments.from_json(moments),
+            throttled=None if throttled is None else Throttled.from_json(throttled),
         )
 
 
@@ -137,6 +171,8 @@ class RampRule:
 class ChecklistRule:
     """Thresholds of the live-ops checklist (SPEC F2).
 
+    An arm that it throttled comes back after `reentry_days` where results on paper do not say when.
+
     >>> ChecklistRule().pf_throttle
     1.6
     """
@@ -147,6 +183,7 @@ class ChecklistRule:
     drawdown_halt_percent: float = 4.0
     drawdown_band_percent: tuple[float, float] = (0.0, 3.0)
     long_window: int = 150
+    reentry_days: int = 3
 
     def __post_init__(self) -> None:
         """Refuse windows and thresholds that can never be measured."""
@@ -160,6 +197,18 @@ class ChecklistRule:
         if not 0 <= self.pf_throttle <= 100:
             rule = "must lie in 0..100"
             raise InvalidInput(field="pf_throttle", rule=rule, found=self.pf_throttle)
+        if not 1 <= self.reentry_days <= 3650:
+            rule = "must lie in 1..3650"
+            raise InvalidInput(field="reentry_days", rule=rule, found=self.reentry_days)
+
+    @property
+    def silenced(self) -> ChecklistRule:
+        """The same rule, but for what it stops: nothing.
+
+        >>> ChecklistRule().silenced.pf_throttle
+        0.0
+        """
+        return replace(self, pf_throttle=0.0, drawdown_halt_percent=100.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -46,8 +46,8 @@ def _as_written(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredStop:
-    """An arm that a night's checklist stopped, as the decision that did it tells."""
+class StoredAction:
+    """An arm that a night stopped or brought back, as the decision that did it tells."""
 
     kind: DecisionKind
     policy: str
@@ -58,11 +58,12 @@ class StoredStop:
 class StoredNight:
     """A night as its decisions tell it.
 
-    `inputs` is what it read, and its results beside that; `stops` are the decisions of its
-    checklist, `allocation` the version that it made, if any, as parts per million.
+    `inputs` is what it read, and its results beside that; `actions` are its decisions on single
+    arms, `allocation` the version that it made, if any, as parts per million.
     """
 
     day: date
+    decided_at: datetime
     kind: DecisionKind
     profile: str
     strategy: str
@@ -71,7 +72,7 @@ class StoredNight:
     inputs: Mapping[str, Any]
     inputs_digest: str
     reasons: Mapping[str, Any]
-    stops: Sequence[StoredStop]
+    actions: Sequence[StoredAction]
     allocation: Mapping[PolicyName, Ppm] | None
 
 
@@ -159,6 +160,8 @@ def _decided(stored: StoredNight, *, limits: Limits, rules: Rules) -> NightDecis
         profile=profile,
         strategy=strategy,
         seed=stored.seed,
+        now=stored.decided_at,
+        killed="killed" in inputs,
     )
 
 
@@ -169,33 +172,36 @@ def _differences(
     yield from _unequal("inputs digest", stored.inputs_digest, digest)
     seed = night.seed_of(Strategy(stored.strategy), salt, stored.day)
     yield from _unequal("seed", stored.seed, seed)
-    results = decided.results(killed="killed" in inputs)
+    results = decided.results()
     for name, derived in results.items():
         if name in inputs or name not in _LATER:
             yield from _apart(name, inputs.get(name), derived)
     yield from _apart("reasons", _by_check(stored.reasons), _by_check(decided.reasons()))
-    kind = decided.kind(killed="killed" in inputs)
-    yield from _unequal("kind", stored.kind.value, kind.value)
-    moved = dict(decided.proposal.ppm) if kind is DecisionKind.RESCALE else None
+    yield from _unequal("kind", stored.kind.value, decided.kind.value)
+    moved = dict(decided.proposal.ppm) if decided.kind is DecisionKind.RESCALE else None
     yield from _apart("allocation", stored.allocation, moved)
-    yield from _apart("checklist", _stops(stored), _expected_stops(decided))
+    yield from _apart("actions", _actions(stored), _expected_actions(decided))
 
 
-def _stops(stored: StoredNight) -> dict[str, Any]:
+def _actions(stored: StoredNight) -> dict[str, Any]:
     return {
-        stop.policy: {"decision": stop.kind.value, **_checks(stop.reasons.get(stop.policy, ()))}
-        for stop in stored.stops
+        made.policy: {"decision": made.kind.value, **_checks(made.reasons.get(made.policy, ()))}
+        for made in stored.actions
     }
 
 
-def _expected_stops(decided: NightDecision) -> dict[str, Any]:
-    return {
+def _expected_actions(decided: NightDecision) -> dict[str, Any]:
+    found: dict[str, Any] = {
         reading.place.policy: {
             "decision": decision_of(row.action).value,
             **_checks([row.reason.to_json()]),
         }
         for reading, row in decided.actions
     }
+    for back in decided.back:
+        reasons = _checks([reason.to_json() for reason in back.reasons])
+        found[back.policy] = {"decision": DecisionKind.RESUME.value, **reasons}
+    return found
 
 
 def _by_check(reasons: Mapping[str, Any]) -> dict[str, Any]:

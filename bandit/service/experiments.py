@@ -223,8 +223,12 @@ def apply_verb(
     reasons: Mapping[str, object],
     now: datetime,
     actor: str,
+    part: Ppm | None = None,
 ) -> bool:
-    """Change one arm inside a transaction that holds the gate; False when it is there already."""
+    """Change one arm inside a transaction that holds the gate; False when it is there already.
+
+    `part` is what a live arm that is resumed comes back with: the least there is, where not given.
+    """
     arm = record.arm_of(policy)
     target = after(verb, status=arm.place.status, role=arm.place.role)
     if target is arm.place.status:
@@ -234,7 +238,10 @@ def apply_verb(
         # The limits ask for the arm's new status; the others ask for its old one to be empty.
         experiments.set_status(connection, arm.id, target, reason=reason)
         record = experiments.load(connection, record.experiment.name)
-    part = record.limits.arm_minimum_ppm if resumes and arm.place.mode is ArmMode.LIVE else 0
+    if not resumes or arm.place.mode is not ArmMode.LIVE:
+        part = Ppm(0)
+    elif part is None:
+        part = Ppm(record.limits.arm_minimum_ppm)
     decide(
         connection,
         record,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -23,7 +23,6 @@ from sqlalchemy import Connection
 
 from bandit.core.evidence import Tally, paired_scores, rewards, total
 from bandit.core.fill_gap import FillGap, FillGapRule, paper_agrees
-from bandit.core.model import checked_instant
 from bandit.core.paper_days import PaperSums, newest_factor
 from bandit.core.profit_factor import ProfitFactor
 from bandit.core.verdicts import Reason
@@ -173,15 +172,10 @@ def on_paper(
 
 
 def paper_factor(
-    connection: Connection, arm_id: int, *, since: datetime, window: int
+    connection: Connection, arm_id: int, *, window: int, reaching: date
 ) -> ProfitFactor | None:
-    """Return the profit factor of an arm's newest trades on paper; None for fewer than `window`.
-
-    Whole UTC days of decisions, and only those after the day of `since`, as in `newest_factor`.
-    """
-    after = checked_instant(since, field="since").date()
-    days = paper_days.of_arm(connection, arm_id, after=after)
-    return newest_factor(days, since, window)
+    """Return the profit factor of an arm's newest trades on paper, as `newest_factor` does."""
+    return newest_factor(paper_days.of_arm(connection, arm_id), window=window, reaching=reaching)
 
 
 def leaving(connection: Connection, ids: Iterable[UUID]) -> Worth:

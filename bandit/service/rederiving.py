@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from bandit.core.errors import InvalidInput
 from bandit.core.model import PolicyName, Ppm
-from bandit.core.rederivation import Rederived, StoredNight, StoredStop, rederived
+from bandit.core.rederivation import Rederived, StoredAction, StoredNight, rederived
 from bandit.storage import decisions, experiments
 from bandit.storage.decisions import DecisionRecord
 from bandit.storage.engine import snapshot
@@ -26,16 +26,16 @@ def rederive(engine: Engine, name: str, *, day: date | None = None) -> list[Rede
     with snapshot(engine) as connection:
         record = experiments.load(connection, name)
         versions = {made.version: made.ppm for made, _ in decisions.allocations(connection, name)}
-        stops: list[DecisionRecord] = []
+        actions: list[DecisionRecord] = []
         for decision in decisions.nights(connection, record.id, name=name, day=day):
             if decision.trading_day is None:
-                stops.append(decision)
+                actions.append(decision)
                 continue
-            stored = _stored(decision, decision.trading_day, stops, versions)
+            stored = _stored(decision, decision.trading_day, actions, versions)
             found.append(
                 rederived(stored, limits=record.limits, rules=record.rules, salt=record.salt)
             )
-            stops = []
+            actions = []
     if day is not None and not found:
         rule = f"must be a night that {name} has decided"
         raise InvalidInput(field="night", rule=rule, found=day)
@@ -43,10 +43,11 @@ def rederive(engine: Engine, name: str, *, day: date | None = None) -> list[Rede
 
 
 def _stored(
-    decision: DecisionRecord, day: date, stops: Sequence[DecisionRecord], versions: Versions
+    decision: DecisionRecord, day: date, actions: Sequence[DecisionRecord], versions: Versions
 ) -> StoredNight:
     return StoredNight(
         day=day,
+        decided_at=decision.decided_at,
         kind=decision.kind,
         profile=decision.profile,
         strategy=decision.strategy,
@@ -55,16 +56,16 @@ def _stored(
         inputs=decision.inputs,
         inputs_digest=decision.inputs_digest,
         reasons=decision.reasons,
-        stops=[
-            StoredStop(kind=stop.kind, policy=stop.inputs["policy"], reasons=stop.reasons)
-            for stop in stops
-            if _is_of(stop, decision)
+        actions=[
+            StoredAction(kind=made.kind, policy=made.inputs["policy"], reasons=made.reasons)
+            for made in actions
+            if _is_of(made, decision)
         ],
         allocation=None if decision.version is None else versions[decision.version],
     )
 
 
-def _is_of(stop: DecisionRecord, night: DecisionRecord) -> bool:
-    """Say whether the night's checklist did this: a guard of the same moment reads one arm."""
+def _is_of(made: DecisionRecord, night: DecisionRecord) -> bool:
+    """Say whether the night did this: a guard of the same moment reads one arm, a person none."""
     read = night.inputs.get("readings")
-    return read is not None and stop.inputs.get("readings") == read
+    return read is not None and made.inputs.get("readings") == read

@@ -9,12 +9,14 @@ from datetime import UTC, date, datetime
 from sqlalchemy import Connection, Engine
 
 from bandit import __version__
-from bandit.core import night
+from bandit.core import checklist, night
 from bandit.core.checklist import ChecklistRow
 from bandit.core.errors import StaleEpoch
+from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import check
 from bandit.core.model import (
     ArmRole,
+    ArmStatus,
     DecisionKind,
     Profile,
     checked_instant,
@@ -22,8 +24,9 @@ from bandit.core.model import (
 )
 from bandit.core.night import NightDecision
 from bandit.core.performance import window_numbers
-from bandit.core.reading import ArmReading
-from bandit.service import scoring, standing, weighing
+from bandit.core.reading import ArmReading, Throttled
+from bandit.core.reentry import Return
+from bandit.service import pairing, scoring, standing, weighing
 from bandit.service.experiments import apply_verb
 from bandit.storage import decisions, experiments, locks, outcomes
 from bandit.storage.decisions import DecisionRecord
@@ -65,6 +68,7 @@ def scale(engine: Engine, name: str, *, now: datetime, actor: str) -> Night:
             locks.gate_exclusive(connection, record.id)
             if experiments.epoch_of(connection, record.id) != record.epoch:
                 raise StaleEpoch(f"experiment {name} changed while the night was computed")
+            record = experiments.load(connection, name)  # killed since, perhaps
             return _write(connection, record, readings, day=day, now=now, actor=actor)
 
 
@@ -80,7 +84,7 @@ def with_evidence(
     *,
     now: datetime,
 ) -> list[ArmReading]:
-    """Add to the numbers what evidence amounts to, and what the strategy counts of results."""
+    """Add what evidence amounts to, what the strategy counts, and who the checklist throttled."""
     found = standing.of_challengers(connection, record, now=now)
     counted = weighing.moments(connection, record, day=now.astimezone(UTC).date())
     return [
@@ -88,9 +92,26 @@ def with_evidence(
             reading,
             standing=found.get(reading.place.policy),
             moments=counted.get(reading.place.policy),
+            throttled=_throttled(connection, record, record.arm_of(reading.place.policy)),
         )
         for reading in readings
     ]
+
+
+def _throttled(
+    connection: Connection, record: ExperimentRecord, arm: ArmRecord
+) -> Throttled | None:
+    place = arm.place
+    if place.status is not ArmStatus.THROTTLED:
+        return None
+    found = decisions.throttled_by(
+        connection, record.id, place.policy, check=checklist.PROFIT_FACTOR
+    )
+    if found is None:
+        return None
+    window, reaching = record.rules.checklist.long_window, found.since.date()
+    paper = pairing.paper_factor(connection, arm.id, window=window, reaching=reaching)
+    return Throttled(since=found.since, held=found.held, paper=paper)
 
 
 def read_arm(connection: Connection, arm: ArmRecord, record: ExperimentRecord) -> ArmReading:
@@ -135,20 +156,25 @@ def _write(
         profile=experiment.profile,
         strategy=experiment.strategy,
         seed=night.seed_of(experiment.strategy, record.salt, day),
+        now=now,
+        killed=record.is_killed,
     )
     inputs = inputs_of(readings)
     for reading, row in decided.actions:
         act(connection, experiment.name, reading, row, inputs=inputs, now=now, actor=actor)
+    for found in decided.back:
+        _bring_back(connection, experiment.name, found, inputs=inputs, now=now, actor=actor)
     scoring.fix_terms(connection, record, now=now)
     record = experiments.load(connection, experiment.name)
     assert decided.before == {place.policy: place.ppm for place in record.places}
     if experiment.profile is not Profile.OBSERVE:
         experiments.set_rungs(connection, record.id, decided.rungs)
     decision_id = _scale(connection, record, decided, inputs=inputs, day=day, now=now, actor=actor)
-    made = decisions.of_experiment(connection, experiment.name, newest=len(decided.actions) + 1)
-    decision = next(d for d in made if d.id == decision_id)
-    actions = tuple(d for d in reversed(made) if d.id != decision_id and decided.actions)
-    return Night(decision=decision, actions=actions, already_done=False)
+    acted = len(decided.actions) + len(decided.back)
+    made = decisions.of_experiment(connection, experiment.name, newest=acted + 1)
+    *actions, decision = reversed(made)
+    assert decision.id == decision_id
+    return Night(decision=decision, actions=tuple(actions), already_done=False)
 
 
 def act(
@@ -178,6 +204,32 @@ def act(
     )
 
 
+def _bring_back(
+    connection: Connection,
+    name: str,
+    found: Return,
+    *,
+    inputs: Mapping[str, object],
+    now: datetime,
+    actor: str,
+) -> None:
+    """Let a throttled arm decide again, in a transaction that holds the gate."""
+    recovered = found.reasons[-1]
+    assert recovered.value is not None
+    apply_verb(
+        connection,
+        experiments.load(connection, name),
+        found.policy,
+        ArmVerb.RESUME,
+        reason=f"{recovered.check} {recovered.value:.4g} reaches {recovered.limit:g}",
+        inputs=inputs,
+        reasons={found.policy: [reason.to_json() for reason in found.reasons]},
+        now=now,
+        actor=actor,
+        part=found.part,
+    )
+
+
 def _scale(
     connection: Connection,
     record: ExperimentRecord,
@@ -189,7 +241,7 @@ def _scale(
     actor: str,
 ) -> int:
     profile, proposed = record.experiment.profile, decided.proposal.ppm
-    kind = decided.kind(killed=record.is_killed)
+    kind = decided.kind
     ruled = {"limits": asdict(record.limits), "rules": asdict(record.rules)}
     decision_id = decisions.append(
         connection,
@@ -201,7 +253,7 @@ def _scale(
         actor=actor,
         reason=_summary(record, decided, kind),
         code_version=__version__,
-        inputs={**inputs, **ruled, **decided.results(killed=record.is_killed)},
+        inputs={**inputs, **ruled, **decided.results()},
         reasons=decided.reasons(),
     )
     assert decision_id is not None

@@ -154,7 +154,7 @@ def of_experiment(
 
 
 def judged_since(connection: Connection, experiment_id: int, policy: PolicyName) -> datetime | None:
-    """Return when a person last resumed an arm or replaced it as the champion; None if nobody did.
+    """Return when an arm was last resumed or replaced as the champion; None if it never was.
 
     Its checklist reads only trades since.
     """
@@ -171,6 +171,35 @@ def judged_since(connection: Connection, experiment_id: int, policy: PolicyName)
         policy=policy,
     )
     return None if found is None else found["at"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throttle:
+    """A decision that took an arm's traffic: when, and what it held before."""
+
+    since: datetime
+    held: Ppm
+
+
+def throttled_by(
+    connection: Connection, experiment_id: int, policy: PolicyName, *, check: str
+) -> Throttle | None:
+    """Return how `check` throttled an arm; None where something else has decided on it since."""
+    found = one(
+        connection,
+        """
+        SELECT decided_at, (inputs -> 'before' ->> :policy)::integer AS held,
+               kind = 'THROTTLE' AND reasons -> :policy @> CAST(:asked AS jsonb) AS is_asked
+        FROM decisions WHERE experiment_id = :id AND kind IN ('THROTTLE', 'HALT', 'RESUME')
+          AND inputs ->> 'policy' = :policy ORDER BY id DESC LIMIT 1
+        """,
+        id=experiment_id,
+        policy=policy,
+        asked=json.dumps([{"check": check}]),
+    )
+    if found is None or not found["is_asked"]:
+        return None
+    return Throttle(since=found["decided_at"], held=Ppm(found["held"]))
 
 
 def champions(connection: Connection, experiment_id: int) -> list[PolicyName]:
@@ -239,7 +268,7 @@ def nights(
 ) -> Iterator[DecisionRecord]:
     """Stream the scaling decisions of all nights, or of that of `day`, oldest first.
 
-    Before each come the decisions of its moment that stopped an arm.
+    Before each come the decisions of its moment that stopped an arm or brought one back.
     """
     found = streamed(
         connection,
@@ -248,7 +277,7 @@ def nights(
           SELECT n.decided_at FROM decisions n
           WHERE n.experiment_id = :id AND n.trading_day IS NOT NULL
             AND (CAST(:day AS date) IS NULL OR n.trading_day = :day))
-          AND (d.trading_day IS NOT NULL OR d.kind IN ('THROTTLE', 'HALT'))
+          AND (d.trading_day IS NOT NULL OR d.kind IN ('THROTTLE', 'HALT', 'RESUME'))
         ORDER BY d.id
         """,  # noqa: S608 - constant
         id=experiment_id,

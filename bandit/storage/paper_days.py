@@ -27,17 +27,14 @@ def of_arm(
     connection: Connection,
     arm_id: int,
     *,
-    after: date | None = None,
     table: DayTable = "paper_days",
 ) -> list[PaperDay]:
-    """Return an arm's days, or those after a given one, the newest first."""
+    """Return an arm's days, the newest first."""
     found = rows(
         connection,
         "SELECT day, n_trades, n_losses, return_sum, return_squares, return_gain, return_loss "  # noqa: S608 - a constant
-        f"FROM {table} WHERE arm_id = :arm_id "
-        "AND day > coalesce(CAST(:after AS date), '-infinity') ORDER BY day DESC",
+        f"FROM {table} WHERE arm_id = :arm_id ORDER BY day DESC",
         arm_id=arm_id,
-        after=after,
     )
     return [PaperDay(day=row.pop("day"), sums=PaperSums(**row)) for row in found]
 

@@ -10,7 +10,8 @@ from functools import partial
 from typing import TypeVar
 
 from bandit.core import trial
-from bandit.core.trial import Fate, Trial, TrialPlan
+from bandit.core.trial import Trial
+from bandit.core.trial_plan import Fate, TrialPlan
 
 T = TypeVar("T")
 PROCESSES = 2

@@ -10,11 +10,14 @@ import math
 from dataclasses import replace
 from statistics import median
 
+import numpy as np
+
 from bandit.core.ladder import LadderRule
 from bandit.core.model import PolicyName, Profile, Rung
-from bandit.core.reading import Rules
+from bandit.core.reading import ChecklistRule, Rules
 from bandit.core.simulation import REAL, HypotheticalArm
-from bandit.core.trial import Trial, TrialPlan
+from bandit.core.trial import Trial
+from bandit.core.trial_plan import TrialPlan
 from benchmarks.claims import QUICK, Target, claim, progress
 from benchmarks.evidence._trials import of_each, share_and_error
 
@@ -23,14 +26,17 @@ RUNS = 6 if QUICK else 1000
 LONG_RUNS = 4 if QUICK else 300
 DAYS = 20 if QUICK else 250
 LONG_DAYS = 40 if QUICK else 1000
+THROTTLED_RUNS = 3 if QUICK else 200
+DAYS_THROTTLED = 25 if QUICK else 90
 CEILING = 600_000
 CHAMPION = HypotheticalArm(profit_factor=1.3)
 GOOD = HypotheticalArm(profit_factor=1.7)
 # As much worse than the champion as the good one is better: they average to nothing.
 AS_BAD = HypotheticalArm(profit_factor=1.002_8)
 # The first generation may spend half of alpha: this makes it one in twenty.
-RULES = Rules(ladder=LadderRule(alpha=0.1))
-UNGUARDED = Rules(ladder=LadderRule(alpha=0.1, trades=1, days=1, blocks=1))
+SILENT = ChecklistRule().silenced
+RULES = Rules(checklist=SILENT, ladder=LadderRule(alpha=0.1))
+UNGUARDED = Rules(checklist=SILENT, ladder=LadderRule(alpha=0.1, trades=1, days=1, blocks=1))
 
 
 def plan(*challengers: tuple[HypotheticalArm, ...], **changes: object) -> TrialPlan:
@@ -43,7 +49,6 @@ def plan(*challengers: tuple[HypotheticalArm, ...], **changes: object) -> TrialP
         rules=RULES,
         per_day=20,
         equity_fraction=0.1,
-        acts=False,
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 
@@ -127,11 +132,60 @@ def temporary_edge() -> None:
         )
 
 
+def gain(made: TrialPlan, lived: Trial) -> float:
+    """What was earned over the champion alone, in its usual results."""
+    return float((lived.earned - lived.alone[-1]).sum() / made.champion.size)
+
+
+def gains(arm: HypotheticalArm, **changes: object) -> np.ndarray:
+    """Return the gain of each of the same fates, half of them shared with the champion."""
+    made = plan((arm,), days=DAYS_THROTTLED, agreement=0.5, **changes)
+    return np.array(of_each(made, gain, runs=THROTTLED_RUNS, seed=SEED + 40_000))
+
+
+def throttled() -> None:
+    """With the throttle on, a great arm keeps most of its gain and a bad one costs no more."""
+    great, bad = HypotheticalArm(profit_factor=2.4), HypotheticalArm(profit_factor=0.9)
+    for name, on_paper in (("on_paper", True), ("live_only", False)):
+        free = gains(great, on_paper=on_paper)
+        held = gains(great, on_paper=on_paper, rules=Rules())
+        letter = gains(great, rules=Rules(), profile=Profile.SEED_EXACT)
+        progress(
+            f"{name}: a great arm gains {free.mean():.1f} without the throttle, {held.mean():.1f} "
+            f"with it, {letter.mean():.1f} to the letter, in {DAYS_THROTTLED} nights, "
+            f"{THROTTLED_RUNS} runs"
+        )
+        claim(
+            f"evidence.nights.throttled.great.{name}",
+            ours=f"{held.mean():.1f}",
+            yardstick=f"{free.mean():.1f}",
+            ratio=held.mean() / free.mean(),
+            side=Target.AT_LEAST,
+            target=0.6,
+        )
+        costs = gains(bad, on_paper=on_paper, rules=Rules())
+        letter = gains(bad, rules=Rules(), profile=Profile.SEED_EXACT)
+        more = letter - costs
+        error = more.std(ddof=1) / math.sqrt(len(more))
+        progress(
+            f"{name}: a bad arm costs {more.mean():+.2f} +- {error:.2f} more than to the letter"
+        )
+        claim(
+            f"evidence.nights.throttled.bad.{name}",
+            ours=f"{-costs.mean():.1f}",
+            yardstick=f"{-letter.mean():.1f}",
+            ratio=costs.mean() / letter.mean(),
+            side=Target.AT_MOST,
+            target=1.0,
+        )
+
+
 def main() -> None:
     """Print all claims."""
     to_the_letter()
     families()
     temporary_edge()
+    throttled()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from liveops.commands.options import AsJson, ConfigFile, print_json, settings_fr
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from bandit.core.trial import TrialPlan
+    from bandit.core.trial_plan import TrialPlan
     from liveops.simulating import Estimate, Simulation
 
 
@@ -50,6 +51,15 @@ def simulate(
     checklist: Annotated[
         bool, typer.Option("--checklist/--no-checklist", help="Let it throttle and halt.")
     ] = True,
+    agreement: Annotated[
+        float,
+        typer.Option(
+            "--agreement", min=0, max=1, help="Share of opportunities on which luck is shared."
+        ),
+    ] = 0.0,
+    on_paper: Annotated[
+        bool, typer.Option("--on-paper/--live-only", help="Tell what every arm would have earned.")
+    ] = False,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Seeded runs.")] = 200,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first run.")] = 1,
     plot: Annotated[
@@ -65,7 +75,7 @@ def simulate(
     from rich.console import Console
 
     from bandit.core.simulation import SETTINGS
-    from bandit.core.trial import TrialPlan
+    from bandit.core.trial_plan import TrialPlan
     from liveops.plots import checked_plot, draw_traffic
     from liveops.simulating import arm_of, challenger_of
     from liveops.wiring import limits_of, rules_of
@@ -74,6 +84,9 @@ def simulate(
         rule = f"must be one of {', '.join(SETTINGS)}"
         raise InvalidInput(field="setting", rule=rule, found=setting)
     settings = settings_from(config)
+    rules = rules_of(settings)
+    if not checklist:
+        rules = replace(rules, checklist=rules.checklist.silenced)
     picture = None if plot is None else checked_plot(plot)
     plan = TrialPlan(
         setting=SETTINGS[setting],
@@ -81,14 +94,15 @@ def simulate(
         challengers=dict(challenger_of(text) for text in arm),
         profile=profile or settings.experiment_defaults.profile,
         strategy=strategy or settings.experiment_defaults.strategy,
-        rules=rules_of(settings),
+        rules=rules,
         limits=limits_of(settings),
         days=days,
         per_day=per_day,
         delay_days=delay_days,
         dwell=dwell,
+        agreement=agreement,
+        on_paper=on_paper,
         equity_fraction=settings.risk.base_position_size,
-        acts=checklist,
     )
     found = _simulated(plan, runs=runs, seed=seed)
     if picture is not None:

@@ -159,7 +159,7 @@ def test_the_stops_of_a_nights_checklist_are_derived_with_it(engine: Engine) -> 
         f"UPDATE decisions SET kind = 'HALT' WHERE id = {made.actions[0].id}",
     )
     assert only(engine).differences == (
-        Difference(what="checklist: arm-00: decision", stored="HALT", derived="THROTTLE"),
+        Difference(what="actions: arm-00: decision", stored="HALT", derived="THROTTLE"),
     )
 
 

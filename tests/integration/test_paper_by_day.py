@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
@@ -102,21 +102,22 @@ def test_batches_that_come_at_once_are_all_counted(btc: Engine) -> None:
         assert paper_days(btc, policy) == {"2026-03-01": sums(*["0.001"] * 80)}
 
 
-def test_the_newest_profit_factor_on_paper_is_of_days_after_the_moment(btc: Engine) -> None:
+def test_the_newest_profit_factor_on_paper_takes_days_whole(btc: Engine) -> None:
     for days, earned in ((0, ["0.009"]), (1, ["0.001", "-0.002"]), (2, ["0.003", "-0.001"])):
         now = LATER + timedelta(days=days)
         made = assign(btc, [f"{days}-{i}" for i in range(len(earned))], now=now)
         told = [on_paper(a, WATCHER, r) for a, r in zip(made, earned, strict=True)]
         tell(btc, told, now=now + timedelta(days=1))
-    watcher = arm_ids(btc)[WATCHER]
+    watcher, last = arm_ids(btc)[WATCHER], LATER.date() + timedelta(days=2)
     with snapshot(btc) as connection:
         factors = [
-            pairing.paper_factor(connection, watcher, since=LATER, window=window)
-            for window in (2, 3, 4, 5)
+            pairing.paper_factor(connection, watcher, window=window, reaching=day)
+            for window, day in ((2, last), (3, last), (5, last), (6, last), (2, date.max))
         ]
     assert [None if f is None else (f.n, f.value) for f in factors] == [
         (2, 3.0),
         (4, pytest.approx(4 / 3)),
-        (4, pytest.approx(4 / 3)),
+        (5, pytest.approx(13 / 3)),
+        None,
         None,
     ]

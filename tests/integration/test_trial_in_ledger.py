@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from ledger import register
 from sqlalchemy import Engine
 
-from bandit.core import trial
+from bandit.core import trial, trial_plan
 from bandit.core.account import LossLimits
 from bandit.core.ladder import LadderRule
 from bandit.core.limits import Limits
-from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strategy
+from bandit.core.model import (
+    WHOLE_PPM,
+    DecisionKind,
+    Experiment,
+    PolicyName,
+    Profile,
+    Strategy,
+)
 from bandit.core.outcomes import trade
 from bandit.core.reading import ChecklistRule, RampRule, Rules
+from bandit.core.shadow import shadow_trade
 from bandit.core.simulation import IID, REAL, HypotheticalArm
-from bandit.core.trial import CHAMPION, SCALE, Fate, TrialPlan
-from bandit.service import experiments, recording, reporting, scaling
+from bandit.core.trial import Trial
+from bandit.core.trial_plan import CHAMPION, SCALE, Fate, TrialPlan
+from bandit.service import experiments, recording, reporting, scaling, shadowing
 from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
 from bandit.storage.decisions import DecisionRecord
@@ -55,11 +65,11 @@ def plan(profile: Profile, *, delay_days: int = 0) -> TrialPlan:
 def told(engine: Engine, made: TrialPlan, fate: Fate) -> list[DecisionRecord]:
     """Let the service live through it; its nights, oldest first."""
     for i, policy in enumerate((CHAMPION, *made.challengers)):
-        register(engine, policy, f"{i:08x}", now=trial.OPENED)
+        register(engine, policy, f"{i:08x}", now=trial_plan.OPENED)
     experiments.open_experiment(
         engine,
         Experiment(
-            name=trial.EXPERIMENT,
+            name=trial_plan.EXPERIMENT,
             champion=CHAMPION,
             capital=Decimal(10**6),
             currency="USD",
@@ -72,7 +82,7 @@ def told(engine: Engine, made: TrialPlan, fate: Fate) -> list[DecisionRecord]:
         limits=made.limits,
         loss_limits=LossLimits(daily_loss=Decimal("0.1"), drawdown=Decimal("0.1")),
         rules=made.rules,
-        now=trial.OPENED,
+        now=trial_plan.OPENED,
         actor="test",
     )
     router, routed = Router(engine), []
@@ -81,18 +91,20 @@ def told(engine: Engine, made: TrialPlan, fate: Fate) -> list[DecisionRecord]:
         if day >= made.delay_days:
             past = day - made.delay_days
             record(engine, made, fate, past, routed[past])
-        scaling.scale(engine, trial.EXPERIMENT, now=trial.night_of(day), actor="test")
-    history = reporting.decision_history(engine, trial.EXPERIMENT)
+            if made.on_paper:
+                record_on_paper(engine, made, fate, past, routed[past])
+        scaling.scale(engine, trial_plan.EXPERIMENT, now=trial_plan.night_of(day), actor="test")
+    history = reporting.decision_history(engine, trial_plan.EXPERIMENT)
     return [decision for decision in reversed(history) if decision.trading_day is not None]
 
 
 def assigned(router: Router, made: TrialPlan, day: int) -> list[tuple[object, str]]:
     """Ask for every opportunity of a day, one after the other's time."""
     asked = [
-        Opportunity(unit_id=trial.unit_of(day, place), instrument=trial.INSTRUMENT)
+        Opportunity(unit_id=trial_plan.unit_of(day, place), instrument=trial_plan.INSTRUMENT)
         for place in range(made.per_day)
     ]
-    found = router.assign(trial.EXPERIMENT, asked, now=trial.decided_at(day, 0))
+    found = router.assign(trial_plan.EXPERIMENT, asked, now=trial_plan.decided_at(day, 0))
     return [(assignment.id, assignment.policy) for assignment in found]
 
 
@@ -103,19 +115,37 @@ def record(
     for place, (key, policy) in enumerate(routed):
         arm = made.policies.index(PolicyName(policy))
         earned = Decimal(int(fate.results[arm, day, place])) / SCALE
-        at = trial.closed_at(made, day, place)
+        at = trial_plan.closed_at(made, day, place)
         batch.append(
             trade(
                 key,  # type: ignore[arg-type]
                 # Too little for the account's own limits to stop anything.
                 pnl=round(earned, 8),
                 return_ratio=earned,
-                opened_at=trial.decided_at(day, place),
+                opened_at=trial_plan.decided_at(day, place),
                 closed_at=at,
             )
         )
     for found in recording.record(engine, batch, now=at):
         assert isinstance(found, recording.Recorded), found
+
+
+def record_on_paper(
+    engine: Engine, made: TrialPlan, fate: Fate, day: int, routed: list[tuple[object, str]]
+) -> None:
+    batch = [
+        shadow_trade(
+            key,  # type: ignore[arg-type]
+            policy,
+            return_ratio=Decimal(int(fate.results[arm, day, place])) / SCALE,
+            opened_at=trial_plan.decided_at(day, place),
+            closed_at=trial_plan.closed_at(made, day, place),
+        )
+        for place, (key, _) in enumerate(routed)
+        for arm, policy in enumerate(made.policies)
+    ]
+    for found in shadowing.record(engine, batch, now=trial_plan.told_at(day + made.delay_days)):
+        assert isinstance(found, shadowing.RecordedShadow), found
 
 
 @pytest.mark.parametrize(
@@ -136,15 +166,57 @@ def record(
 def test_service_and_simulation_live_through_the_same(
     engine: Engine, profile: Profile, delay_days: int, seed: int, strategy: Strategy
 ) -> None:
-    made = replace(plan(profile, delay_days=delay_days), strategy=strategy)
-    fate = Fate.drawn(made, seed=seed)
+    live_through_both(
+        engine, replace(plan(profile, delay_days=delay_days), strategy=strategy), seed
+    )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "on_paper", "seed"),
+    [
+        (Strategy.RAMP, False, 14),
+        (Strategy.RAMP, True, 12),
+        (Strategy.DISCOUNTED_THOMPSON, True, 13),
+    ],
+)
+def test_who_was_throttled_comes_back_in_both(
+    engine: Engine, strategy: Strategy, on_paper: bool, seed: int
+) -> None:
+    checklist = ChecklistRule(window=10, long_window=40, pf_throttle=1.6, reentry_days=2)
+    made = replace(
+        plan(Profile.GUARDED),
+        strategy=strategy,
+        challengers={
+            NEW: (HypotheticalArm(profit_factor=2.6),),
+            BAD: (HypotheticalArm(profit_factor=0.4),),
+        },
+        rules=replace(RULES, checklist=checklist),
+        agreement=0.5,
+        on_paper=on_paper,
+    )
+    lived = live_through_both(engine, made, seed)
+    history = [statuses[0].value for statuses in lived.statuses]
+    assert ("throttled", "active") in pairwise(history)
+    came_back = [
+        decision
+        for decision in reporting.decision_history(engine, trial_plan.EXPERIMENT)
+        if decision.kind is DecisionKind.RESUME
+    ]
+    assert len(came_back) >= list(pairwise(history)).count(("throttled", "active"))
+    check = "profit factor on paper" if on_paper else "days throttled"
+    assert {decision.reason.rsplit(" ", 3)[0] for decision in came_back} == {check}
+
+
+def live_through_both(engine: Engine, made: TrialPlan, seed: int) -> Trial:
+    """Live through a plan in memory and in the ledger; both must end the same."""
+    delay_days, fate = made.delay_days, Fate.drawn(made, seed=seed)
     expected, nights = trial.run(made, fate), told(engine, made, fate)
     assert len(nights) == made.days
-    record = reporting.report(engine, trial.EXPERIMENT).record
+    record = reporting.report(engine, trial_plan.EXPERIMENT).record
     ends = {arm.place.policy: arm.place for arm in record.arms}
-    versions = reporting.allocation_history(engine, trial.EXPERIMENT)
+    versions = reporting.allocation_history(engine, trial_plan.EXPERIMENT)
     for day in range(made.days + 1):
-        noon = trial.decided_at(day, 0)
+        noon = trial_plan.decided_at(day, 0)
         held = [allocation.ppm for allocation, at in versions if at <= noon][-1]
         assert [held[policy] for policy in made.policies] == expected.ppm[day].tolist()
     known = expected.chosen[: made.days - delay_days]
@@ -153,6 +225,7 @@ def test_service_and_simulation_live_through_the_same(
         assert ends[policy].rung is expected.rungs[-1][i]
         assert ends[policy].status is expected.statuses[-1][i]
     assert sum(place.ppm for place in ends.values()) == WHOLE_PPM
+    return expected
 
 
 def test_the_great_arm_rises_over_every_rung_and_the_poor_one_falls() -> None:

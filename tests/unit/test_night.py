@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from night_readings import ELIGIBLE, NEW, OLD, OTHER, PROVEN, UNKNOWN, WORSE, arm
@@ -13,16 +13,19 @@ from bandit.core.errors import InvalidInput
 from bandit.core.ladder import LadderRule, Standing
 from bandit.core.limits import Limits
 from bandit.core.model import (
+    ArmStatus,
     DecisionKind,
+    Ppm,
     Profile,
     Rung,
     Strategy,
     Verdict,
 )
 from bandit.core.night import NightDecision, decide, judged, propose, seed_of
-from bandit.core.reading import ArmReading, Rules
+from bandit.core.reading import ArmReading, Rules, Throttled
 
 RULES = Rules()
+NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
 
 
 def night(*challengers: ArmReading, profile: Profile = Profile.GUARDED) -> Proposal:
@@ -107,7 +110,9 @@ def test_rules_nobody_could_satisfy_are_refused() -> None:
 # The night as a whole
 
 
-def decided(*challengers: ArmReading, profile: Profile = Profile.GUARDED) -> NightDecision:
+def decided(
+    *challengers: ArmReading, profile: Profile = Profile.GUARDED, killed: bool = False
+) -> NightDecision:
     rest = 1_000_000 - sum(r.place.ppm for r in challengers)
     return decide(
         (*challengers, arm(OLD, rest, None)),
@@ -116,6 +121,8 @@ def decided(*challengers: ArmReading, profile: Profile = Profile.GUARDED) -> Nig
         profile=profile,
         strategy=Strategy.RAMP,
         seed=None,
+        now=NOW,
+        killed=killed,
     )
 
 
@@ -135,24 +142,40 @@ def test_observing_flags_and_stops_nobody() -> None:
     made = decided(arm(NEW, 100_000, UNKNOWN, pf=1.5), profile=Profile.OBSERVE)
     assert made.actions == ()
     assert made.before == {NEW: 100_000, OLD: 900_000}
-    assert made.results(killed=False)["would"] == {NEW: "throttle"}
-    assert made.kind(killed=False) is DecisionKind.HOLD
+    assert made.results()["would"] == {NEW: "throttle"}
+    assert made.kind is DecisionKind.HOLD
 
 
 def test_a_killed_account_holds_what_would_move() -> None:
     made = decided(arm(NEW, 100_000, UNKNOWN))
-    assert made.kind(killed=False) is DecisionKind.RESCALE
-    assert made.kind(killed=True) is DecisionKind.HOLD
-    assert made.results(killed=True)["killed"] is True
-    assert decided(arm(NEW, 250_000, UNKNOWN)).kind(killed=False) is DecisionKind.HOLD
+    assert made.kind is DecisionKind.RESCALE
+    killed = decided(arm(NEW, 100_000, UNKNOWN), killed=True)
+    assert killed.kind is DecisionKind.HOLD
+    assert killed.results()["killed"] is True
+    assert decided(arm(NEW, 250_000, UNKNOWN)).kind is DecisionKind.HOLD
+
+
+def test_who_comes_back_has_its_part_before_the_strategy_proposes() -> None:
+    other = arm(OTHER, 0, UNKNOWN)
+    throttled = replace(
+        other,
+        place=replace(other.place, status=ArmStatus.THROTTLED),
+        throttled=Throttled(since=NOW - timedelta(days=3), held=Ppm(90_000), paper=None),
+    )
+    made = decided(arm(NEW, 100_000, UNKNOWN), throttled)
+    assert [(back.policy, back.part) for back in made.back] == [(OTHER, 20_000)]
+    assert made.before == {NEW: 100_000, OTHER: 20_000, OLD: 880_000}
+    assert made.proposal.ppm == {NEW: 150_000, OTHER: 30_000, OLD: 820_000}
+    killed = decided(arm(NEW, 100_000, UNKNOWN), throttled, killed=True)
+    assert (killed.back, killed.before[OTHER]) == ((), 0)
 
 
 def test_to_the_letter_what_guarded_would_propose_stands_beside() -> None:
     made = decided(arm(NEW, 200_000, UNKNOWN), profile=Profile.SEED_EXACT)
-    results = made.results(killed=False)
+    results = made.results()
     assert results["proposed"] == {NEW: 300_000, OLD: 700_000}
     assert results["guarded_would_propose"] == {NEW: 250_000, OLD: 750_000}
-    assert "guarded_would_propose" not in decided().results(killed=False)
+    assert "guarded_would_propose" not in decided().results()
 
 
 def test_only_strategies_of_chance_have_a_seed() -> None:

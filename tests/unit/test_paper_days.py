@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import date
 from decimal import Decimal
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from bandit.core.errors import InvalidInput
 from bandit.core.paper_days import PaperDay, PaperSums, newest_factor
 
-MOMENT = datetime(2026, 3, 1, 14, tzinfo=UTC)
+DAY = date(2026, 3, 2)
 
 
 def sums(*earned: str) -> PaperSums:
@@ -49,51 +49,41 @@ def test_the_newest_days_count_whole_until_there_are_enough_trades() -> None:
     known = days(d2=["9"], d3=["0.004", "-0.002"], d4=[], d5=["0.001", "-0.001"])
     # 3 and 5 March: 0.005 won, 0.003 lost.
     for window in (3, 4):
-        found = newest_factor(known, MOMENT, window)
+        found = newest_factor(known, window=window, reaching=DAY)
         assert found is not None
         assert (found.n, found.n_losses) == (4, 2)
         assert found.value == pytest.approx(5 / 3)
-    alone = newest_factor(known, MOMENT, 2)
+    alone = newest_factor(known, window=2, reaching=DAY)
     assert alone is not None
     assert (alone.n, alone.value) == (2, 1.0)
 
 
 def test_the_order_in_which_days_are_read_does_not_matter() -> None:
     known = days(d2=["0.001", "-0.001"], d3=["0.004", "-0.002"])
-    assert newest_factor(reversed(known), MOMENT, 2) == newest_factor(known, MOMENT, 2)
-    assert newest_factor(known, MOMENT, 2) == sums("0.004", "-0.002").profit_factor
+    found = newest_factor(known, window=2, reaching=DAY)
+    assert found == sums("0.004", "-0.002").profit_factor
+    assert newest_factor(reversed(known), window=2, reaching=DAY) == found
 
 
-def test_the_day_of_the_moment_does_not_count_nor_what_came_before() -> None:
-    known = days(d1=["9"] * 30, d2=["0.001", "-0.002"])
-    assert newest_factor(known, MOMENT, 3) is None
-    found = newest_factor(known, MOMENT, 2)
-    assert found is not None
-    assert found.value == 0.5
+@pytest.mark.parametrize(("day", "is_known"), [(1, True), (2, True), (3, False)])
+def test_what_ended_before_the_day_says_nothing(day: int, is_known: bool) -> None:
+    known = days(d1=["0.003", "-0.001"], d2=["0.001", "-0.002"])
+    found = newest_factor(known, window=4, reaching=date(2026, 3, day))
+    assert (found is not None) is is_known
 
 
-def test_days_are_those_of_utc() -> None:
-    # 1 March, 23:30 in UTC.
-    moment = datetime(2026, 3, 2, 1, 30, tzinfo=timezone(timedelta(hours=2)))
-    assert newest_factor(days(d2=["0.001"]), moment, 1) is not None
-
-
-@pytest.mark.parametrize("known", [[], days(d1=["0.001"] * 50), days(d2=["0.001"] * 29)])
+@pytest.mark.parametrize("known", [[], days(d2=["0.001"] * 29)])
 def test_fewer_trades_than_the_window_say_nothing(known: list[PaperDay]) -> None:
-    assert newest_factor(known, MOMENT, 30) is None
+    assert newest_factor(known, window=30, reaching=DAY) is None
 
 
 def test_trades_without_a_loss_have_no_quotient() -> None:
-    found = newest_factor(days(d2=["0.001"] * 30), MOMENT, 30)
+    found = newest_factor(days(d2=["0.001"] * 30), window=30, reaching=DAY)
     assert found is not None
     assert (found.value, found.n) == (None, 30)
 
 
-@pytest.mark.parametrize(
-    ("moment", "window", "field"),
-    [(MOMENT, 0, "window"), (MOMENT.replace(tzinfo=None), 1, "since")],
-)
-def test_what_cannot_be_asked_is_refused(moment: datetime, window: int, field: str) -> None:
+def test_window_of_nothing_is_refused() -> None:
     with pytest.raises(InvalidInput) as refused:
-        newest_factor([], moment, window)
-    assert refused.value.field == field
+        newest_factor([], window=0, reaching=DAY)
+    assert refused.value.field == "window"

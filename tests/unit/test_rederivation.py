@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,18 +16,20 @@ from bandit.core import night
 from bandit.core.allocators.posterior import Moments
 from bandit.core.lifecycle import ArmVerb, decision_of
 from bandit.core.limits import Limits
-from bandit.core.model import Profile, Strategy
-from bandit.core.reading import ArmReading, ChecklistRule, Rules
+from bandit.core.model import ArmStatus, DecisionKind, PolicyName, Ppm, Profile, Strategy
+from bandit.core.reading import ArmReading, ChecklistRule, Rules, Throttled
 from bandit.core.rederivation import (
     Comparison,
     Rederived,
+    StoredAction,
     StoredNight,
-    StoredStop,
     inputs_text,
     rederived,
 )
 
 DAY, SALT = date(2026, 3, 3), bytes(range(32))
+NOW = datetime(2026, 3, 3, 2, tzinfo=UTC)
+BACK = PolicyName("back")
 Json = dict[str, Any]
 
 
@@ -50,32 +52,51 @@ def readings() -> list[ArmReading]:
     return [replace(reading, moments=weighed) for reading in found]
 
 
+def back() -> ArmReading:
+    """One that the checklist throttled three days ago."""
+    found = arm(BACK, 0, UNKNOWN)
+    return replace(
+        found,
+        place=replace(found.place, status=ArmStatus.THROTTLED),
+        throttled=Throttled(since=NOW - timedelta(days=3), held=Ppm(50_000), paper=None),
+    )
+
+
 def stored(
     *,
     profile: Profile = Profile.GUARDED,
     strategy: Strategy = Strategy.RAMP,
     killed: bool = False,
     rules: Rules | None = None,
+    others: Sequence[ArmReading] = (),
     **changes: object,
 ) -> StoredNight:
     """A night as the ledger gives it back, but for `changes`."""
     rules, limits = rules or Rules(), Limits()
     seed = night.seed_of(strategy, SALT, DAY)
+    read = [*readings(), *others]
     made = night.decide(
-        readings(), rules=rules, limits=limits, profile=profile, strategy=strategy, seed=seed
+        read,
+        rules=rules,
+        limits=limits,
+        profile=profile,
+        strategy=strategy,
+        seed=seed,
+        now=NOW,
+        killed=killed,
     )
     inputs = through_json(
         {
-            "readings": [reading.to_json() for reading in readings()],
+            "readings": [reading.to_json() for reading in read],
             "limits": asdict(limits),
             "rules": asdict(rules),
-            **made.results(killed=killed),
+            **made.results(),
         }
     )
-    kind = made.kind(killed=killed)
     found = StoredNight(
         day=DAY,
-        kind=kind,
+        decided_at=NOW,
+        kind=made.kind,
         profile=profile.value,
         strategy=strategy.value,
         seed=seed,
@@ -83,15 +104,25 @@ def stored(
         inputs=inputs,
         inputs_digest=digest(inputs),
         reasons=through_json(made.reasons()),
-        stops=[
-            StoredStop(
-                kind=decision_of(row.action),
-                policy=reading.place.policy,
-                reasons=through_json({reading.place.policy: [row.reason.to_json()]}),
-            )
-            for reading, row in made.actions
+        actions=[
+            *(
+                StoredAction(
+                    kind=decision_of(row.action),
+                    policy=reading.place.policy,
+                    reasons=through_json({reading.place.policy: [row.reason.to_json()]}),
+                )
+                for reading, row in made.actions
+            ),
+            *(
+                StoredAction(
+                    kind=DecisionKind.RESUME,
+                    policy=back.policy,
+                    reasons=through_json({back.policy: [r.to_json() for r in back.reasons]}),
+                )
+                for back in made.back
+            ),
         ],
-        allocation=dict(made.proposal.ppm) if kind.value == "RESCALE" else None,
+        allocation=dict(made.proposal.ppm) if made.kind is DecisionKind.RESCALE else None,
     )
     return replace(found, **changes)  # type: ignore[arg-type]
 
@@ -163,7 +194,7 @@ def test_a_change_nothing_follows_from_is_in_the_digest() -> None:
         ({"reasons": {}}, ["reasons: new"]),
         ({"allocation": None}, ["allocation"]),
         ({"allocation": {NEW: 1, OTHER: 0, OLD: 999_999}}, ["allocation: new", "allocation: old"]),
-        ({"stops": []}, ["checklist: other"]),
+        ({"actions": []}, ["actions: other"]),
     ],
 )
 def test_a_changed_row_is_named(changes: dict[str, object], expected: list[str]) -> None:
@@ -171,14 +202,23 @@ def test_a_changed_row_is_named(changes: dict[str, object], expected: list[str])
 
 
 def test_another_stop_than_the_checklist_asks_for_is_named() -> None:
-    [stop] = stored().stops
+    [stop] = stored().actions
     halted = replace(stop, kind=decision_of(ArmVerb.HALT))
-    [difference] = again(stored(stops=[halted])).differences
+    [difference] = again(stored(actions=[halted])).differences
     assert (difference.what, difference.stored, difference.derived) == (
-        "checklist: other: decision",
+        "actions: other: decision",
         "HALT",
         "THROTTLE",
     )
+
+
+def test_who_came_back_is_derived_and_by_when() -> None:
+    found = stored(others=[back()])
+    assert [made.kind.value for made in found.actions] == ["THROTTLE", "RESUME"]
+    assert found.inputs["before"][BACK] == 20_000
+    assert again(found).comparison is Comparison.SAME
+    earlier = replace(found, decided_at=NOW - timedelta(seconds=1))
+    assert "actions: back" in [difference.what for difference in again(earlier).differences]
 
 
 def test_a_seed_that_does_not_follow_from_the_day_is_named_though_all_follows_from_it() -> None:

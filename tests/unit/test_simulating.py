@@ -13,14 +13,17 @@ import pytest
 from bandit.core.errors import InvalidInput
 from bandit.core.ladder import LadderRule
 from bandit.core.model import PolicyName, Profile
-from bandit.core.reading import Rules
+from bandit.core.reading import ChecklistRule, Rules
 from bandit.core.simulation import IID, HypotheticalArm
-from bandit.core.trial import TrialPlan
+from bandit.core.trial_plan import TrialPlan
 from liveops.cli import main
 from liveops.plots import checked_plot
 from liveops.simulating import Estimate, challenger_of, simulate
 
-RULES = Rules(ladder=LadderRule(alpha=0.2, attribution_hours=0, trades=30, days=5, blocks=2))
+RULES = Rules(
+    checklist=ChecklistRule().silenced,
+    ladder=LadderRule(alpha=0.2, attribution_hours=0, trades=30, days=5, blocks=2),
+)
 
 
 def plan(profile: Profile = Profile.GUARDED) -> TrialPlan:
@@ -36,7 +39,6 @@ def plan(profile: Profile = Profile.GUARDED) -> TrialPlan:
         rules=RULES,
         days=20,
         per_day=40,
-        acts=False,
     )
 
 
