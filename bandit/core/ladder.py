@@ -112,22 +112,30 @@ def families(
 
 def matured(cohorts: Sequence[Cohort], *, now: datetime, rule: LadderRule) -> list[Cohort]:
     """Return the cohorts, in order of their days, whose attribution window has closed."""
-    window = timedelta(days=1, hours=rule.attribution_hours)
-    ready = (now - window).date()
+    ready = newest_matured(now=now, rule=rule)
     return sorted((c for c in cohorts if c.day <= ready), key=lambda cohort: cohort.day)
+
+
+def newest_matured(*, now: datetime, rule: LadderRule) -> date:
+    """Return the newest UTC day whose decisions count by now.
+
+    >>> newest_matured(now=datetime.fromisoformat("2026-03-09T02:00:00Z"), rule=LadderRule())
+    datetime.date(2026, 3, 5)
+    """
+    return (now - timedelta(days=1, hours=rule.attribution_hours)).date()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmEvidence:
     """What is known of a challenger beside its champion when its rung is asked for.
 
-    `routed` are its matured cohorts, `shadow` the evidence of paired results, where there are any,
+    `routed` are its matured cohorts, `paired` those of paired results, None where nobody tells any,
     and `fill_gap` whether these agree with the arm's own live results.
     """
 
     trades: int
     routed: Sequence[Cohort]
-    shadow: Tally | None
+    paired: Sequence[Cohort] | None
     fill_gap: Verdict
 
 
@@ -154,6 +162,9 @@ class Standing:
     def of(cls, known: ArmEvidence, *, family: Family, rule: LadderRule) -> Standing:
         """Reduce what is known of an arm to what its rung follows from."""
         strength = total(cohort.tally for cohort in known.routed).strength
+        paper = None
+        if known.paired is not None:
+            paper = total(cohort.tally for cohort in known.paired).strength.mean_up
         return cls(
             trades=known.trades,
             days=sum(1 for cohort in known.routed if cohort.tally.n_challenger),
@@ -161,7 +172,7 @@ class Standing:
             mean_down=strength.mean_down,
             factor_up=strength.factor_up,
             worst_block=worst_mean_score(known.routed, rule.blocks),
-            paper_up=None if known.shadow is None else known.shadow.strength.mean_up,
+            paper_up=paper,
             fill_gap=known.fill_gap,
             family=family,
         )
@@ -176,7 +187,7 @@ class Standing:
 
         >>> first = Family(generation=1, size=1, promotions=0)
         >>> gap = Verdict.INCONCLUSIVE
-        >>> known = ArmEvidence(trades=0, routed=[], shadow=None, fill_gap=gap)
+        >>> known = ArmEvidence(trades=0, routed=[], paired=None, fill_gap=gap)
         >>> standing = Standing.of(known, family=first, rule=LadderRule())
         >>> Standing.from_json(standing.to_json()) == standing
         True
@@ -185,9 +196,33 @@ class Standing:
         return cls(**{**stored, "family": family, "fill_gap": gap})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """What evidence has to reach, as log e-values.
+
+    `mean` for an arm to be proven, routed or on paper; `factor` on the profit factor, to be
+    eligible; `harm` to be shown to earn less than its champion.
+    """
+
+    mean: float
+    factor: float
+    harm: float
+
+    @classmethod
+    def of(cls, standing: Standing, *, rule: LadderRule) -> Bar:
+        """Return the bar of an arm; two ways to be proven share the level of its family."""
+        family = standing.family
+        level = family.level(rule) / (1 if standing.paper_up is None else 2)
+        return cls(
+            mean=math.log(family.size / level),
+            factor=-math.log(level),
+            harm=-math.log(rule.alpha),
+        )
+
+
 def harm(standing: Standing, *, rule: LadderRule) -> Reason:
     """Say whether an arm has been shown to earn less than its champion: FAIL when it has."""
-    limit = -math.log(rule.alpha)
+    limit = Bar.of(standing, rule=rule).harm
     return at_most("evidence against", standing.mean_down, limit, note="log e-value")
 
 
@@ -195,23 +230,21 @@ def climb(standing: Standing, *, rule: LadderRule) -> tuple[Rung, tuple[Reason, 
     """Return the arm's rung with the reasons for and against the next ones.
 
     Results on paper may prove an arm, which lets it have more traffic; only decisions that were
-    routed by chance make it eligible. Two ways to be proven share the family's level.
+    routed by chance make it eligible.
     """
-    family = standing.family
-    level = family.level(rule) / (1 if standing.paper_up is None else 2)
-    proof = math.log(family.size / level)
-    routed = at_least("evidence of the mean", standing.mean_up, proof, note="log e-value")
+    bar = Bar.of(standing, rule=rule)
+    routed = at_least("evidence of the mean", standing.mean_up, bar.mean, note="log e-value")
     reasons = [routed]
     on_paper = Verdict.FAIL
     if standing.paper_up is not None:
-        paper = at_least("evidence on paper", standing.paper_up, proof, note="log e-value")
+        paper = at_least("evidence on paper", standing.paper_up, bar.mean, note="log e-value")
         gap = Reason(
             check="paper agrees with live", value=None, limit=None, verdict=standing.fill_gap
         )
         reasons += [paper, gap]
         if Verdict.PASS is paper.verdict is gap.verdict:
             on_paper = Verdict.PASS
-    lasting = _lasting(standing, level=level, rule=rule)
+    lasting = _lasting(standing, bar=bar, rule=rule)
     reasons += lasting
     if routed.verdict is Verdict.PASS and all(r.verdict is Verdict.PASS for r in lasting):
         return Rung.ELIGIBLE, tuple(reasons)
@@ -219,10 +252,10 @@ def climb(standing: Standing, *, rule: LadderRule) -> tuple[Rung, tuple[Reason, 
     return (Rung.PROVEN if proven else Rung.UNPROVEN), tuple(reasons)
 
 
-def _lasting(standing: Standing, *, level: float, rule: LadderRule) -> tuple[Reason, ...]:
-    factor, needed = standing.factor_up, -math.log(level)
+def _lasting(standing: Standing, *, bar: Bar, rule: LadderRule) -> tuple[Reason, ...]:
+    factor = standing.factor_up
     return (
-        at_least("evidence of the profit factor", factor, needed, note="log e-value"),
+        at_least("evidence of the profit factor", factor, bar.factor, note="log e-value"),
         at_least("trades to be eligible", standing.trades, rule.trades),
         at_least("days with decisions", standing.days, rule.days),
         at_least(f"worst of {rule.blocks} blocks", standing.worst_block, 0.0, note="mean score"),

@@ -12,7 +12,7 @@ from decimal import Decimal
 from bandit.core.allocators import registry
 from bandit.core.allocators.posterior import Moments, ResultKind
 from bandit.core.allocators.strategy import DayResults
-from bandit.core.evidence import Earned, total
+from bandit.core.evidence import Earned
 from bandit.core.fill_gap import FillGap, paper_agrees
 from bandit.core.ladder import ArmEvidence, Cohort, Family, Standing, matured
 from bandit.core.model import ArmRole, ArmStatus, Ppm, Rung, Strategy, Verdict
@@ -144,11 +144,10 @@ class TrialArm:
     def standing(self, family: Family, *, now: datetime) -> Standing:
         """Return where it stands beside the champion."""
         rules = self.plan.rules
-        paired = matured(self.pairs, now=now, rule=rules.ladder)
         known = ArmEvidence(
             trades=self.n,
             routed=matured(self.cohorts, now=now, rule=rules.ladder),
-            shadow=total(cohort.tally for cohort in paired) if self.pairs else None,
+            paired=matured(self.pairs, now=now, rule=rules.ladder) if self.pairs else None,
             fill_gap=paper_agrees(self.gap, rules.fill_gap).verdict,
         )
         return Standing.of(known, family=family, rule=rules.ladder)

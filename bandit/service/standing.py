@@ -6,9 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from bandit.core.evidence import total
 from bandit.core.fill_gap import paper_agrees
-from bandit.core.ladder import ArmEvidence, Standing, families, matured
+from bandit.core.ladder import ArmEvidence, Family, Standing, families, matured
 from bandit.core.model import ArmRole, PolicyName
 from bandit.storage import decisions, evidence, shadows
 from bandit.storage.decisions import DecisionRecord
@@ -21,23 +20,12 @@ _TABLES: tuple[CohortTable, CohortTable] = ("evidence_cohorts", "paired_cohorts"
 def of_challengers(
     connection: Connection, record: ExperimentRecord, *, now: datetime
 ) -> dict[PolicyName, Standing]:
-    """Return where every challenger of an experiment stands beside its champion.
-
-    Arms that have retired count in their families: they were looked at too. Promotions of arms
-    that were not eligible earn their successors nothing.
-    """
+    """Return where every challenger of an experiment stands beside its champion."""
     since = decisions.newest_succession(connection, record.experiment.name)
-    # A champion that was promoted had been a challenger.
-    joined = {
-        arm.place.policy: arm.joined_at
-        for arm in record.arms
-        if arm.place.role is ArmRole.CHALLENGER or since is not None
-    }
-    by_arm = families(joined, decisions.discoveries(connection, record.id))
-    (champion,) = (arm for arm in record.arms if arm.place.role is ArmRole.CHAMPION)
+    by_arm = _families(connection, record, since)
     return {
         arm.place.policy: Standing.of(
-            _known(connection, arm, champion, record, since=since, now=now),
+            _known(connection, arm, record, since=since, now=now),
             family=by_arm[arm.place.policy],
             rule=record.rules.ladder,
         )
@@ -46,10 +34,35 @@ def of_challengers(
     }
 
 
+def of_challenger(
+    connection: Connection, record: ExperimentRecord, arm: ArmRecord, *, now: datetime
+) -> tuple[ArmEvidence, Family]:
+    """Return what is known of a challenger, day by day, and the family it is judged in."""
+    since = decisions.newest_succession(connection, record.experiment.name)
+    family = _families(connection, record, since)[arm.place.policy]
+    return _known(connection, arm, record, since=since, now=now), family
+
+
+def _families(
+    connection: Connection, record: ExperimentRecord, since: DecisionRecord | None
+) -> dict[PolicyName, Family]:
+    """Return every arm's family.
+
+    Arms that have retired count in theirs: they were looked at too. Promotions of arms that were
+    not eligible earn their successors nothing.
+    """
+    # A champion that was promoted had been a challenger.
+    joined = {
+        arm.place.policy: arm.joined_at
+        for arm in record.arms
+        if arm.place.role is ArmRole.CHALLENGER or since is not None
+    }
+    return families(joined, decisions.discoveries(connection, record.id))
+
+
 def _known(
     connection: Connection,
     arm: ArmRecord,
-    champion: ArmRecord,
     record: ExperimentRecord,
     *,
     since: DecisionRecord | None,
@@ -57,6 +70,7 @@ def _known(
 ) -> ArmEvidence:
     """Read what is known of an arm; of a champion that returned, what is known since it did."""
     rule = record.rules.ladder
+    champion = record.arm_of(record.experiment.champion)
     routed, paired = (
         evidence.cohorts(connection, arm_id=arm.id, champion_id=champion.id, table=table)
         for table in _TABLES
@@ -68,6 +82,6 @@ def _known(
     return ArmEvidence(
         trades=arm.place.trades,
         routed=matured(routed, now=now, rule=rule),
-        shadow=total(c.tally for c in matured(paired, now=now, rule=rule)) if paired else None,
+        paired=matured(paired, now=now, rule=rule) if paired else None,
         fill_gap=gap.verdict,
     )

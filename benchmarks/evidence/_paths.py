@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bandit.core import evidence, simulation
 from bandit.core.evidence import Floats, Terms
@@ -43,6 +44,17 @@ def paths(comparison: Comparison, *, runs: int, seed: int) -> Iterator[Floats]:
 
     After every opportunity: shape (runs, opportunities, forms, directions).
     """
+    for scores, _ in scored(comparison, runs=runs, seed=seed):
+        yield evidence.log_e_values(np.cumsum(evidence.log_factors(scores), axis=1))
+
+
+def scored(
+    comparison: Comparison, *, runs: int, seed: int
+) -> Iterator[tuple[Floats, NDArray[np.bool_]]]:
+    """Simulate `runs` comparisons and yield the scores of some at a time, and who decided.
+
+    Shapes (runs, opportunities, forms) and (runs, opportunities).
+    """
     rng = np.random.default_rng(seed)
     for start in range(0, runs, RUNS_AT_ONCE):
         yield _some(comparison, min(RUNS_AT_ONCE, runs - start), rng)
@@ -53,7 +65,9 @@ def first_time(reached: np.ndarray) -> Floats:
     return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, math.inf)
 
 
-def _some(comparison: Comparison, runs: int, rng: np.random.Generator) -> Floats:
+def _some(
+    comparison: Comparison, runs: int, rng: np.random.Generator
+) -> tuple[Floats, NDArray[np.bool_]]:
     market = Market.drawn(
         comparison.setting, runs=runs, opportunities=comparison.opportunities, rng=rng
     )
@@ -67,12 +81,10 @@ def _some(comparison: Comparison, runs: int, rng: np.random.Generator) -> Floats
     draws = rng.random(champion.shape)
     share = _shares(comparison, champion, challenger, draws)
     chosen = draws < share
-    if comparison.common is None:
-        rewarded = np.where(chosen[..., None], ours, theirs)
-        scores = evidence.routed_scores(rewarded, chosen, share)
-    else:
-        scores = evidence.paired_scores(ours, theirs)
-    return evidence.log_e_values(np.cumsum(evidence.log_factors(scores), axis=1))
+    if comparison.common is not None:
+        return evidence.paired_scores(ours, theirs), chosen
+    rewarded = np.where(chosen[..., None], ours, theirs)
+    return evidence.routed_scores(rewarded, chosen, share), chosen
 
 
 def _shares(comparison: Comparison, champion: Floats, challenger: Floats, draws: Floats) -> Floats:

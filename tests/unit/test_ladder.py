@@ -43,7 +43,7 @@ def strong(**changes: object) -> ArmEvidence:
     known = ArmEvidence(
         trades=600,
         routed=[cohort(day, 0.1) for day in range(60)],
-        shadow=None,
+        paired=None,
         fill_gap=Verdict.INCONCLUSIVE,
     )
     return replace(known, **changes)  # type: ignore[arg-type]
@@ -112,8 +112,8 @@ def test_a_larger_or_later_family_needs_more() -> None:
 # Paper
 
 
-def paper(mean: float) -> Tally:
-    return Tally.of(np.full((3000, 2), mean), chosen=np.ones(3000))
+def paper(mean: float) -> list[Cohort]:
+    return [cohort(day, mean, n=50) for day in range(60)]
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,14 @@ def test_paper_alone_proves_where_it_agrees_with_live_and_never_more(
     gap: Verdict, expected: Rung
 ) -> None:
     weak = [cohort(day, 0.001) for day in range(60)]
-    assert rung(strong(routed=weak, shadow=paper(0.2), fill_gap=gap)) is expected
+    assert rung(strong(routed=weak, paired=paper(0.2), fill_gap=gap)) is expected
 
 
 def test_two_ways_to_be_proven_share_the_level() -> None:
     just = strong(routed=[cohort(day, 0.0155) for day in range(60)])
     assert math.log(40) < stand(just).mean_up < math.log(80)
     assert rung(just) is not Rung.UNPROVEN
-    assert rung(replace(just, shadow=paper(-0.2))) is Rung.UNPROVEN
+    assert rung(replace(just, paired=paper(-0.2))) is Rung.UNPROVEN
 
 
 # Levels
