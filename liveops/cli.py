@@ -23,6 +23,7 @@ from bandit.core.lifecycle import ArmVerb
 from liveops.commands import (
     accounts,
     audit,
+    explain,
     imports,
     keys,
     killing,
@@ -56,6 +57,7 @@ app.command("doctor")(service.doctor)
 app.command("reset")(service.reset)
 app.command("report")(monitor.report)
 app.command("decisions")(monitor.decisions)
+app.command("explain")(explain.explain)
 app.command("replay")(replay.replay)
 for verb in ArmVerb:
     app.command(verb.value)(operate.command_of(verb))

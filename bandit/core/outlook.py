@@ -19,7 +19,7 @@ import numpy as np
 
 from bandit.core.evidence import BETS, Floats, Integers, Tally, log_e_values, total
 from bandit.core.ladder import ArmEvidence, Bar, Cohort, Family, LadderRule, Standing, climb
-from bandit.core.model import Rung
+from bandit.core.model import Rung, Verdict
 from bandit.core.verdicts import Reason
 
 HORIZON_DAYS: Final = 730
@@ -117,22 +117,23 @@ class Outlook:
     """Where a challenger stands, with the reasons for each rung, and when that may change.
 
     `proof` says when it would be proven better on decisions that were routed, `paper` when on
-    paper, where results are told; `harm` when it would be shown to be worse, and `factor` when its
-    profit factor would let it be eligible.
+    paper, where results are told, which counts while `paper_agrees` with live; `harm` when it
+    would be shown to be worse, and `factor` when its profit factor would let it be eligible.
     """
 
     rung: Rung
     reasons: tuple[Reason, ...]
     proof: Forecast
     paper: Forecast | None
+    paper_agrees: Verdict
     harm: Forecast
     factor: Forecast
 
     @property
     def faster(self) -> Path | None:
-        """The path on which it would be proven first; None where on neither."""
+        """The path on which it is expected to be proven first; None where on neither."""
         days = {Path.ROUTED: self.proof.expected}
-        if self.paper is not None:
+        if self.paper is not None and self.paper_agrees is not Verdict.FAIL:
             days[Path.PAPER] = self.paper.expected
         known = {path: found for path, found in days.items() if found is not None}
         return min(known, key=lambda path: known[path]) if known else None
@@ -169,6 +170,7 @@ def outlook(
         reasons=reasons,
         proof=routed(Question.BETTER, needed=bar.mean),
         paper=on_paper,
+        paper_agrees=known.fill_gap,
         harm=routed(Question.WORSE, needed=bar.harm),
         factor=routed(Question.FACTOR, needed=bar.factor),
     )

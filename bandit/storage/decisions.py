@@ -153,6 +153,14 @@ def of_experiment(
     return [_decision(row) for row in rows(connection, _DECISIONS, name=name, newest=newest)]
 
 
+def by_id(connection: Connection, name: str, decision_id: int) -> DecisionRecord:
+    """Return a decision that an experiment is known to have made."""
+    statement = f"SELECT * FROM ({_DECISIONS}) d WHERE d.id = :decision_id"  # noqa: S608 - constant
+    found = one(connection, statement, name=name, newest=None, decision_id=decision_id)
+    assert found is not None
+    return _decision(found)
+
+
 def judged_since(connection: Connection, experiment_id: int, policy: PolicyName) -> datetime | None:
     """Return when an arm was last resumed or replaced as the champion; None if it never was.
 

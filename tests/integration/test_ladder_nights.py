@@ -7,35 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evidence_history import prove
 from ledger import BEST, BETTER, NIGHT, arms, change, market, open_btc, register, scale
 from sqlalchemy import Engine, text
 
-from bandit.core.evidence import Tally
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import ArmMode, PolicyName, Profile
 from bandit.service import experiments, promoting, reporting
-from bandit.storage import evidence
-from bandit.storage.engine import snapshot, transaction
-from bandit.storage.evidence import CohortKey
+from bandit.storage.engine import snapshot
 
 ARM = "arm-00"
-MATURE = NIGHT.date() - timedelta(days=10)
-
-
-def prove(engine: Engine, policy: str, mean: float, *, last: date = MATURE, days: int = 20) -> None:
-    """Leave the evidence that decisions of some days would, the last of them on `last`."""
-    scores, chosen = np.full((40, 2), mean), np.arange(40) % 2 == 0
-    with transaction(engine) as connection:
-        record = experiments.experiments.load(connection, "btc")
-        ids = {arm.place.policy: arm.id for arm in record.arms}
-        cohorts = {
-            CohortKey(ids[PolicyName(policy)], ids[PolicyName("prod")], last - timedelta(days=i)): (
-                Tally.of(scores, chosen=chosen)
-            )
-            for i in range(days)
-        }
-        evidence.add(connection, cohorts)
 
 
 def state(engine: Engine, policy: str = ARM) -> tuple[str, int]:

@@ -42,7 +42,7 @@ from bandit.service import killing
 from bandit.service.rederiving import rederive
 from bandit.storage import locks
 from bandit.storage.engine import transaction
-from liveops import cli
+from liveops.cli import main
 
 SAME, DIFFERENT, CANNOT = Comparison.SAME, Comparison.DIFFERENT, Comparison.CANNOT
 QUICK = Rules(ramp=RampRule(min_trades=10))
@@ -57,7 +57,14 @@ def worker() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture
 def command(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.setenv("LIVEOPS_DATABASE_URL", database_url)
-    return lambda *arguments: cli.exit_code(cli.app, ["replay", *arguments])
+
+    def run(*arguments: str) -> int:
+        with pytest.raises(SystemExit) as ended:
+            main(["replay", *arguments])
+        assert isinstance(ended.value.code, int)
+        return ended.value.code
+
+    return run
 
 
 def forge(engine: Engine, statement: str) -> None:
