@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, assert_never
 
 from bandit.core.ladder import LadderRule
@@ -25,6 +25,9 @@ _ASKS: Final[Mapping[str, tuple[str, str]]] = {
     "pf_challenger_30": ("profit factor of the checklist", "at least"),
     "dd_challenger_pct": ("drawdown in percent of the checklist", "at most"),
     "evidence against": ("evidence that it earns less", "at most"),
+    "evidence beside the champion": ("evidence beside the champion", "at least"),
+    "profit factor on paper": ("profit factor on paper", "at least"),
+    "days throttled": ("days since it was throttled", "at least"),
 }
 _VERDICTS: Final = {
     Verdict.PASS: "yes",
@@ -70,6 +73,9 @@ def _why(found: Explanation) -> Iterator[tuple[str, int]]:
         if found.stop.id != made.id:
             yield f"{_moment(found.stop)}. {_by(found.stop)}", 2
             yield from _asked(found, found.stop)
+        if found.to_return:
+            yield f"A night brings it back once it has recovered; that of {found.as_of} asked:", 2
+            yield from _checks(reason.to_json() for reason in found.to_return)
         if place.status is not ArmStatus.RETIRED:
             yield "`liveops resume` brings it back, at the least an arm may have.", 2
     elif found.night is not None and found.night.id > made.id:
@@ -100,7 +106,11 @@ def _held(found: Explanation, night: DecisionRecord) -> str:
 
 def _asked(found: Explanation, made: DecisionRecord) -> Iterator[tuple[str, int]]:
     """Yield the checks behind a decision that are not the ladder's."""
-    for reason in found.reasons_of(made):
+    yield from _checks(found.reasons_of(made))
+
+
+def _checks(reasons: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
+    for reason in reasons:
         if reason["check"] not in _ASKS:
             continue
         asks, side = _ASKS[reason["check"]]

@@ -9,10 +9,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from bandit.core.errors import InvalidInput
 from bandit.core.ladder import newest_matured
 from bandit.core.limits import arm_cap_of, champion_floor_of, headroom
-from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus, Ppm
+from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus, Ppm, Profile
 from bandit.core.outlook import Outlook, outlook
+from bandit.core.reading import ArmReading
+from bandit.core.reentry import reasons_to_return
+from bandit.core.verdicts import Reason
 from bandit.service import standing
 from bandit.storage import arm_history, decisions, experiments, policies
 from bandit.storage.arm_history import Move
@@ -43,8 +47,9 @@ class Explanation:
     """All that an arm's traffic follows from.
 
     `move` is the newest decision that changed its part, `stop` the one that took a stopped arm out
-    of the traffic, `night` the newest night. Forecasts are as of that night; only a challenger that
-    has not retired has any.
+    of the traffic, `night` the newest night, `to_return` what that one asked of an arm that the
+    checklist throttled. Forecasts are as of that night; only a challenger that has not retired has
+    any.
     """
 
     record: ExperimentRecord
@@ -52,6 +57,7 @@ class Explanation:
     move: Move
     stop: DecisionRecord | None
     night: DecisionRecord | None
+    to_return: tuple[Reason, ...]
     bounds: Bounds | None
     champion_floor: int
     outlook: Outlook | None
@@ -87,6 +93,7 @@ class Explanation:
             "moved": self._move_json(self.move),
             "stopped": None if self.stop is None else self._decision_json(self.stop),
             "night": None if self.night is None else self._decision_json(self.night),
+            "to_return": [reason.to_json() for reason in self.to_return],
             "outlook": None if self.outlook is None else _outlook_json(self.outlook),
         }
 
@@ -132,10 +139,26 @@ def explain(engine: Engine, name: str, reference: str) -> Explanation:
             move=arm_history.newest_move(connection, record, arm),
             stop=arm_history.newest_stop(connection, record, arm) if is_stopped else None,
             night=night,
+            to_return=() if night is None else _to_return(record, arm, night),
             bounds=bounds,
             champion_floor=champion_floor_of(record.places, limits),
             outlook=None if night is None else _outlook(connection, record, arm, night),
         )
+
+
+def _to_return(
+    record: ExperimentRecord, arm: ArmRecord, night: DecisionRecord
+) -> tuple[Reason, ...]:
+    """Return what the night held a throttled arm against, from what it stored."""
+    profile, policy = record.experiment.profile, arm.place.policy
+    stored = [row for row in night.inputs.get("readings", ()) if row["policy"] == policy]
+    if profile is not Profile.GUARDED or arm.place.status is not ArmStatus.THROTTLED or not stored:
+        return ()
+    try:
+        reading = ArmReading.from_json(stored[0])
+    except InvalidInput:  # another release's night
+        return ()
+    return reasons_to_return(reading, rules=record.rules, now=night.decided_at)
 
 
 def _outlook(

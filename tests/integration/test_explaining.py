@@ -103,6 +103,21 @@ def test_what_is_not_known_is_told_with_the_reason(engine: Engine) -> None:
     assert "ENTER on 2026-03-01 12:00: it joined with 10.00%." in told
 
 
+def test_a_throttled_arm_is_told_what_its_return_takes(engine: Engine) -> None:
+    rising(engine)
+    nights(engine, 2)
+    told = said(engine, "arm-01")
+    assert "once it has recovered; that of 2026-03-04 asked:" in told
+    assert "evidence beside the champion: 0, at least 0: yes" in told
+    assert "days since it was throttled: 2.5" in told
+    assert "at least 3: no" in told
+    scale(engine, now=NIGHT + timedelta(days=2))
+    told = said(engine, "arm-01")
+    assert "has recovered" not in told
+    assert "RESUME" in told
+    assert "days since it was throttled: 3.5" in told
+
+
 def test_a_stopped_arm_is_told_by_whom_and_why(engine: Engine) -> None:
     rising(engine)
     nights(engine, 1)
