@@ -12,6 +12,7 @@ from rich.text import Text
 from bandit.core.model import WHOLE_PPM, ArmStatus, DecisionKind, Verdict
 from bandit.core.profit_factor import ProfitFactor, ProfitFactorState
 from bandit.service.accounts import AccountReport
+from bandit.service.rebuilding import ArmNumbers
 from bandit.service.reporting import ArmReport, ExperimentReport
 from bandit.service.scaling import Night
 from bandit.storage.decisions import DecisionRecord
@@ -40,6 +41,8 @@ def render_report(report: ExperimentReport) -> RenderableType:
     tables += [_checklist_table(report), ""]
     if any(arm.evidence for arm in report.arms):
         tables += [_evidence_table(report), ""]
+    if any(arm.on_paper.pairs.n or arm.on_paper.gap.n for arm in report.arms):
+        tables += [_paper_table(report), ""]
     return Group(*tables)
 
 
@@ -147,6 +150,45 @@ def _evidence_table(report: ExperimentReport) -> Table:
                 _shown(reason.limit),
                 Text(reason.verdict, style=_VERDICT_STYLE[reason.verdict]),
             )
+    return table
+
+
+def _paper_table(report: ExperimentReport) -> Table:
+    table = _table("results on paper, in no number above")
+    table.add_column("policy")
+    for name in ("pairs", "evidence", "gap trades", "paper - live"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("agrees")
+    for arm in report.arms:
+        found = arm.on_paper
+        if found.pairs.n or found.gap.n:
+            table.add_row(
+                arm.arm.place.policy,
+                str(found.pairs.n),
+                _shown(found.pairs.strength.mean_up if found.pairs.n else None),
+                str(found.gap.n),
+                _shown(found.agrees.value),
+                Text(found.agrees.verdict, style=_VERDICT_STYLE[found.agrees.verdict]),
+            )
+    return table
+
+
+def render_numbers(title: str, found: ArmNumbers) -> RenderableType:
+    """Return an arm's numbers as a table of one row."""
+    sums, windows = found.statistics.sums, found.windows
+    table = _table(title)
+    for name in ("outcomes", "trades", "P&L", "PF", "pf_30", "pf_150", "dd_150"):
+        table.add_column(name, justify="right", no_wrap=True)
+    deepest = windows.long.drawdown_percent
+    table.add_row(
+        str(sums.n_outcomes),
+        str(sums.n_trades),
+        f"{sums.pnl:.2f}",
+        shown_factor(sums.profit_factor),
+        shown_factor(windows.short.profit_factor),
+        shown_factor(windows.long.profit_factor),
+        "-" if deepest is None else f"{deepest:.2f}%",
+    )
     return table
 
 

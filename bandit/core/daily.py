@@ -41,6 +41,48 @@ class DailyNumbers:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contribution:
+    """How far an arm's own money stands below its best, in percent of all equity (`dd_contrib`).
+
+    What an arm with little traffic loses moves the whole little. None where nothing was left.
+    """
+
+    percent: float | None = 0.0
+    max_percent: float | None = 0.0
+
+
+def contribution(
+    profit_by_day: Mapping[date, Decimal],
+    total_by_day: Mapping[date, Decimal],
+    *,
+    capital: Decimal,
+) -> Contribution:
+    """Measure an arm's net money by UTC day beside that of all arms, which started with `capital`.
+
+    Each fall is from the highest that the arm's sum has stood, in percent of the equity that all
+    arms had at the end of that day.
+
+    >>> arm = {date(2026, 1, 1): Decimal(10), date(2026, 1, 3): Decimal(-20)}
+    >>> total = arm | {date(2026, 1, 1): Decimal(100), date(2026, 1, 2): Decimal(900)}
+    >>> contribution(arm, total, capital=Decimal(900))
+    Contribution(percent=2.0, max_percent=2.0)
+    """
+    own = best = Decimal(0)
+    equity = at_best = capital
+    percent = deepest = 0.0
+    for day in sorted(profit_by_day.keys() | total_by_day.keys()):
+        own += profit_by_day.get(day, Decimal(0))
+        equity += total_by_day.get(day, Decimal(0))
+        if own >= best:
+            best, at_best = own, equity
+        if at_best <= 0:
+            return Contribution(percent=None, max_percent=None)
+        percent = float(100 * (best - own) / at_best)
+        deepest = max(deepest, percent)
+    return Contribution(percent=percent, max_percent=deepest)
+
+
 def daily_numbers(
     profit_by_day: Mapping[date, Decimal], *, starting_capital: Decimal | None
 ) -> DailyNumbers:

@@ -69,6 +69,26 @@ class ArmNumbers:
     statistics: ArmStatistics
     windows: ArmWindows
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers under the report's names; no NaN, no Infinity."""
+        sums, fold = self.statistics.sums, self.statistics.fold
+        return {
+            "outcomes": sums.n_outcomes,
+            "trades": sums.n_trades,
+            "wins": sums.n_wins,
+            "losses": sums.n_losses,
+            "pnl": f"{sums.pnl:f}",
+            "fees": f"{sums.fees:f}",
+            "profit_factor": sums.profit_factor.to_json(),
+            "drawdown_percent": fold.equity.drawdown_percent,
+            "drawdown_max_percent": fold.equity.drawdown_max_percent,
+            "losing_streak_max": fold.streaks.longest_losing,
+            "pf_30": self.windows.short.profit_factor.to_json(),
+            "dd_30": self.windows.short.drawdown_percent,
+            "pf_150": self.windows.long.profit_factor.to_json(),
+            "dd_150": self.windows.long.drawdown_percent,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Arm:

@@ -6,19 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from decimal import localcontext
-from typing import Any
+from decimal import Decimal, localcontext
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine
 
 from bandit.core import checklist
 from bandit.core.allocators.posterior import Moments
 from bandit.core.checklist import ChecklistRow
-from bandit.core.daily import DailyNumbers, daily_numbers
+from bandit.core.daily import Contribution, DailyNumbers, contribution, daily_numbers
 from bandit.core.ladder import Standing
 from bandit.core.model import WHOLE_PPM, Allocation, ArmRole
 from bandit.core.night import reasons_of
 from bandit.core.performance import NumberState, WindowNumbers, stated, window_numbers
+from bandit.core.profit_factor import Interval, profit_factor_interval
 from bandit.core.reading import ArmReading
 from bandit.core.verdicts import Reason
 from bandit.service import accounts, pairing
@@ -47,7 +48,8 @@ class ArmReport:
     its results on paper say.
 
     The daily ratios are those of its last `DAILY_WINDOW` days, as if the experiment's capital were
-    all its own.
+    all its own; `contribution` is over the same days. `intervals` are those of both windows' profit
+    factors, at 95 %.
     """
 
     arm: ArmRecord
@@ -57,6 +59,8 @@ class ArmReport:
     long: WindowNumbers
     checklist: tuple[ChecklistRow, ...]
     daily: DailyNumbers
+    contribution: Contribution
+    intervals: tuple[Interval | None, Interval | None]
     evidence: tuple[Reason, ...]
     evidence_night: date | None
     on_paper: OnPaper
@@ -95,9 +99,13 @@ class ArmReport:
             "drawdown_percent": fold.equity.drawdown_percent,
             "drawdown_max_percent": fold.equity.drawdown_max_percent,
             "pf_30": self.short.profit_factor.to_json(),
+            **_ends("pf_30", self.short, self.intervals[0]),
             "dd_30": self.short.drawdown_percent,
             "pf_150": self.long.profit_factor.to_json(),
+            **_ends("pf_150", self.long, self.intervals[1]),
             "dd_150": self.long.drawdown_percent,
+            "dd_contrib": self.contribution.percent,
+            "dd_contrib_max": self.contribution.max_percent,
             "pf_prod": None if place.role is ArmRole.CHAMPION else self.reading.pf_prod.to_json(),
             "checklist": [row.to_json() for row in self.checklist],
             "evidence": [reason.to_json() for reason in self.evidence],
@@ -126,6 +134,15 @@ class ArmReport:
         return None if sharpe is None else math.sqrt(self.statistics.sums.n_trades) * sharpe
 
 
+def _ends(name: str, window: WindowNumbers, interval: Interval | None) -> dict[str, object]:
+    low, high = (None, None) if interval is None else (interval.low, interval.high)
+    factor = window.profit_factor
+    why = NumberState.TOO_FEW
+    if not factor.n_losses:
+        why = NumberState.NO_LOSSES if factor.n else NumberState.NO_TRADES
+    return {f"{name}_low": stated(low, why), f"{name}_high": stated(high, why)}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentReport:
     """An experiment at one moment, read in one snapshot."""
@@ -146,6 +163,7 @@ class ExperimentReport:
             "currency": experiment.currency,
             "account": experiment.account_name,
             "killed": self.record.is_killed,
+            "dd_total": self.account.equity.drawdown_percent,
             "equity_fraction": experiment.equity_fraction,
             "profile": experiment.profile.value,
             "strategy": experiment.strategy.value,
@@ -163,6 +181,9 @@ def report(engine: Engine, name: str, *, newest_decisions: int = 10) -> Experime
         readings = {r.place.policy: r for r in read_arms(connection, record)}
         kept = [arm for arm in record.arms if arm.place.policy in readings]
         held = statistics.of_arms(connection, [arm.id for arm in kept])
+        total = statistics.profit_of_all_by_day(connection, record.id, days=DAILY_WINDOW)
+        earned_before = statistics.pnl_of_all(connection, record.id) - sum(total.values())
+        everyone = _Everyone(total, record.experiment.capital + earned_before)
         night, seen = _newest_night(connection, record)
         arms = [
             _arm_report(
@@ -171,6 +192,7 @@ def report(engine: Engine, name: str, *, newest_decisions: int = 10) -> Experime
                 held[arm.id],
                 _with_night(readings[arm.place.policy], seen.get(arm.place.policy, {})),
                 record,
+                everyone,
                 night=night,
             )
             for arm in kept
@@ -185,6 +207,17 @@ def report(engine: Engine, name: str, *, newest_decisions: int = 10) -> Experime
         arms=tuple(arms),
         newest_decisions=tuple(newest_made),
     )
+
+
+class _Everyone(NamedTuple):
+    """The net money of all arms by day, and what they had before the first of these."""
+
+    profit_by_day: Mapping[date, Decimal]
+    capital: Decimal
+
+    def contribution_of(self, profit: Mapping[date, Decimal]) -> Contribution:
+        mine = {day: money for day, money in profit.items() if day in self.profit_by_day}
+        return contribution(mine, self.profit_by_day, capital=self.capital)
 
 
 def _newest_night(
@@ -216,11 +249,14 @@ def _arm_report(
     held: ArmStatistics,
     reading: ArmReading,
     record: ExperimentRecord,
+    everyone: _Everyone,
     *,
     night: date | None,
 ) -> ArmReport:
     rule, fraction = record.rules.checklist, record.experiment.equity_fraction
     newest = outcomes.newest_trades(connection, arm.id, rule.long_window)
+    results = [trade.result for trade in newest]
+    profit = statistics.profit_by_day(connection, arm.id, days=DAILY_WINDOW)
     is_champion = arm.place.role is ArmRole.CHAMPION
     champion = record.arm_of(record.experiment.champion)
     standing = reading.standing
@@ -231,7 +267,12 @@ def _arm_report(
         short=window_numbers(newest, window=rule.window, nominal_fraction=fraction),
         long=window_numbers(newest, window=rule.long_window, nominal_fraction=fraction),
         checklist=() if is_champion else checklist.rows(reading, rule),
-        daily=_daily(connection, held, record),
+        daily=_daily(profit, held, record),
+        contribution=everyone.contribution_of(profit),
+        intervals=(
+            profit_factor_interval(results[-rule.window :]),
+            profit_factor_interval(results),
+        ),
         evidence=() if standing is None else reasons_of(standing, rules=record.rules),
         evidence_night=night,
         on_paper=pairing.on_paper(
@@ -240,8 +281,9 @@ def _arm_report(
     )
 
 
-def _daily(connection: Connection, held: ArmStatistics, record: ExperimentRecord) -> DailyNumbers:
-    profit = statistics.profit_by_day(connection, held.arm_id, days=DAILY_WINDOW)
+def _daily(
+    profit: Mapping[date, Decimal], held: ArmStatistics, record: ExperimentRecord
+) -> DailyNumbers:
     earned_before = held.sums.pnl - sum(profit.values())
     return daily_numbers(profit, starting_capital=record.experiment.capital + earned_before)
 

@@ -193,6 +193,37 @@ def profit_by_day(connection: Connection, arm_id: int, *, days: int) -> dict[dat
     return {row["day"]: row["pnl"] for row in found}
 
 
+def profit_of_all_by_day(
+    connection: Connection, experiment_id: int, *, days: int
+) -> dict[date, Decimal]:
+    """Return the net money of all arms by UTC day over the `days` up to their newest."""
+    found = rows(
+        connection,
+        """
+        WITH mine AS (SELECT id FROM arms WHERE experiment_id = :id)
+        SELECT day, sum(pnl) AS pnl FROM arm_days WHERE arm_id IN (SELECT id FROM mine)
+          AND day > (SELECT max(day) FROM arm_days WHERE arm_id IN (SELECT id FROM mine))
+                    - CAST(:days AS integer)
+        GROUP BY day ORDER BY day
+        """,
+        id=experiment_id,
+        days=days,
+    )
+    return {row["day"]: row["pnl"] for row in found}
+
+
+def pnl_of_all(connection: Connection, experiment_id: int) -> Decimal:
+    """Return the net money that all arms of an experiment have made, retired ones too."""
+    found = one(
+        connection,
+        "SELECT coalesce(sum(s.gross_profit - s.gross_loss), 0) AS pnl FROM arm_statistics s"
+        " JOIN arms a ON a.id = s.arm_id WHERE a.experiment_id = :id",
+        id=experiment_id,
+    )
+    assert found is not None
+    return Decimal(found["pnl"])
+
+
 def returns_by_day(connection: Connection, arm_id: int) -> list[tuple[date, int, Decimal]]:
     """Return an arm's trades and the sum of their returns by the UTC day they closed on."""
     found = rows(

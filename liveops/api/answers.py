@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from bandit.core.allocators.posterior import ResultKind
 from bandit.core.model import (
     WHOLE_PPM,
     ArmMode,
@@ -19,10 +18,7 @@ from bandit.core.model import (
     Profile,
     Rung,
     Strategy,
-    Verdict,
 )
-from bandit.core.performance import NumberState
-from bandit.core.profit_factor import ProfitFactorState
 from bandit.service.recording import Recorded
 from bandit.service.revising import Revised
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
@@ -266,118 +262,6 @@ class NightAnswer(Answer):
     decision: DecisionAnswer
     actions: list[DecisionAnswer] = Field(description="What the checklist throttled and halted.")
     already_done: bool
-
-
-class ProfitFactorAnswer(Answer):
-    """A profit factor with its state: `value` is null without a loss and without a trade."""
-
-    value: float | None
-    state: ProfitFactorState
-    gross_profit: float
-    gross_loss: float
-    n: int
-    n_losses: int
-
-
-class StatedAnswer(Answer):
-    """A number, or why there is none."""
-
-    value: float | None
-    state: NumberState
-
-
-class ChecklistAnswer(Answer):
-    """One row of the live-ops checklist."""
-
-    metric: str
-    band: list[float]
-    check: str
-    value: float | None
-    limit: float | None
-    verdict: Verdict
-    note: str
-    flagged: bool
-    action: str
-
-
-class ReasonAnswer(Answer):
-    """A measured value held against a limit."""
-
-    check: str
-    value: float | None
-    limit: float | None
-    verdict: Verdict
-    note: str
-
-
-class FillGapAnswer(ReasonAnswer):
-    """Whether paper agrees with live: `value` is the mean of paper - live, as a return."""
-
-    trades: int
-
-
-class OnPaperAnswer(Answer):
-    """What an arm's results on paper say; they enter no number of live trades."""
-
-    pairs: int = Field(description="Decisions with its result on paper and the champion's.")
-    pairs_with_live: int = Field(description="Those where the champion's result is a live one.")
-    evidence_log: float | None = Field(description="Natural log of the e-value of the pairs.")
-    fill_gap: FillGapAnswer
-
-
-class ArmReportAnswer(ArmAnswer):
-    """An arm with its numbers at nominal size; `pnl` and `fees` in the experiment's currency."""
-
-    outcomes: int
-    wins: int
-    losses: int
-    expired: int
-    unclaimed: int
-    pnl: Amount
-    fees: Amount
-    profit_factor: ProfitFactorAnswer
-    win_rate: float | None
-    trade_sharpe: StatedAnswer
-    sqn: StatedAnswer
-    days: int = Field(description="UTC days from the first trade's to the newest's.")
-    losing_days: int
-    sharpe_daily: StatedAnswer
-    sortino_daily: StatedAnswer
-    calmar_daily: StatedAnswer
-    losing_streak: int
-    losing_streak_max: int
-    drawdown_percent: float
-    drawdown_max_percent: float
-    pf_30: ProfitFactorAnswer
-    dd_30: float | None
-    pf_150: ProfitFactorAnswer
-    dd_150: float | None
-    pf_prod: ProfitFactorAnswer | None
-    checklist: list[ChecklistAnswer]
-    evidence: list[ReasonAnswer] = Field(description="What its rung and the next ones ask for.")
-    evidence_night: Day | None = Field(description="The night that looked at it, as a UTC day.")
-    weighed: ResultKind | None = Field(
-        description="Which results the newest night's strategy weighed; the ramp weighs none."
-    )
-    on_paper: OnPaperAnswer
-
-
-class ReportAnswer(Answer):
-    """An experiment at one moment."""
-
-    experiment: str
-    champion: str
-    capital: Amount
-    currency: str
-    account: str
-    killed: bool = Field(description="The account's kill switch is on: nothing is decided.")
-    equity_fraction: float
-    profile: Profile
-    strategy: Strategy
-    allocation_version: int
-    epoch: int
-    arms: list[ArmReportAnswer]
-    decisions: list[DecisionAnswer]
 
 
 class PingAnswer(Answer):

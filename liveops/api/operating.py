@@ -31,7 +31,6 @@ from liveops.api.answers import (
     ExperimentAnswer,
     NightAnswer,
     PolicyAnswer,
-    ReportAnswer,
 )
 from liveops.api.bodies import (
     KillOrder,
@@ -51,6 +50,7 @@ from liveops.api.parameters import (
     PolicyReference,
 )
 from liveops.api.problems import declared
+from liveops.api.report_answers import ReportAnswer
 from liveops.wiring import App, limits_of, loss_limits_of, rules_of
 
 router = APIRouter(prefix="/v1", responses=declared(503))

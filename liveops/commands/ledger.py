@@ -1,10 +1,10 @@
-"""`liveops ledger digest`, `export`, `rebuild` and `age`."""
+"""`liveops ledger digest`, `export`, `rebuild`, `as-of` and `age`."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -74,6 +74,45 @@ def rebuild(
         sys.stdout.write(f"{found.arms} arms, columns that {verdict}: {len(found.mismatches)}\n")
     if check and found.mismatches:
         raise typer.Exit(1)
+
+
+@commands.command("as-of")
+def as_of(
+    experiment: Annotated[str, typer.Argument(help="Name of the experiment.")],
+    policy: Annotated[str, typer.Argument(help="Name, sha or unique sha prefix.")],
+    moment: Annotated[
+        datetime,
+        typer.Argument(
+            metavar="MOMENT",
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"],
+            help="In UTC: 2026-03-01 (its beginning) or 2026-03-01T12:00:00Z.",
+        ),
+    ],
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Count an arm's numbers as they were known at a past moment.
+
+    Only outcomes that had been recorded by then count, each in the version that was the newest.
+    """
+    from rich.console import Console
+
+    from bandit.service import experiments, rebuilding
+    from liveops.report import render_numbers
+
+    moment = moment.replace(tzinfo=UTC)
+    with ledger_app(config=config, demo=demo) as app:
+        arm = experiments.load(app.engine, experiment).arm_of(
+            experiments.of_policy(app.engine, policy)[0]
+        )
+        name = arm.place.policy
+        found = rebuilding.as_of(app.engine, experiment, name, moment=moment)
+    if as_json:
+        asked = {"experiment": experiment, "policy": name, "as_of": moment.isoformat()}
+        print_json(asked | found.to_json())
+    else:
+        Console().print(render_numbers(f"{name} as known at {moment:%Y-%m-%d %H:%M:%S}", found))
 
 
 @commands.command("age")

@@ -26,6 +26,7 @@ from bandit.core.errors import UnknownName
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import ArmMode
 from bandit.core.outcomes import declined
+from bandit.core.profit_factor import profit_factor_interval
 from bandit.service import reporting
 
 
@@ -81,6 +82,43 @@ def test_arm_is_reported_under_the_words_of_the_glossary(engine: Engine) -> None
         "pf_challenger_30",
         "dd_challenger_pct",
     ]
+
+
+def test_profit_factors_have_intervals_where_there_are_trades_enough(engine: Engine) -> None:
+    open_btc(engine)
+    now = feed(engine, CHALLENGER, ["0.002", "-0.001"] * 20)
+    few = arm_json(engine, "prod")
+    assert few["pf_30_low"] == few["pf_150_high"] == {"value": None, "state": "no_trades"}
+    found = arm_json(engine, CHALLENGER)
+    expected = profit_factor_interval([0.002, -0.001] * 20)
+    assert expected is not None
+    assert found["pf_150_low"] == {"value": pytest.approx(expected.low), "state": "finite"}
+    assert found["pf_150_high"] == {"value": pytest.approx(expected.high), "state": "finite"}
+    assert found["pf_30_low"]["value"] < found["pf_150_low"]["value"] < 2
+    feed(engine, "prod", ["0.001"] * 3, now=now, prefix="p")
+    assert arm_json(engine, "prod")["pf_30_low"] == {"value": None, "state": "no_losses"}
+
+
+def test_three_drawdowns_are_kept_apart(engine: Engine) -> None:
+    open_btc(engine)  # 10,000 of capital
+    day = 24 * 60
+    mine, others = assign_to(engine, CHALLENGER, 2), assign_to(engine, "prod", 1, prefix="p")
+    record_all(
+        engine,
+        [
+            closed(others[0], "0.001", minutes=5, pnl="1000"),
+            closed(mine[0], "0.01", minutes=10, pnl="100"),
+            closed(mine[1], "-0.1", minutes=day, pnl="-210"),
+        ],
+        now=NOON + timedelta(days=2),
+    )
+    found = arm_json(engine, CHALLENGER)
+    # Its own curve at a tenth of equity a trade; its money beside everybody's; the account.
+    assert found["dd_150"] == pytest.approx(100 * 0.01 / 1.001)
+    assert found["dd_contrib"] == found["dd_contrib_max"] == pytest.approx(100 * 210 / 11_100)
+    assert arm_json(engine, "prod")["dd_contrib"] == 0
+    account = reporting.report(engine, "btc").to_json()["dd_total"]
+    assert account == pytest.approx(100 * 210 / 11_100)
 
 
 def test_arm_without_trades_says_what_is_missing(engine: Engine) -> None:
@@ -148,6 +186,7 @@ def test_experiment_is_reported_with_its_newest_decisions(engine: Engine) -> Non
         "currency": "USD",
         "account": "usd",
         "killed": False,
+        "dd_total": 0.0,
         "equity_fraction": 0.1,
         "profile": "guarded",
         "strategy": "ramp",

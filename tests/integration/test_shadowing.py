@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from io import StringIO
 from uuid import UUID
 
 import pytest
@@ -22,6 +23,7 @@ from ledger import (
     register,
     together,
 )
+from rich.console import Console
 from shadow_history import (
     FIXED,
     LATER,
@@ -54,6 +56,7 @@ from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
 from bandit.service.shadowing import RecordedShadow
 from bandit.storage.engine import snapshot
+from liveops.report import render_report
 
 WATCHER = "watcher"
 
@@ -384,3 +387,20 @@ def test_paper_is_believed_by_the_rule_that_the_experiment_was_opened_with(
         record = experiments.experiments.load(connection, "btc")
         found = standing.of_challengers(connection, record, now=NEXT_DAY)
     assert found[PolicyName(CHALLENGER)].fill_gap == verdict
+
+
+def test_people_see_results_on_paper_apart_from_the_others(engine: Engine) -> None:
+    open_btc(engine)
+    mine = taken_by(engine, CHALLENGER, 3)
+    record_all(engine, [closed(a, "0.0010") for a in mine], now=NEXT_DAY)
+    assert "on paper" not in shown(engine)
+    tell(engine, [on_paper(a, CHALLENGER, "0.0011") for a in mine])
+    *_, head, row, _ = shown(engine).splitlines()
+    assert " ".join(head.split()) == "policy pairs evidence gap trades paper - live agrees"
+    assert row.split()[1:] == ["0", "-", "3", "0.0001", "INCONCLUSIVE"]
+
+
+def shown(engine: Engine) -> str:
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(render_report(reporting.report(engine, "btc")))
+    return console.export_text()
