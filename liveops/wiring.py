@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -21,7 +20,7 @@ from bandit.core.reading import ChecklistRule, RampRule, Rules
 from bandit.service.assigning import Router
 from bandit.storage import migrate, roles
 from bandit.storage.engine import connect, database_now, require_protocol, snapshot
-from config.settings import LoadedSettings, Settings, load_settings, read_environment
+from config.settings import Settings
 from liveops.clock import Clock, SystemClock, skew
 from liveops.latch import Latch, latch_of
 from liveops.ledger_server import ledger_server
@@ -41,11 +40,6 @@ class App:
     latch: Latch
     demo: bool
     revive: Callable[[], None]
-
-
-def loaded_settings(path: Path | None = None) -> LoadedSettings:
-    """Read the configuration as every command does."""
-    return load_settings(path=path, environ=read_environment(), dotenv=None)
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
 
 from bandit.core.errors import InvalidInput
 
@@ -186,7 +185,8 @@ def log_e_values(wealth: ArrayLike) -> Floats:
     0.295395
     """
     steps = np.asarray(wealth, dtype=np.float64) / STEP
-    found: Floats = logsumexp(steps, axis=-1) - math.log(len(BETS))
+    most = steps.max(axis=-1, keepdims=True)  # what no exponential of may overflow
+    found: Floats = most[..., 0] + np.log(np.exp(steps - most).sum(axis=-1)) - math.log(len(BETS))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,17 +45,23 @@ def paths(comparison: Comparison, *, runs: int, seed: int) -> Iterator[Floats]:
 
     After every opportunity: shape (runs, opportunities, forms, directions).
     """
-    for scores, _ in scored(comparison, runs=runs, seed=seed):
-        yield evidence.log_e_values(np.cumsum(evidence.log_factors(scores), axis=1))
+    for found in scored(comparison, runs=runs, seed=seed):
+        yield evidence.log_e_values(np.cumsum(evidence.log_factors(found.scores), axis=1))
 
 
-def scored(
-    comparison: Comparison, *, runs: int, seed: int
-) -> Iterator[tuple[Floats, NDArray[np.bool_]]]:
-    """Simulate `runs` comparisons and yield the scores of some at a time, and who decided.
+class Scored(NamedTuple):
+    """Decisions of some runs: their scores, whether the challenger took each, whether it won.
 
-    Shapes (runs, opportunities, forms) and (runs, opportunities).
+    Shapes (runs, opportunities, forms), and (runs, opportunities) twice.
     """
+
+    scores: Floats
+    chosen: NDArray[np.bool_]
+    won: NDArray[np.bool_]
+
+
+def scored(comparison: Comparison, *, runs: int, seed: int) -> Iterator[Scored]:
+    """Simulate `runs` comparisons and yield the decisions of some at a time."""
     rng = np.random.default_rng(seed)
     for start in range(0, runs, RUNS_AT_ONCE):
         yield _some(comparison, min(RUNS_AT_ONCE, runs - start), rng)
@@ -65,9 +72,7 @@ def first_time(reached: np.ndarray) -> Floats:
     return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, math.inf)
 
 
-def _some(
-    comparison: Comparison, runs: int, rng: np.random.Generator
-) -> tuple[Floats, NDArray[np.bool_]]:
+def _some(comparison: Comparison, runs: int, rng: np.random.Generator) -> Scored:
     market = Market.drawn(
         comparison.setting, runs=runs, opportunities=comparison.opportunities, rng=rng
     )
@@ -81,10 +86,11 @@ def _some(
     draws = rng.random(champion.shape)
     share = _shares(comparison, champion, challenger, draws)
     chosen = draws < share
+    won = np.where(chosen, challenger, champion) > 0.0
     if comparison.common is not None:
-        return evidence.paired_scores(ours, theirs), chosen
+        return Scored(evidence.paired_scores(ours, theirs), chosen, won)
     rewarded = np.where(chosen[..., None], ours, theirs)
-    return evidence.routed_scores(rewarded, chosen, share), chosen
+    return Scored(evidence.routed_scores(rewarded, chosen, share), chosen, won)
 
 
 def _shares(comparison: Comparison, champion: Floats, challenger: Floats, draws: Floats) -> Floats:

@@ -54,7 +54,7 @@ def asked(
 ) -> Iterator[tuple[Forecast, float]]:
     """Yield the forecast for every run that is not proven by then, and when it was proven."""
     a_day = DAY if path is Path.PAPER else DAY * (comparison.share or 1.0)
-    for some, who in scored(comparison, runs=RUNS, seed=seed):
+    for some, who, _ in scored(comparison, runs=RUNS, seed=seed):
         grown = log_factors(some)[:, :, 0, 0].cumsum(axis=1)[:, DAY - 1 :: DAY]
         reached = log_e_values(grown) >= NEEDED
         for scores, chosen, proven in zip(some, who, reached, strict=True):

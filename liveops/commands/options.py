@@ -16,7 +16,7 @@ import typer
 from liveops.events import EventFormatter
 
 if TYPE_CHECKING:
-    from config.settings import Settings
+    from config.settings import LoadedSettings, Settings
     from liveops.wiring import App
 
 Demo = Annotated[bool, typer.Option("--demo", help="Use the demo's ledger, never the real one.")]
@@ -40,10 +40,15 @@ ConfigFile = Annotated[
 ]
 
 
+def loaded_settings(config: Path | None) -> LoadedSettings:
+    """Read the configuration as every command does."""
+    from config.settings import load_settings, read_environment
+
+    return load_settings(path=config, environ=read_environment(), dotenv=None)
+
+
 def settings_from(config: Path | None) -> Settings:
     """Load the settings of a command; warnings go to stderr, and logging starts."""
-    from liveops.wiring import loaded_settings
-
     loaded = loaded_settings(config)
     for warning in loaded.warnings:
         sys.stderr.write(f"warning: {warning}\n")

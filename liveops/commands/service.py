@@ -13,6 +13,7 @@ from liveops.commands.options import (
     ConfigFile,
     Demo,
     Port,
+    loaded_settings,
     print_json,
     settings_from,
 )
@@ -139,7 +140,6 @@ def upgrade_server(config: ConfigFile = None) -> None:
 def show(as_json: AsJson = False, config: ConfigFile = None) -> None:
     """Print every setting, where it came from, and which are not in force yet."""
     from config.settings import describe
-    from liveops.wiring import loaded_settings
 
     loaded = loaded_settings(config)
     rows = describe(loaded)

@@ -30,8 +30,8 @@ CANARIES = {
 }
 NEWCOMER = "canary-of-a-caller"
 SHOW_EVERYTHING = """
-from liveops.wiring import loaded_settings
-s = loaded_settings().settings
+from liveops.commands.options import loaded_settings
+s = loaded_settings(None).settings
 print(s.database.url, s.api_key.get_secret_value(), s.exchange.api_secret.get_secret_value(),
       s.operations.alerts.discord_webhook_url.get_secret_value())
 """

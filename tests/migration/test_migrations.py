@@ -97,6 +97,7 @@ def test_running_twice_changes_nothing(engine: Engine, database_url: str) -> Non
         assert set(connection.execute(objects).all()) == before
     assert ledger_digest(engine) == digest
     assert current(database_url) == head()
+    assert head() == ScriptDirectory.from_config(config(None)).get_current_head()
 
 
 def test_audit_rows_of_an_older_release_wait_to_be_sealed(empty_url: str) -> None:

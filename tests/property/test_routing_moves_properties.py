@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,6 +62,7 @@ def owners_at(made: Partition, borders: list[int]) -> list[PolicyName]:
     return owners
 
 
+@pytest.mark.no_cover
 @unhurried
 @given(histories)
 def test_only_the_theoretical_minimum_moves(history: list[Weights]) -> None:
@@ -71,6 +73,7 @@ def test_only_the_theoretical_minimum_moves(history: list[Weights]) -> None:
         made, before = again, after
 
 
+@pytest.mark.no_cover
 @unhurried
 @given(histories)
 def test_every_part_belongs_to_one_arm_and_every_arm_has_its_weight(
@@ -90,6 +93,7 @@ def test_every_part_belongs_to_one_arm_and_every_arm_has_its_weight(
     assert held == history[-1]
 
 
+@pytest.mark.no_cover
 @unhurried
 @given(histories)
 def test_a_version_adds_at_most_one_stretch_for_each_arm_that_moved(

@@ -20,6 +20,7 @@ def test_standard_error_of_independent_scores_is_the_textbook_one() -> None:
         assert np.mean(squares) == pytest.approx(pace.mean() / 1000, rel=0.12)
 
 
+@pytest.mark.no_cover
 def test_standard_error_counts_what_comes_in_runs() -> None:
     # Runs of 10 equal scores are worth a tenth of the decisions: sqrt(10) = 3.16 times the error.
     rng = np.random.default_rng(8)

@@ -29,6 +29,7 @@ def moments(results: np.ndarray) -> Moments:
     return Moments(n=len(results), total=float(results.sum()), squares=float((results**2).sum()))
 
 
+@pytest.mark.no_cover
 def test_draws_follow_the_posterior_of_the_mean() -> None:
     # By quadrature over the precision: prior NIG(0, 25 trades, 2, 2) times the likelihood.
     results = np.random.default_rng(1).normal(0.4, 1.5, 40)

@@ -139,6 +139,7 @@ def test_every_process_routes_alike_for_ever(hash_seed: str) -> None:
     assert answer.stdout.strip() == GOLDEN
 
 
+@pytest.mark.no_cover
 def test_ten_years_of_nights_leave_few_stretches() -> None:
     # Sixteen challengers that step up or down nearly every night. A night adds at most one border
     # for each arm that moved, and merging takes as many away again: some 230 stretches are left,
@@ -195,6 +196,7 @@ def parts_of(buckets: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return (high * million + (low * million >> np.uint64(32))) >> np.uint64(32)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("index", range(SALTS))
 def test_a_million_units_go_where_the_weights_say(index: int) -> None:
     buckets = buckets_of(np.random.default_rng(index).bytes(32))
