@@ -14,9 +14,13 @@ from liveops.client.values import (
     Kind,
     Options,
     Refusal,
+    Side,
     amount,
     aware,
+    fill_fields,
     outcome_fields,
+    paper_fields,
+    ratio,
 )
 
 CLOSE_SECONDS: Final = 2.0
@@ -137,6 +141,58 @@ class AsyncClient:
         """Report what an open position would earn if it closed now."""
         fields = mark_fields(unrealised_pnl=unrealised_pnl, marked_at=marked_at)
         await self._report(Kind.MARK, assignment, fields)
+
+    async def on_paper(
+        self,
+        assignment: Assignment | AssignmentId,
+        policy: str,
+        *,
+        return_ratio: Decimal | float,
+        opened_at: datetime,
+        closed_at: datetime,
+    ) -> None:
+        """Report what a policy would have earned on a decision, whoever took it, net of costs.
+
+        `policy` is a name, sha or unique sha prefix: a challenger's, or the champion's where
+        another arm decided.
+        """
+        fields = paper_fields(
+            policy,
+            opened_at=opened_at,
+            closed_at=closed_at,
+            earned={"return": ratio(return_ratio, field="return")},
+        )
+        await self._report(Kind.PAPER, assignment, fields)
+
+    async def on_paper_fill(
+        self,
+        assignment: Assignment | AssignmentId,
+        policy: str,
+        *,
+        side: Side,
+        entry_price: Decimal,
+        exit_price: Decimal,
+        size: Decimal,
+        fee_bps: Decimal | float,
+        slippage_bps: Decimal | float,
+        opened_at: datetime,
+        closed_at: datetime,
+    ) -> None:
+        """Report a trade that a policy would have made; the service works out what it earned."""
+        earned = fill_fields(
+            side=side,
+            entry_price=entry_price,
+            exit_price=exit_price,
+            size=size,
+            fee_bps=fee_bps,
+            slippage_bps=slippage_bps,
+        )
+        fields = paper_fields(policy, opened_at=opened_at, closed_at=closed_at, earned=earned)
+        await self._report(Kind.PAPER, assignment, fields)
+
+    async def on_paper_no_trade(self, assignment: Assignment | AssignmentId, policy: str) -> None:
+        """Report that a policy would have declined a decision."""
+        await self._report(Kind.PAPER, assignment, {"policy": policy, "no_trade": True})
 
     async def pending(self) -> int:
         """Return how many reports the service has not acknowledged."""

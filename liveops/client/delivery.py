@@ -79,13 +79,19 @@ def delivery(experiment: str, rows: Sequence[Row]) -> tuple[Request, Sequence[Ro
         case Kind.FALLBACK:
             request = report_request(experiment, first.body)
         case Kind.OUTCOME:
-            lines = "".join(f"{row.body}\n" for row in taken)
-            request = post("/v1/outcomes/batch", lines.encode(), media_type=NDJSON)
+            request = _lines("/v1/outcomes/batch", taken)
+        case Kind.PAPER:
+            request = _lines("/v1/shadow-outcomes/batch", taken)
         case Kind.MARK:
             request = post("/v1/marks", f"[{','.join(row.body for row in taken)}]".encode())
         case _:
             assert_never(first.kind)
     return request, taken
+
+
+def _lines(path: str, rows: Sequence[Row]) -> Request:
+    body = "".join(f"{row.body}\n" for row in rows)
+    return post(path, body.encode(), media_type=NDJSON)
 
 
 def verdicts(rows: Sequence[Row], reply: Reply | None) -> list[Verdict]:
@@ -97,7 +103,7 @@ def verdicts(rows: Sequence[Row], reply: Reply | None) -> list[Verdict]:
     match rows[0].kind:
         case Kind.FALLBACK:
             return [_of_fallback(reply)]
-        case Kind.OUTCOME:
+        case Kind.OUTCOME | Kind.PAPER:
             return _of_lines(rows, _json_lines(reply.body))
         case Kind.MARK:
             answer = parsed(reply.body)

@@ -31,7 +31,7 @@ _TABLES: Final = (
     "CREATE TABLE owner (url TEXT NOT NULL, experiment TEXT NOT NULL)",
     """CREATE TABLE spool (
         id INTEGER PRIMARY KEY AUTOINCREMENT, turn INTEGER NOT NULL DEFAULT 0,
-        kind TEXT NOT NULL CHECK (kind IN ('fallback', 'outcome', 'mark')),
+        kind TEXT NOT NULL CHECK (kind IN ('fallback', 'outcome', 'mark', 'paper')),
         unit_id TEXT REFERENCES fallbacks, body TEXT NOT NULL)""",
     "CREATE INDEX spool_order ON spool (turn, id)",
     """CREATE TABLE refused (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from liveops.client.aio import CLOSE_SECONDS, AsyncClient
 from liveops.client.errors import ClientClosed
-from liveops.client.values import Assignment, AssignmentId, Options, Refusal
+from liveops.client.values import Assignment, AssignmentId, Options, Refusal, Side
 
 if TYPE_CHECKING:
     import asyncio
@@ -141,6 +141,64 @@ class Client:
     ) -> None:
         """Report what an open position would earn if it closed now."""
         self._run(self._client.mark(assignment, unrealised_pnl=unrealised_pnl, marked_at=marked_at))
+
+    def on_paper(
+        self,
+        assignment: Assignment | AssignmentId,
+        policy: str,
+        *,
+        return_ratio: Decimal | float,
+        opened_at: datetime,
+        closed_at: datetime,
+    ) -> None:
+        """Report what a policy would have earned on a decision, whoever took it, net of costs.
+
+        `policy` is a name, sha or unique sha prefix: a challenger's, or the champion's where
+        another arm decided.
+        """
+        self._run(
+            self._client.on_paper(
+                assignment,
+                policy,
+                return_ratio=return_ratio,
+                opened_at=opened_at,
+                closed_at=closed_at,
+            )
+        )
+
+    def on_paper_fill(
+        self,
+        assignment: Assignment | AssignmentId,
+        policy: str,
+        *,
+        side: Side,
+        entry_price: Decimal,
+        exit_price: Decimal,
+        size: Decimal,
+        fee_bps: Decimal | float,
+        slippage_bps: Decimal | float,
+        opened_at: datetime,
+        closed_at: datetime,
+    ) -> None:
+        """Report a trade that a policy would have made; the service works out what it earned."""
+        self._run(
+            self._client.on_paper_fill(
+                assignment,
+                policy,
+                side=side,
+                entry_price=entry_price,
+                exit_price=exit_price,
+                size=size,
+                fee_bps=fee_bps,
+                slippage_bps=slippage_bps,
+                opened_at=opened_at,
+                closed_at=closed_at,
+            )
+        )
+
+    def on_paper_no_trade(self, assignment: Assignment | AssignmentId, policy: str) -> None:
+        """Report that a policy would have declined a decision."""
+        self._run(self._client.on_paper_no_trade(assignment, policy))
 
     def pending(self) -> int:
         """Return how many reports the service has not acknowledged."""

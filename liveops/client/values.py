@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Context, Decimal
 from enum import StrEnum
-from typing import NewType, TypedDict
+from typing import Literal, NewType, TypedDict
 
 from liveops.client.errors import InvalidInput, Problem
 
@@ -32,12 +32,17 @@ class Reason(StrEnum):
     BREAKER_OPEN = "breaker_open"
 
 
+Side = Literal["long", "short"]
+"""Which way a trade bets."""
+
+
 class Kind(StrEnum):
     """What a spooled row reports."""
 
     FALLBACK = "fallback"
     OUTCOME = "outcome"
     MARK = "mark"
+    PAPER = "paper"
 
 
 class Options(TypedDict, total=False):
@@ -158,22 +163,58 @@ def outcome_fields(
 
     What can be known to be refused is refused here, where the bot still stands at its trade.
     """
-    opened, closed = aware(opened_at, field="opened_at"), aware(closed_at, field="closed_at")
-    if closed < opened:
-        rule = f"must not be before opened_at {opened.isoformat()}"
-        raise InvalidInput(field="closed_at", rule=rule, found=closed.isoformat())
     earned = ratio(return_ratio, field="return")
     fields: dict[str, object] = {
         "pnl": amount(pnl, field="pnl"),
         "return": earned,
-        "opened_at": opened.isoformat(),
-        "closed_at": closed.isoformat(),
+        **_times(opened_at, closed_at),
     }
     if (pnl > 0 and earned < 0) or (pnl < 0 and earned > 0):
         raise InvalidInput(field="return", rule=f"must have the sign of pnl {pnl:f}", found=earned)
     fields |= {n: amount(v, field=n) for n, v in amounts.items() if v is not None}
     fields |= {n: ratio(v, field=n) for n, v in ratios.items() if v is not None}
     return fields
+
+
+def paper_fields(
+    policy: str,
+    *,
+    opened_at: datetime,
+    closed_at: datetime,
+    earned: Mapping[str, object],
+) -> dict[str, object]:
+    """Return what the service is told of a trade that a policy would have made."""
+    return {"policy": policy, **earned, **_times(opened_at, closed_at)}
+
+
+def fill_fields(
+    *,
+    side: Side,
+    entry_price: Decimal,
+    exit_price: Decimal,
+    size: Decimal,
+    fee_bps: Decimal | float,
+    slippage_bps: Decimal | float,
+) -> dict[str, object]:
+    """Return a proposal and its prices, from which the service works out what it earned."""
+    return {
+        "paper": {
+            "side": side,
+            "entry_price": amount(entry_price, field="entry_price"),
+            "exit_price": amount(exit_price, field="exit_price"),
+            "size": amount(size, field="size"),
+            "fee_bps": ratio(fee_bps, field="fee_bps"),
+            "slippage_bps": ratio(slippage_bps, field="slippage_bps"),
+        }
+    }
+
+
+def _times(opened_at: datetime, closed_at: datetime) -> dict[str, str]:
+    opened, closed = aware(opened_at, field="opened_at"), aware(closed_at, field="closed_at")
+    if closed < opened:
+        rule = f"must not be before opened_at {opened.isoformat()}"
+        raise InvalidInput(field="closed_at", rule=rule, found=closed.isoformat())
+    return {"opened_at": opened.isoformat(), "closed_at": closed.isoformat()}
 
 
 def amount(value: Decimal, *, field: str) -> str:

@@ -93,6 +93,69 @@ def test_outcomes_reach_the_ledger_once(client: Client, engine: Engine) -> None:
     assert (client.pending(), client.refused()) == (0, [])
 
 
+def test_results_on_paper_reach_the_ledger_once(client: Client, engine: Engine) -> None:
+    made = [client.assign(f"u-{n}", "BTCUSD") for n in range(3)]
+    times = {"opened_at": NOON, "closed_at": NOON + timedelta(minutes=5)}
+    for _ in range(2):  # told twice, as a bot does that is not sure
+        client.on_paper(made[0], "prod", return_ratio=Decimal("0.001"), **times)
+        client.on_paper_fill(
+            made[1],
+            CHALLENGER,
+            side="long",
+            entry_price=Decimal(100),
+            exit_price=Decimal(110),
+            size=Decimal(2),
+            fee_bps=10,
+            slippage_bps=0,
+            **times,
+        )
+        client.on_paper_no_trade(made[2].id, CHALLENGER)
+    earned(made[0], client)
+    assert client.flush(30)
+    assert (client.pending(), client.refused()) == (0, [])
+    statement = text(
+        "SELECT s.unit_id, p.name, h.return_ratio, h.no_trade FROM shadow_outcomes h"
+        " JOIN assignments s ON s.id = h.assignment_id JOIN arms a ON a.id = h.arm_id"
+        " JOIN policies p ON p.id = a.policy_id ORDER BY 1"
+    )
+    with engine.connect() as connection:
+        told = [tuple(row) for row in connection.execute(statement)]
+    assert told == [
+        ("u-0", "prod", Decimal("0.001"), False),
+        ("u-1", CHALLENGER, Decimal("0.0979"), False),
+        ("u-2", CHALLENGER, Decimal(0), True),
+    ]
+    assert outcomes(engine) == [("u-0", Decimal("12.34"))]
+
+
+def test_a_result_on_paper_that_is_refused_blocks_nothing(client: Client, engine: Engine) -> None:
+    made = client.assign(UNIT, "BTCUSD")
+    times = {"opened_at": NOON, "closed_at": NOON + timedelta(minutes=5)}
+    client.on_paper(made, "nobody", return_ratio=0.001, **times)
+    client.on_paper(made, "prod", return_ratio=0.001, **times)
+    assert client.flush(30)
+    [refusal] = client.refused()
+    assert (refusal.kind, refusal.problem.code) == (Kind.PAPER, "unknown_name")
+    assert count(engine, "shadow_outcomes") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"closed_at": NOON - timedelta(minutes=1)}, "closed_at: must not be before opened_at"),
+        ({"opened_at": NOON.replace(tzinfo=None)}, "opened_at: must be aware"),
+        ({"return_ratio": float("nan")}, "return: must be a finite number"),
+    ],
+)
+def test_what_cannot_be_a_result_on_paper_is_refused_at_once(
+    client: Client, changes: dict[str, Any], message: str
+) -> None:
+    told = {"return_ratio": 0.001, "opened_at": NOON, "closed_at": NOON + timedelta(minutes=5)}
+    with pytest.raises(InvalidInput, match=message):
+        client.on_paper(client.assign(UNIT, "BTCUSD"), "prod", **{**told, **changes})
+    assert client.pending() == 0
+
+
 def test_a_refused_outcome_is_kept_told_and_blocks_nothing(
     client: Client, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
