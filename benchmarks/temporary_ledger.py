@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from bandit.core.account import LossLimits
 from bandit.core.limits import Limits
-from bandit.core.model import Experiment, Policy, PolicyKind, PolicyName, PolicySha
+from bandit.core.model import Experiment, Policy, PolicyKind, PolicyName, PolicySha, Strategy
 from bandit.core.reading import Rules
 from bandit.service import experiments, policies
 from bandit.storage import migrate
@@ -63,16 +63,23 @@ def ledger(server: EmbeddedPostgres, database: str) -> Iterator[Engine]:
 
 
 def open_experiment(
-    engine: Engine, *, challenger_ppm: int, limits: Limits | None = None
+    engine: Engine,
+    *,
+    challenger_ppm: int,
+    limits: Limits | None = None,
+    challengers: Sequence[str] = ("challenger",),
+    strategy: Strategy = Strategy.RAMP,
+    rules: Rules | None = None,
 ) -> ExperimentRecord:
-    """Open an experiment with a champion and one challenger, under the usual limits or `limits`."""
-    names = [_register(engine, name) for name in ("champion", "challenger")]
+    """Open an experiment with a champion and challengers, under the usual limits or `limits`."""
+    names = [register(engine, name) for name in ("champion", *challengers)]
     experiment = Experiment(
         name=EXPERIMENT,
         champion=names[0],
         capital=Decimal(10**12),  # whatever a benchmark loses, no loss limit stops it
         currency="USD",
         equity_fraction=0.1,
+        strategy=strategy,
     )
     record, _ = experiments.open_experiment(
         engine,
@@ -81,14 +88,15 @@ def open_experiment(
         salt=bytes(range(32)),
         limits=limits or Limits(start_ppm=challenger_ppm),
         loss_limits=LossLimits(),
-        rules=Rules(),
+        rules=rules or Rules(),
         now=OPENED,
         actor=ACTOR,
     )
     return record
 
 
-def _register(engine: Engine, name: str) -> PolicyName:
+def register(engine: Engine, name: str) -> PolicyName:
+    """Register a policy."""
     sha = PolicySha(name.encode().hex())
     policy = Policy(name=PolicyName(name), kind=PolicyKind.EXTERNAL, sha=sha)
     policies.register(engine, policy, now=OPENED, actor=ACTOR)
