@@ -48,19 +48,20 @@ class ArmReport:
     its results on paper say.
 
     The daily ratios are those of its last `DAILY_WINDOW` days, as if the experiment's capital were
-    all its own; `contribution` is over the same days. `intervals` are those of both windows' profit
-    factors, at 95 %.
+    all its own; `contribution` is over the same days. `short_interval` and `long_interval` are those
+    of the windows' profit factors, at 95 %.
     """
 
     arm: ArmRecord
     statistics: ArmStatistics
     reading: ArmReading
     short: WindowNumbers
+    short_interval: Interval | None
     long: WindowNumbers
+    long_interval: Interval | None
     checklist: tuple[ChecklistRow, ...]
     daily: DailyNumbers
     contribution: Contribution
-    intervals: tuple[Interval | None, Interval | None]
     evidence: tuple[Reason, ...]
     evidence_night: date | None
     on_paper: OnPaper
@@ -99,10 +100,10 @@ class ArmReport:
             "drawdown_percent": fold.equity.drawdown_percent,
             "drawdown_max_percent": fold.equity.drawdown_max_percent,
             "pf_30": self.short.profit_factor.to_json(),
-            **_ends("pf_30", self.short, self.intervals[0]),
+            **_ends("pf_30", self.short, self.short_interval),
             "dd_30": self.short.drawdown_percent,
             "pf_150": self.long.profit_factor.to_json(),
-            **_ends("pf_150", self.long, self.intervals[1]),
+            **_ends("pf_150", self.long, self.long_interval),
             "dd_150": self.long.drawdown_percent,
             "dd_contrib": self.contribution.percent,
             "dd_contrib_max": self.contribution.max_percent,
@@ -177,35 +178,40 @@ class ExperimentReport:
 def report(engine: Engine, name: str, *, newest_decisions: int = 10) -> ExperimentReport:
     """Read everything an operator looks at, in time that does not grow with the history."""
     with snapshot(engine) as connection:
-        record = experiments.load(connection, name)
-        readings = {r.place.policy: r for r in read_arms(connection, record)}
-        kept = [arm for arm in record.arms if arm.place.policy in readings]
-        held = statistics.of_arms(connection, [arm.id for arm in kept])
-        total = statistics.profit_of_all_by_day(connection, record.id, days=DAILY_WINDOW)
-        earned_before = statistics.pnl_of_all(connection, record.id) - sum(total.values())
-        everyone = _Everyone(total, record.experiment.capital + earned_before)
-        night, seen = _newest_night(connection, record)
-        arms = [
-            _arm_report(
-                connection,
-                arm,
-                held[arm.id],
-                _with_night(readings[arm.place.policy], seen.get(arm.place.policy, {})),
-                record,
-                everyone,
-                night=night,
-            )
-            for arm in kept
-        ]
-        (account,) = accounts.read(connection, [record.experiment.account_name], day=None)
-        version = decisions.newest_version(connection, record.id)
-        newest_made = decisions.of_experiment(connection, name, newest=newest_decisions)
+        return read(connection, experiments.load(connection, name), decisions_max=newest_decisions)
+
+
+def read(
+    connection: Connection, record: ExperimentRecord, *, decisions_max: int
+) -> ExperimentReport:
+    """Report on an experiment as a snapshot has it, with its newest decisions."""
+    readings = {r.place.policy: r for r in read_arms(connection, record)}
+    kept = [arm for arm in record.arms if arm.place.policy in readings]
+    held = statistics.of_arms(connection, [arm.id for arm in kept])
+    total = statistics.profit_of_all_by_day(connection, record.id, days=DAILY_WINDOW)
+    earned_before = statistics.pnl_of_all(connection, record.id) - sum(total.values())
+    everyone = _Everyone(total, record.experiment.capital + earned_before)
+    night, seen = _newest_night(connection, record)
+    arms = [
+        _arm_report(
+            connection,
+            arm,
+            held[arm.id],
+            _with_night(readings[arm.place.policy], seen.get(arm.place.policy, {})),
+            record,
+            everyone,
+            night=night,
+        )
+        for arm in kept
+    ]
+    (account,) = accounts.read(connection, [record.experiment.account_name], day=None)
+    name = record.experiment.name
     return ExperimentReport(
         record=record,
         account=account,
-        version=version,
+        version=decisions.newest_version(connection, record.id),
         arms=tuple(arms),
-        newest_decisions=tuple(newest_made),
+        newest_decisions=tuple(decisions.of_experiment(connection, name, newest=decisions_max)),
     )
 
 
@@ -265,14 +271,12 @@ def _arm_report(
         statistics=held,
         reading=reading,
         short=window_numbers(newest, window=rule.window, nominal_fraction=fraction),
+        short_interval=profit_factor_interval(results[-rule.window :]),
         long=window_numbers(newest, window=rule.long_window, nominal_fraction=fraction),
+        long_interval=profit_factor_interval(results),
         checklist=() if is_champion else checklist.rows(reading, rule),
         daily=_daily(profit, held, record),
         contribution=everyone.contribution_of(profit),
-        intervals=(
-            profit_factor_interval(results[-rule.window :]),
-            profit_factor_interval(results),
-        ),
         evidence=() if standing is None else reasons_of(standing, rules=record.rules),
         evidence_night=night,
         on_paper=pairing.on_paper(
