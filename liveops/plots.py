@@ -2,28 +2,80 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from bandit.core.errors import InvalidInput
+from bandit.core.errors import BanditError, InvalidInput
+from liveops.whole_files import checked_file, write_whole
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from liveops.simulating import Simulation
 
 SUFFIXES = (".png", ".svg")
+INK: Final = "#1c2126"
+PAPER: Final = "#fefefe"
+GRID: Final = "#d9dde2"
+CHAMPION: Final = "#a3abb5"
+OTHERS: Final = "#cdd3d9"
+# Okabe and Ito 2008: told apart by all forms of colour vision; their yellow is too pale for a line.
+CHALLENGERS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_DPI: Final = 120
 
 
-def checked_plot(path: Path) -> Path:
+class NothingToDraw(BanditError):
+    """There is nothing yet that a picture would show."""
+
+    code = "nothing_to_draw"
+
+
+def checked_plot(path: Path, *, field: str) -> Path:
     """Return the path of a picture that can be drawn; raises `InvalidInput` for other kinds.
 
-    >>> checked_plot(Path("traffic.png")).name
+    >>> checked_plot(Path("traffic.png"), field="plot").name
     'traffic.png'
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise InvalidInput(field="plot", rule=f"must end in {' or '.join(SUFFIXES)}", found=path)
-    if not path.parent.is_dir():
-        raise InvalidInput(field="plot", rule="must lie in a directory that exists", found=path)
-    return path
+        raise InvalidInput(field=field, rule=f"must end in {' or '.join(SUFFIXES)}", found=path)
+    return checked_file(path, field=field)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture whose bytes follow from what it shows, and from nothing else.
+
+    Raises `FileNotWritten`.
+    """
+    if path.suffix.lower() == ".svg":
+        write_whole(path, svg_of(figure).encode())
+        return
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=_DPI, metadata={"Software": None})
+    write_whole(path, drawn.getvalue())
+
+
+def svg_of(figure: Figure, *, salt: str = "liveops") -> str:
+    """Return a picture as SVG with its text as text; `salt` goes into the ids of its parts."""
+    from matplotlib import rc_context
+
+    written = io.StringIO()
+    with rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    return written.getvalue()
+
+
+def plain(axes: Axes, title: str) -> None:
+    """Leave of a diagram what is read: its title, the scales, and faint lines for the values."""
+    axes.set_title(title, loc="left", fontsize=9.5, color=INK, pad=7)
+    axes.set_facecolor(PAPER)
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=8, length=0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
 
 
 def draw_traffic(simulation: Simulation, path: Path) -> None:
@@ -48,4 +100,4 @@ def draw_traffic(simulation: Simulation, path: Path) -> None:
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
-    figure.savefig(path, dpi=120)
+    save(figure, path)

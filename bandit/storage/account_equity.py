@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection
@@ -43,6 +44,23 @@ def of_accounts(connection: Connection, account_ids: Sequence[int]) -> dict[int,
         ids=list(account_ids),
     )
     return {row["account_id"]: _equity(row) for row in found}
+
+
+def realised_by_day(connection: Connection, name: str, *, since: date) -> dict[date, Decimal]:
+    """Return what all experiments of an account realised by UTC day since one, in their order."""
+    found = rows(
+        connection,
+        """
+        SELECT d.day, sum(d.pnl) AS pnl FROM arm_days d
+        JOIN arms a ON a.id = d.arm_id
+        JOIN experiments e ON e.id = a.experiment_id
+        JOIN accounts c ON c.id = e.account_id
+        WHERE c.name = :name AND d.day >= :since GROUP BY d.day ORDER BY d.day
+        """,
+        name=name,
+        since=since,
+    )
+    return {row["day"]: row["pnl"] for row in found}
 
 
 def write(connection: Connection, account_id: int, equity: AccountEquity) -> None:

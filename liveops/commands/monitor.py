@@ -1,9 +1,10 @@
-"""`live_ops_monitor`, `liveops report` and `liveops decisions`."""
+"""`live_ops_monitor`, `liveops report`, `liveops plot` and `liveops decisions`."""
 
 from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,6 +60,29 @@ def report(
     with ledger_app(config=config, demo=demo) as app:
         names = experiments.listed(app.engine) if experiment is None else [experiment]
         _print_reports([reporting.report(app.engine, name) for name in names], as_json=as_json)
+
+
+def plot(
+    experiment: Annotated[str, typer.Argument(help="Experiment.")],
+    out: Annotated[Path, typer.Option("--out", help="PNG or SVG file to draw into.")],
+    demo: Demo = False,
+    config: ConfigFile = None,
+) -> None:
+    """Draw the life of an experiment: traffic, closed results and evidence, day by day.
+
+    Traffic of each arm by allocation version; what each arm closed at nominal size, and the
+    account in money; the evidence of each challenger beside its champion night by night, where it
+    is proven, and the nights on which it came to another rung. Times are UTC.
+    """
+    from bandit.service import charting
+    from liveops.life_plot import draw_life
+    from liveops.plots import checked_plot, save
+
+    picture = checked_plot(out, field="out")
+    with ledger_app(config=config, demo=demo) as app:
+        life = charting.life(app.engine, experiment)
+    save(draw_life(life), picture)
+    sys.stdout.write(f"drawn into {picture}\n")
 
 
 def decisions(

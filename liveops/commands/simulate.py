@@ -87,7 +87,7 @@ def simulate(
     rules = rules_of(settings)
     if not checklist:
         rules = replace(rules, checklist=rules.checklist.silenced)
-    picture = None if plot is None else checked_plot(plot)
+    picture = None if plot is None else checked_plot(plot, field="plot")
     plan = TrialPlan(
         setting=SETTINGS[setting],
         champion=arm_of(champion),

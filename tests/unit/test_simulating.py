@@ -111,7 +111,7 @@ def test_an_arm_may_take_turns() -> None:
 
 def test_a_picture_needs_its_directory(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="directory"):
-        checked_plot(tmp_path / "nowhere" / "a.png")
+        checked_plot(tmp_path / "nowhere" / "a.png", field="plot")
 
 
 def test_command_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
