@@ -58,7 +58,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class _Cast:
+class Cast:
     """Who is drawn: arms with a colour of their own, and all the others in one."""
 
     named: tuple[ArmLife, ...]
@@ -78,7 +78,7 @@ def draw_life(life: Life, form: Form = WIDE) -> Figure:
         )
     figure = Figure(figsize=(form.width, form.height), layout="constrained", facecolor=PAPER)
     traffic, money, evidence = figure.subplots(3, 1, sharex=True, height_ratios=_RATIOS)
-    cast = _cast(life)
+    cast = cast_of(life)
     labels = (
         (traffic, _draw_traffic(traffic, life, cast, form)),
         (money, _draw_money(money, life, cast, form)),
@@ -95,7 +95,8 @@ def draw_life(life: Life, form: Form = WIDE) -> Figure:
 
 def _scale_days(axes: Axes, life: Life, form: Form) -> None:
     most = 8 if form.width > NARROW.width else 5
-    locator = AutoDateLocator(tz=UTC, minticks=3, maxticks=most)  # type: ignore[no-untyped-call]
+    # With three ticks at least it would find none for some lengths of time.
+    locator = AutoDateLocator(tz=UTC, minticks=2, maxticks=most)  # type: ignore[no-untyped-call]
     formatter = ConciseDateFormatter(locator, tz=UTC)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(formatter)
@@ -120,7 +121,7 @@ def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> l
     return [round(float(place), 9) for place in places]
 
 
-def _cast(life: Life) -> _Cast:
+def cast_of(life: Life) -> Cast:
     """Give colours to the champion that the experiment opened with and to the busiest others."""
     first = life.versions[0].champion
     others = [arm for arm in life.arms if arm.policy != first]
@@ -128,7 +129,7 @@ def _cast(life: Life) -> _Cast:
     chosen = {arm.policy for arm in ranked[: len(CHALLENGERS)]}
     named = [arm for arm in others if arm.policy in chosen]
     colors = {arm.policy: color for arm, color in zip(named, CHALLENGERS, strict=False)}
-    return _Cast(
+    return Cast(
         named=(*(arm for arm in life.arms if arm.policy == first), *named),
         others=tuple(arm for arm in others if arm.policy not in chosen),
         colors={first: CHAMPION, **colors},
@@ -147,7 +148,7 @@ def _height(seen: NightSeen) -> float:
     return seen.live if seen.paper is None else max(seen.live, seen.paper)
 
 
-def _draw_traffic(axes: Axes, life: Life, cast: _Cast, form: Form) -> list[Label]:
+def _draw_traffic(axes: Axes, life: Life, cast: Cast, form: Form) -> list[Label]:
     """Stack the parts of all arms, the first champion at the bottom."""
     now = _name(life.versions[-1].champion, form)
     plain(axes, f"Traffic, % of decisions; champion {now}")
@@ -174,7 +175,7 @@ def _draw_traffic(axes: Axes, life: Life, cast: _Cast, form: Form) -> list[Label
     return labels
 
 
-def _draw_money(axes: Axes, life: Life, cast: _Cast, form: Form) -> list[Label]:
+def _draw_money(axes: Axes, life: Life, cast: Cast, form: Form) -> list[Label]:
     """Draw what every arm and the account have earned by the end of each day."""
     plain(axes, "Closed results, % of capital; arms at nominal size")
     axes.axhline(0.0, color=CHAMPION, linewidth=0.7)
@@ -223,7 +224,7 @@ def _draw_curve(
     return earned[-1]
 
 
-def _draw_evidence(axes: Axes, life: Life, cast: _Cast, form: Form) -> list[Label]:
+def _draw_evidence(axes: Axes, life: Life, cast: Cast, form: Form) -> list[Label]:
     """Draw each challenger's evidence night by night, what proves it, and its rungs."""
     arms = [arm for arm in (*cast.others, *cast.named) if arm.nights]
     newest = max(seen.at for arm in arms for seen in arm.nights)
@@ -282,7 +283,7 @@ def _mark_rungs(axes: Axes, arm: ArmLife, color: str) -> None:
         _note(axes, seen.rung.value, place, move=(0, 6), ha="center")
 
 
-def _draw_proof(axes: Axes, arms: Sequence[ArmLife], cast: _Cast, life: Life) -> None:
+def _draw_proof(axes: Axes, arms: Sequence[ArmLife], cast: Cast, life: Life) -> None:
     """Draw from which height on arms are proven: one line for all that share it."""
     sharing: dict[tuple[float, ...], list[ArmLife]] = {}
     for arm in arms:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bandit.core.errors import UnknownName
-from bandit.service import experiments, rebuilding, reporting, scaling
+from bandit.service import experiments, rebuilding, scaling
 from bandit.service.rebuilding import Mismatch
-from bandit.service.reporting import ExperimentReport
 from bandit.service.scaling import Night
 from liveops.wiring import App
 
@@ -23,12 +22,6 @@ def experiments_of(app: App, policy_sha: str) -> list[str]:
     if not found:
         raise UnknownName(kind="experiment with an arm", name=policy)
     return found
-
-
-def reports(app: App, policy_sha: str) -> Iterator[ExperimentReport]:
-    """Yield a report on each of the policy's experiments."""
-    for name in experiments_of(app, policy_sha):
-        yield reporting.report(app.engine, name)
 
 
 def scale(app: App, policy_sha: str) -> Iterator[tuple[str, Night]]:

@@ -24,6 +24,8 @@ OTHERS: Final = "#cdd3d9"
 # Okabe and Ito 2008: told apart by all forms of colour vision; their yellow is too pale for a line.
 CHALLENGERS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DPI: Final = 120
+# What matplotlib writes of itself and of today.
+_METADATA: Final = ("Date", "Creator", "Format", "Type")
 
 
 class NothingToDraw(BanditError):
@@ -61,8 +63,15 @@ def svg_of(figure: Figure, *, salt: str = "liveops") -> str:
     from matplotlib import rc_context
 
     written = io.StringIO()
-    with rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
-        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    with rc_context(
+        {
+            "svg.hashsalt": salt,
+            "svg.fonttype": "none",
+            # The second is as wide as the first, where there is none of that name.
+            "font.sans-serif": ["DejaVu Sans", "Verdana"],
+        }
+    ):
+        figure.savefig(written, format="svg", metadata=dict.fromkeys(_METADATA))
     return written.getvalue()
 
 

@@ -124,9 +124,9 @@ def _checklist_table(report: ExperimentReport) -> Table:
             table.add_row(
                 arm.arm.place.policy,
                 row.metric,
-                reason.note if reason.value is None else _shown(reason.value),
+                reason.note if reason.value is None else shown(reason.value),
                 f"{row.band[0]:g} to {row.band[1]:g}",
-                _shown(reason.limit),
+                shown(reason.limit),
                 Text(f"{verdict}{asks}", style=_VERDICT_STYLE[verdict]),
             )
     return table
@@ -146,8 +146,8 @@ def _evidence_table(report: ExperimentReport) -> Table:
                 "" if i else arm.arm.place.policy,
                 "" if i else arm.arm.place.rung.value,
                 reason.check,
-                _shown(reason.value),
-                _shown(reason.limit),
+                shown(reason.value),
+                shown(reason.limit),
                 Text(reason.verdict, style=_VERDICT_STYLE[reason.verdict]),
             )
     return table
@@ -230,11 +230,9 @@ def night_lines(night: Night) -> list[Text]:
 
 def decision_lines(decision: DecisionRecord) -> list[Text]:
     """Return one decision: when, what, and the checks of each arm it concerns."""
-    # A night's decision belongs to its day; the others have a moment.
-    moment = "%Y-%m-%d" if decision.trading_day is not None else "%Y-%m-%d %H:%M"
-    head = Text(f"{decision.decided_at:{moment}} ")
+    head = Text(f"{moment_of(decision)} ")
     head.append(f"{decision.kind.value} ", style="bold")
-    head.append(_subject(decision))
+    head.append(subject_of(decision))
     lines = [head]
     for policy, reasons in _concerned(decision).items():
         checks = ", ".join(_check(reason) for reason in reasons if reason["check"] in _DECISIVE)
@@ -242,7 +240,14 @@ def decision_lines(decision: DecisionRecord) -> list[Text]:
     return lines
 
 
-def _subject(decision: DecisionRecord) -> str:
+def moment_of(decision: DecisionRecord) -> str:
+    """Return when it was decided: a night's decision belongs to its day, others have a time."""
+    moment = "%Y-%m-%d" if decision.trading_day is not None else "%Y-%m-%d %H:%M"
+    return f"{decision.decided_at:{moment}}"
+
+
+def subject_of(decision: DecisionRecord) -> str:
+    """Return what was decided, and about whom where it concerns one arm."""
     policy = decision.inputs.get("policy")
     return decision.reason if policy is None else f"{policy}: {decision.reason}"
 
@@ -265,5 +270,10 @@ def _check(reason: Mapping[str, Any]) -> str:
     return f"{_DECISIVE[reason['check']]} {value}/{limit} {reason['verdict']}"
 
 
-def _shown(value: float | None) -> str:
+def shown(value: float | None) -> str:
+    """Return a number as reports print it.
+
+    >>> shown(0.123456), shown(None)
+    ('0.1235', '-')
+    """
     return "-" if value is None else f"{value:.4g}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 DEMO_NIGHTS = 120
 DEMO_SEED = 7
+_WHERE = {".png": "picture", ".html": "page"}
 BARS_MIN = 300  # the slowest rule of the paper market looks back 200 bars
 
 
@@ -72,6 +75,7 @@ def run(
     from rich.console import Console
 
     from bandit.service import reporting
+    from liveops import replay_pictures
     from liveops.api.server import listening, wait_for_stop
     from liveops.following import following_changes
     from liveops.kill_watch import watching_kill_switch
@@ -99,8 +103,13 @@ def run(
         following_changes(app),
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
+        with _warned_of(progress):
+            replay_pictures.forget(app)
         _drive(app, plan, out=out, progress=progress)
         out.print(render_report(reporting.report(app.engine, plan.experiment)))
+        with _warned_of(progress):
+            for path in replay_pictures.leave(app, plan.experiment):
+                out.print(f"{_WHERE[path.suffix]:<11} {path}", markup=False)
         _print_ways_on(out, at.public, plan.experiment)
         if at.admin:
             out.print(f"operators   {at.admin}")
@@ -224,6 +233,17 @@ def _print_ways_on(out: Console, url: str, experiment: str) -> None:
     out.print(f"decisions   {url}/v1/experiments/{experiment}/decisions")
     out.print(f"report      {url}/v1/experiments/{experiment}/report")
     out.print(f"metrics     {url}/metrics")
+
+
+@contextmanager
+def _warned_of(progress: Console) -> Iterator[None]:
+    """Let the service go on where a picture of it cannot be written."""
+    from liveops.whole_files import FileNotWritten
+
+    try:
+        yield
+    except FileNotWritten as error:
+        progress.print(f"warning: {error}", markup=False)
 
 
 def _stop_on_terminate() -> None:

@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from liveops.commands.options import AsJson, ConfigFile, Demo, ledger_app, print_json
+from bandit.core.errors import InvalidInput
+from liveops.commands.options import (
+    AsJson,
+    ConfigFile,
+    Demo,
+    HtmlFile,
+    ledger_app,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from bandit.service.reporting import ExperimentReport
     from bandit.service.scaling import Night
+    from liveops.wiring import App
 
 
 class Mode(StrEnum):
@@ -30,11 +39,14 @@ def live_ops_monitor(
     mode: Annotated[Mode, typer.Option("--mode", help="Print a report, or scale for tonight.")],
     demo: Demo = False,
     as_json: AsJson = False,
+    html: HtmlFile = None,
     config: ConfigFile = None,
 ) -> None:
     """Report on a policy's experiments, or move their traffic for tonight (once a night)."""
     from liveops import monitor
 
+    if mode is Mode.SCALE and html is not None:
+        raise InvalidInput(field="html", rule="is for --mode report", found="--mode scale")
     with ledger_app(config=config, demo=demo) as app:
         if mode is Mode.SCALE:
             _print_nights(list(monitor.scale(app, policy_sha)), as_json=as_json)
@@ -43,7 +55,8 @@ def live_ops_monitor(
                 advice = "`liveops ledger rebuild` writes it anew"
                 sys.stderr.write(f"warning: {wrong} is not what the outcomes say; {advice}\n")
         else:
-            _print_reports(list(monitor.reports(app, policy_sha)), as_json=as_json)
+            names = monitor.experiments_of(app, policy_sha)
+            _report_on(app, names, as_json=as_json, html=html)
 
 
 def report(
@@ -52,14 +65,18 @@ def report(
     ] = None,
     demo: Demo = False,
     as_json: AsJson = False,
+    html: HtmlFile = None,
     config: ConfigFile = None,
 ) -> None:
-    """Print arms, numbers and checklist of an experiment."""
-    from bandit.service import experiments, reporting
+    """Print arms, numbers and checklist of an experiment, or write them as a page with a picture.
+
+    The page is one file: no script, nothing to load, light and dark, readable on a telephone.
+    """
+    from bandit.service import experiments
 
     with ledger_app(config=config, demo=demo) as app:
         names = experiments.listed(app.engine) if experiment is None else [experiment]
-        _print_reports([reporting.report(app.engine, name) for name in names], as_json=as_json)
+        _report_on(app, names, as_json=as_json, html=html)
 
 
 def plot(
@@ -138,6 +155,28 @@ def _print_nights(nights: list[tuple[str, Night]], *, as_json: bool) -> None:
         for decision in (*night.actions, night.decision):
             for line in decision_lines(decision):
                 console.print(line)
+
+
+def _report_on(app: App, names: list[str], *, as_json: bool, html: Path | None) -> None:
+    from bandit.service import reporting
+
+    if html is not None:
+        if as_json:
+            raise InvalidInput(field="html", rule="is instead of --json", found="both")
+        _write_page(app, names, html)
+    else:
+        _print_reports([reporting.report(app.engine, name) for name in names], as_json=as_json)
+
+
+def _write_page(app: App, names: list[str], html: Path) -> None:
+    from bandit.service import charting
+    from liveops.report_page import report_page
+    from liveops.whole_files import checked_file, write_whole
+
+    file = checked_file(html, field="html")
+    found = [charting.illustrated(app.engine, name) for name in names]
+    write_whole(file, report_page(found, made_at=app.clock.now()).encode())
+    sys.stdout.write(f"written to {file}\n")
 
 
 def _print_reports(found: list[ExperimentReport], *, as_json: bool) -> None:

@@ -35,6 +35,10 @@ AdminPort = Annotated[
         show_default=False,
     ),
 ]
+HtmlFile = Annotated[
+    Path | None,
+    typer.Option("--html", help="Write a page with a picture into this file instead."),
+]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Configuration file.", show_default=False)
 ]

@@ -32,18 +32,28 @@ def test_run_replays_reports_and_ends(home: Path) -> None:
     for expected in ("momentum-12-48", "breakout-55-200", "coin-flip", "contrarian-1", "checklist"):
         assert expected in said
     assert "/v1/experiments/paper-btcusd-" in said
+    for name in ("replay.png", "replay.html"):
+        assert str(home / name) in said
+    assert (home / "replay.png").read_bytes().startswith(b"\x89PNG")
+    assert (home / "replay.html").read_text(encoding="utf-8").count("<svg") == 2
     assert not processes_of(home), "nothing that was started stays"
 
 
 def test_second_run_shows_what_was_replayed_before(home: Path) -> None:
     run(home, "--exit")
     before = script("liveops", "ledger", "digest", "--demo", home=home).stdout
+    page = home / "replay.html"
+    page.write_text("of an earlier replay", encoding="utf-8")
+    (home / "replay.png.part").mkdir()  # in the way of the picture
     again = script(
         "liveops", "run", "--nights", NIGHTS, "--exit", "--port", str(free_port()), home=home
     )
     assert again.returncode == 0
     assert "was replayed before" in again.stderr
     assert "momentum-12-48" in again.stdout
+    assert f"warning: {home / 'replay.png'} was not written" in again.stderr
+    assert not (home / "replay.png").exists(), "that of the replay before is gone"
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert script("liveops", "ledger", "digest", "--demo", home=home).stdout == before
 
 

@@ -221,6 +221,17 @@ def test_days_are_those_of_utc() -> None:
     assert evidence.get_xlabel() == "UTC days"
 
 
+@pytest.mark.parametrize("form", [WIDE, NARROW])
+@pytest.mark.parametrize("days", [0.01, 0.1, 0.4, 1, 2, 2.6, 5, 20, 58, 89, 120, 365, 1000, 4000])
+def test_a_life_of_any_length_has_days_to_read(form: Form, days: float) -> None:
+    made = life([version(0)], [arm("old"), arm("new", seen(days / 2, 0.0))], until=days)
+    figure = draw_life(made, form)
+    figure.draw_without_rendering()
+    _, _, evidence = panels(figure)
+    ticks = [tick for tick in evidence.get_xticks() if day(0) <= num2date(tick) <= day(days)]
+    assert 1 <= len(ticks) <= 12
+
+
 def test_without_a_night_there_is_nothing_to_draw() -> None:
     with pytest.raises(NothingToDraw, match="experiment btc has nothing to draw: no night"):
         draw_life(life([version(0, new=10.0)], [arm("old"), arm("new")], until=1))
