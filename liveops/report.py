@@ -165,9 +165,9 @@ def _paper_table(report: ExperimentReport) -> Table:
             table.add_row(
                 arm.arm.place.policy,
                 str(found.pairs.n),
-                _shown(found.pairs.strength.mean_up if found.pairs.n else None),
+                shown(found.pairs.strength.mean_up if found.pairs.n else None),
                 str(found.gap.n),
-                _shown(found.agrees.value),
+                shown(found.agrees.value),
                 Text(found.agrees.verdict, style=_VERDICT_STYLE[found.agrees.verdict]),
             )
     return table

@@ -48,8 +48,8 @@ class ArmReport:
     its results on paper say.
 
     The daily ratios are those of its last `DAILY_WINDOW` days, as if the experiment's capital were
-    all its own; `contribution` is over the same days. `short_interval` and `long_interval` are those
-    of the windows' profit factors, at 95 %.
+    all its own; `contribution` is over the same days. `short_interval` and `long_interval` are the
+    95 % ones of the windows' profit factors.
     """
 
     arm: ArmRecord
