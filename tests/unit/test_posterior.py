@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -77,25 +77,6 @@ def test_a_seed_gives_the_same_night() -> None:
     }
     one, again, other = (best_shares(arms, rng=np.random.default_rng(s)) for s in (5, 5, 6))
     assert one == again != other
-
-
-def test_sums_add_up_and_are_forgotten() -> None:
-    results = np.random.default_rng(7).normal(size=100)
-    whole, parts = moments(results), moments(results[:30]) + moments(results[30:])
-    assert (parts.n, parts.total, parts.squares) == pytest.approx(
-        (whole.n, whole.total, whole.squares)
-    )
-    half = whole.discounted(0.5)
-    assert (half.n, half.mean) == pytest.approx((50, whole.mean))
-    assert half.deviation == pytest.approx(whole.deviation)
-
-
-def test_results_of_two_kinds_are_never_summed() -> None:
-    live = Moments(n=2, total=1.0, squares=2.0)
-    paper = replace(live, kind=ResultKind.PAPER)
-    assert (paper + paper.discounted(0.5)).kind is ResultKind.PAPER
-    with pytest.raises(InvalidInput, match="must be live, as what it is added to, found on paper"):
-        live + paper
 
 
 def test_stored_sums_are_read_as_they_were_written() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -80,27 +80,6 @@ class Moments:
         if not self.n:
             return 0.0
         return math.sqrt(max(0.0, self.squares / self.n - self.mean * self.mean))
-
-    def __add__(self, other: Moments) -> Moments:
-        """Return the sums over both arms' results, which must have none in common.
-
-        Raises `InvalidInput` for results of two kinds: no number holds both.
-        """
-        if other.kind is not self.kind:
-            rule = f"must be {self.kind}, as what it is added to"
-            raise InvalidInput(field="kind", rule=rule, found=other.kind)
-        return replace(
-            self,
-            n=self.n + other.n,
-            total=self.total + other.total,
-            squares=self.squares + other.squares,
-        )
-
-    def discounted(self, factor: float) -> Moments:
-        """Let every result count `factor` times what it did."""
-        return replace(
-            self, n=self.n * factor, total=self.total * factor, squares=self.squares * factor
-        )
 
 
 def drawn_means(moments: Moments, *, draws: int, rng: np.random.Generator) -> np.ndarray:
