@@ -20,6 +20,11 @@ CohortTable = Literal["evidence_cohorts", "aged_cohorts", "paired_cohorts", "age
 """Cohorts of draws and of pairs, and of each the part whose outcomes have left."""
 
 
+# Whole numbers as text: a night reads years of them, and needs no decimal of each.
+_TALLY = """n_challenger, n_champion, array_to_string(scores, ',') AS scores,
+  array_to_string(wealth, ',') AS wealth"""
+
+
 class Draw(NamedTuple):
     """An outcome of a decision that chance took, as evidence sees it; `result` is its return."""
 
@@ -176,7 +181,7 @@ def cohorts(
     """Return every cohort of two arms, in the order of their days."""
     found = rows(
         connection,
-        f"SELECT day, n_challenger, n_champion, scores, wealth FROM {table} "  # noqa: S608 - a constant
+        f"SELECT day, {_TALLY} FROM {table} "  # noqa: S608 - a constant
         "WHERE arm_id = :arm_id AND champion_id = :champion_id ORDER BY day",
         arm_id=arm_id,
         champion_id=champion_id,
@@ -193,8 +198,8 @@ def tallies(
     """Return every cohort in which an arm is the challenger."""
     found = rows(
         connection,
-        "SELECT arm_id, champion_id, day, n_challenger, n_champion, scores, wealth "  # noqa: S608 - a constant
-        f"FROM {table} WHERE arm_id = :arm_id",
+        f"SELECT arm_id, champion_id, day, {_TALLY} FROM {table} "  # noqa: S608 - a constant
+        "WHERE arm_id = :arm_id",
         arm_id=arm_id,
     )
     return {CohortKey(row["arm_id"], row["champion_id"], row["day"]): _tally(row) for row in found}
@@ -276,5 +281,5 @@ def _tally(row: Mapping[str, Any]) -> Tally:
     )
 
 
-def _integers(values: Sequence[Any]) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)
+def _integers(values: str) -> tuple[int, ...]:
+    return tuple(map(int, values.split(",")))
