@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,8 @@ OTHERS: Final = "#cdd3d9"
 # Okabe and Ito 2008: told apart by all forms of colour vision; their yellow is too pale for a line.
 CHALLENGERS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DPI: Final = 120
+_PATH: Final = re.compile(r' d="[^"]*"')
+_FINER: Final = re.compile(r"(\.\d\d)\d+")
 # What matplotlib writes of itself and of today.
 _METADATA: Final = ("Date", "Creator", "Format", "Type")
 
@@ -72,7 +75,8 @@ def svg_of(figure: Figure, *, salt: str = "liveops") -> str:
         }
     ):
         figure.savefig(written, format="svg", metadata=dict.fromkeys(_METADATA))
-    return written.getvalue()
+    # A hundredth of a point is finer than any screen, and half of the file is what comes after it.
+    return _PATH.sub(lambda path: _FINER.sub(r"\1", path[0]), written.getvalue())
 
 
 def plain(axes: Axes, title: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -247,3 +248,5 @@ def test_pictures_follow_from_what_they_show(tmp_path: Path) -> None:
     drawn = svg_of(draw_life(small()))
     assert ">slow halted<" in drawn, "words stay words"
     assert svg_of(draw_life(small()), salt="other") != drawn
+    lines = re.findall(r' d="([^"]*)"', drawn)
+    assert {len(part) for line in lines for part in re.findall(r"\.(\d+)", line)} <= {1, 2}
