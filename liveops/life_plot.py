@@ -24,6 +24,7 @@ from liveops.plots import (
     OTHERS,
     PAPER,
     NothingToDraw,
+    in_own_style,
     plain,
 )
 
@@ -66,6 +67,7 @@ class Cast:
     colors: Mapping[PolicyName, str]
 
 
+@in_own_style
 def draw_life(life: Life, form: Form = WIDE) -> Figure:
     """Draw traffic, closed results and evidence of an experiment, one below the other.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from bandit.core.errors import BanditError, InvalidInput
 from liveops.whole_files import checked_file, write_whole
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
     from liveops.simulating import Simulation
 
+P = ParamSpec("P")
+T = TypeVar("T")
 SUFFIXES = (".png", ".svg")
 INK: Final = "#1c2126"
 PAPER: Final = "#fefefe"
@@ -48,6 +52,20 @@ def checked_plot(path: Path, *, field: str) -> Path:
     return checked_file(path, field=field)
 
 
+def in_own_style(draw: Callable[P, T]) -> Callable[P, T]:
+    """Draw by matplotlib's defaults, whatever another library has set for the whole process."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
+        from matplotlib import style
+
+        with style.context("default"):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+@in_own_style
 def save(figure: Figure, path: Path) -> None:
     """Write a picture whose bytes follow from what it shows, and from nothing else.
 
@@ -61,6 +79,7 @@ def save(figure: Figure, path: Path) -> None:
     write_whole(path, drawn.getvalue())
 
 
+@in_own_style
 def svg_of(figure: Figure, *, salt: str = "liveops") -> str:
     """Return a picture as SVG with its text as text; `salt` goes into the ids of its parts."""
     from matplotlib import rc_context
@@ -91,6 +110,7 @@ def plain(axes: Axes, title: str) -> None:
     axes.spines["bottom"].set_color(GRID)
 
 
+@in_own_style
 def draw_traffic(simulation: Simulation, path: Path) -> None:
     """Draw each challenger's part of the traffic by day: its median, and 5 to 95 % of the runs."""
     from matplotlib.figure import Figure

@@ -74,7 +74,7 @@ def contribution(
     for day in sorted(profit_by_day.keys() | total_by_day.keys()):
         own += profit_by_day.get(day, Decimal(0))
         equity += total_by_day.get(day, Decimal(0))
-        if own >= best:
+        if own > best:
             best, at_best = own, equity
         if at_best <= 0:
             return Contribution(percent=None, max_percent=None)

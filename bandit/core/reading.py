@@ -117,7 +117,7 @@ class ArmReading:
     def _read(cls, stored: Mapping[str, Any]) -> ArmReading:
         resumed, prod, moments = (stored[name] for name in ("resumed", "pf_prod", "moments"))
         standing = stored["standing"]
-        throttled = stored.get("throttled")  # earlier releases brought nobody back
+        throttled = stored["throttled"]
         return cls(
             place=ArmPlace(
                 policy=PolicyName(stored["policy"]),

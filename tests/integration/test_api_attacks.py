@@ -359,4 +359,7 @@ def test_the_order_of_a_batch_does_not_matter(postgres_server: PostgresServer) -
                 reports.append(client.get("/v1/experiments/btc/report").json())
             engine.dispose()
     assert sum(arm["trades"] for arm in reports[0]["arms"]) == 60
+    # The account's own drawdown is a guard's: of money in the order in which it was told.
+    drawdowns = [report.pop("dd_total") for report in reports]
+    assert drawdowns[0] == 0 < drawdowns[1]
     assert reports[0] == reports[1]

@@ -24,6 +24,11 @@ def test_a_fall_is_in_percent_of_what_everybody_had_at_the_arms_best() -> None:
     assert found.max_percent == pytest.approx(100 * 11 / 1100)
 
 
+def test_of_days_that_stand_as_high_the_first_counts() -> None:
+    found = contribution(days(10, 0, -20), days(100, 900, 0), capital=Decimal(900))
+    assert found.percent == 2.0
+
+
 def test_a_loss_on_the_first_day_is_from_the_capital() -> None:
     assert contribution(days(-10), days(-10), capital=Decimal(1000)).percent == 1.0
 
@@ -33,7 +38,7 @@ def test_who_never_traded_has_taken_nothing() -> None:
 
 
 def test_where_nothing_was_left_there_is_no_percentage() -> None:
-    lost = contribution(days(0, -1), days(-1000), capital=Decimal(1000))
+    lost = contribution(days(0, 5, -1), days(-1000), capital=Decimal(1000))
     assert lost == Contribution(percent=None, max_percent=None)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_up_life import arm, day, life, seen, version
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.dates import num2date
 from matplotlib.figure import Figure
@@ -250,3 +251,9 @@ def test_pictures_follow_from_what_they_show(tmp_path: Path) -> None:
     assert svg_of(draw_life(small()), salt="other") != drawn
     lines = re.findall(r' d="([^"]*)"', drawn)
     assert {len(part) for line in lines for part in re.findall(r"\.(\d+)", line)} <= {1, 2}
+
+
+def test_what_other_libraries_set_for_the_process_changes_nothing() -> None:
+    expected = svg_of(draw_life(small()))
+    with rc_context({"axes.edgecolor": "#dddddd", "lines.linewidth": 9.0, "font.size": 30.0}):
+        assert svg_of(draw_life(small())) == expected
