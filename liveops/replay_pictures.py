@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from bandit.service import charting
+from config.settings import Settings
 from liveops.ledger_server import state_home
 from liveops.whole_files import FileNotWritten, write_whole
 from liveops.wiring import App
@@ -15,9 +16,12 @@ PICTURE: Final = "replay.png"
 PAGE: Final = "replay.html"
 
 
-def forget(app: App) -> None:
-    """Remove what an earlier replay left: it would be taken for that of the next one."""
-    for path in _paths(app):
+def forget(settings: Settings) -> None:
+    """Remove what an earlier replay left: it would be taken for that of the next one.
+
+    Raises `FileNotWritten`.
+    """
+    for path in _paths(settings):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -34,7 +38,7 @@ def leave(app: App, experiment: str) -> Iterator[Path]:
     from liveops.plots import save
     from liveops.report_page import report_page
 
-    picture, page = _paths(app)
+    picture, page = _paths(app.settings)
     found = charting.illustrated(app.engine, experiment)
     write_whole(page, report_page([found], made_at=app.clock.now()).encode())
     yield page
@@ -43,6 +47,6 @@ def leave(app: App, experiment: str) -> Iterator[Path]:
         yield picture
 
 
-def _paths(app: App) -> tuple[Path, Path]:
-    home = state_home(app.settings)
+def _paths(settings: Settings) -> tuple[Path, Path]:
+    home = state_home(settings)
     return home / PICTURE, home / PAGE

@@ -104,7 +104,7 @@ def run(
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
         with _warned_of(progress):
-            replay_pictures.forget(app)
+            replay_pictures.forget(settings)
         _drive(app, plan, out=out, progress=progress)
         out.print(render_report(reporting.report(app.engine, plan.experiment)))
         with _warned_of(progress):

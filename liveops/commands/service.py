@@ -69,12 +69,15 @@ def reset(
     ] = False,
     config: ConfigFile = None,
 ) -> None:
-    """Forget the demo's ledger; the real one is never touched."""
+    """Forget the demo's ledger and its pictures; the real one is never touched."""
+    from liveops import replay_pictures
     from liveops.ledger_server import drop_demo
 
     if not demo:
         raise typer.BadParameter("only the demo's ledger can be reset: say --demo")
-    drop_demo(settings_from(config))
+    settings = settings_from(config)
+    drop_demo(settings)
+    replay_pictures.forget(settings)
     sys.stdout.write("the demo's ledger is gone; `make run` makes a new one\n")
 
 

@@ -241,8 +241,12 @@ def test_reset_forgets_the_demo_only_when_told_so(tmp_path: Path) -> None:
     assert "there is no ledger" in nothing.stderr
     assert not home.exists(), "asking makes nothing"
     assert script("liveops", "db", "upgrade", "--demo", home=home).returncode == 0
+    pictures = [home / name for name in ("replay.png", "replay.html")]
+    for path in pictures:
+        path.touch()
     answer = script("liveops", "reset", "--demo", home=home)
     assert answer.returncode == 0, answer.stderr
+    assert not any(path.exists() for path in pictures)
 
 
 def test_commands_that_overlap_share_one_server(tmp_path: Path) -> None:
@@ -261,6 +265,7 @@ def test_help_loads_no_heavy_module() -> None:
         "from liveops.cli import exit_code, app\n"
         "exit_code(app, ['--help'])\n"
         "heavy = {'sqlalchemy', 'pandas', 'fastapi', 'pydantic', 'numpy', 'psycopg'}\n"
+        "heavy |= {'matplotlib'}\n"
         "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)\n"
     )
     found = subprocess.run(

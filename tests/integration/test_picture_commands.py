@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,8 +75,3 @@ def test_a_picture_that_cannot_be_written_leaves_the_one_before(
     assert command("plot", "btc", "--out", str(file)) == 1
     assert f"file_not_written: {file} was not written: " in capsys.readouterr().err
     assert file.read_text(encoding="utf-8") == "the one before"
-
-
-def test_commands_that_draw_nothing_load_no_matplotlib() -> None:
-    code = "import sys, liveops.cli, liveops.plots; assert 'matplotlib' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -23,9 +23,11 @@ from ledger import (
     market,
     open_btc,
     open_eth,
+    promote,
+    roll_back,
     scale,
 )
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
@@ -194,6 +196,26 @@ def test_the_picture_is_drawn_in_two_sizes_with_the_colours_of_the_page(engine: 
         assert used <= set(re.findall(r"--([a-z0-9-]+):", theme))
     pictures = written[written.index("<figure") : written.index("</figure")]
     assert re.findall("#[0-9a-fA-F]{6}", pictures) == []
+
+
+def test_decisions_of_every_kind_have_their_place(engine: Engine) -> None:
+    trading(engine)
+    with engine.begin() as connection:
+        by_hand = (
+            "UPDATE bandit_arms SET traffic_allocation = 0.05 WHERE traffic_allocation = 0.225"
+        )
+        connection.execute(text(by_hand))
+    later = NIGHT + timedelta(days=2)
+    change(engine, ArmVerb.THROTTLE, ARM, reason="a look at it", now=later)
+    change(engine, ArmVerb.RESUME, ARM, now=later)
+    promote(engine, ARM)
+    roll_back(engine)
+    page = Page(page_of(engine))
+    for decision in reporting.decision_history(engine, "btc", newest=10):
+        assert f"{decision.kind} " in page.text
+        assert decision.reason in page.text
+    assert "arm-00 champion" in page.text
+    assert "a look at it" in page.text
 
 
 def test_whatever_people_wrote_stays_words(engine: Engine) -> None:
