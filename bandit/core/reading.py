@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from bandit.core.allocators.posterior import Moments
 from bandit.core.errors import InvalidInput
-from bandit.core.fill_gap import FillGapRule
+from bandit.core.fill_gap import FillGap, FillGapRule, paper_agrees
 from bandit.core.ladder import LadderRule, Standing
 from bandit.core.limits import ArmPlace
-from bandit.core.model import ArmMode, ArmRole, ArmStatus, PolicyName, Ppm, Rung
+from bandit.core.model import ArmMode, ArmRole, ArmStatus, PolicyName, Ppm, Rung, Verdict
+from bandit.core.performance import ClosedTrade, window_numbers
 from bandit.core.profit_factor import ProfitFactor
 
 _UNASKED = ProfitFactor(gross_profit=0.0, gross_loss=0.0, n=0, n_losses=0)
@@ -212,6 +213,40 @@ class ChecklistRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """The profit factors of the newest 30 and 150 trades, and the drawdown of the 150."""
+
+    pf_short: ProfitFactor
+    pf_long: ProfitFactor
+    dd_long_percent: float
+
+    @classmethod
+    def of(
+        cls, newest: Sequence[ClosedTrade], *, rule: ChecklistRule, nominal_fraction: float
+    ) -> Windows:
+        """Read the windows of a rule; `newest` are trades in the order of their closing.
+
+        >>> Windows.of([], rule=ChecklistRule(), nominal_fraction=0.1).dd_long_percent
+        0.0
+        """
+        long, short = (
+            window_numbers(newest, window=window, nominal_fraction=nominal_fraction)
+            for window in (rule.long_window, rule.window)
+        )
+        assert long.drawdown_percent is not None
+        return cls(
+            pf_short=short.profit_factor,
+            pf_long=long.profit_factor,
+            dd_long_percent=long.drawdown_percent,
+        )
+
+    @property
+    def judged(self) -> tuple[ProfitFactor, float]:
+        """What the checklist holds against its limits: the short profit factor and the drawdown."""
+        return self.pf_short, self.dd_long_percent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """The rules an experiment was opened with; stored, so that every process reads the same.
 
@@ -225,6 +260,16 @@ class Rules:
     fill_gap: FillGapRule = field(default_factory=FillGapRule)
     allocator: Mapping[str, float] = field(default_factory=dict)
     weigh_paper: bool = True
+
+    def weighs_paper(self, gap: FillGap, *, on_paper: int, live: int) -> bool:
+        """Say whether an arm is weighed by its trades on paper: where they agree and are more.
+
+        >>> Rules().weighs_paper(FillGap(), on_paper=200, live=20)  # nothing says that they agree
+        False
+        """
+        if not self.weigh_paper or on_paper <= live:
+            return False
+        return paper_agrees(gap, self.fill_gap).verdict is Verdict.PASS
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Rules:

@@ -20,16 +20,11 @@ from bandit.core.verdicts import Reason, at_least
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Return:
-    """An arm that comes back: as it was throttled, what it comes back with, and why."""
+    """An arm that comes back: whose, what it comes back with, and why."""
 
-    reading: ArmReading
+    policy: PolicyName
     part: Ppm
     reasons: tuple[Reason, ...]
-
-    @property
-    def policy(self) -> PolicyName:
-        """Whose arm it is."""
-        return self.reading.place.policy
 
 
 def returning(
@@ -55,9 +50,9 @@ def returning(
             continue
         part = part_of(reading, list(places.values()), rule=rules.ramp, limits=limits)
         if part is not None:
-            found.append(Return(reading=reading, part=part, reasons=reasons))
-            back = replace(reading.place, status=ArmStatus.ACTIVE, ppm=part)
-            places[back.policy] = back
+            policy = reading.place.policy
+            found.append(Return(policy=policy, part=part, reasons=reasons))
+            places[policy] = replace(reading.place, status=ArmStatus.ACTIVE, ppm=part)
     return tuple(found)
 
 

@@ -29,7 +29,6 @@ from bandit.core.model import (
     Profile,
     Rung,
 )
-from bandit.core.performance import window_numbers
 from bandit.core.reading import ArmReading
 from bandit.core.reentry import Return
 from bandit.core.routing import partition, repartition, router
@@ -240,11 +239,8 @@ class _State:
         )
 
     def _reading(self, policy: PolicyName, *, now: datetime) -> ArmReading:
-        arm, rule = self.arms[policy], self.plan.rules.checklist
-        fraction = self.plan.equity_fraction
-        long = window_numbers(arm.newest, window=rule.long_window, nominal_fraction=fraction)
-        short = window_numbers(arm.newest, window=rule.window, nominal_fraction=fraction)
-        assert long.drawdown_percent is not None
+        arm = self.arms[policy]
+        windows = arm.windows()
         standing = None
         if arm.role is ArmRole.CHALLENGER:
             standing = arm.standing(self.family[policy], now=now)
@@ -253,9 +249,9 @@ class _State:
             resumed=arm.resumed(),
             throttled=arm.throttled(),
             place=self._place(policy),
-            pf_short=short.profit_factor,
-            pf_long=long.profit_factor,
-            dd_long_percent=long.drawdown_percent,
+            pf_short=windows.pf_short,
+            pf_long=windows.pf_long,
+            dd_long_percent=windows.dd_long_percent,
             pf_prod=self.arms[CHAMPION].factor_since(since),
             standing=standing,
             moments=arm.moments(self.arms[CHAMPION].earned, now=now),

@@ -15,11 +15,11 @@ from bandit.core.allocators.strategy import DayResults
 from bandit.core.evidence import Earned
 from bandit.core.fill_gap import FillGap, paper_agrees
 from bandit.core.ladder import ArmEvidence, Cohort, Family, Standing, matured
-from bandit.core.model import ArmRole, ArmStatus, Ppm, Rung, Strategy, Verdict
+from bandit.core.model import ArmRole, ArmStatus, Ppm, Rung, Strategy
 from bandit.core.paper_days import PaperDay, PaperSums, newest_factor
-from bandit.core.performance import ClosedTrade, window_numbers
+from bandit.core.performance import ClosedTrade
 from bandit.core.profit_factor import ProfitFactor
-from bandit.core.reading import Throttled
+from bandit.core.reading import Throttled, Windows
 from bandit.core.trial_plan import SCALE, TrialPlan, closed_at, decided_at, unit_of
 
 
@@ -102,7 +102,8 @@ class TrialArm:
             return None
         unit = (champion.gain + champion.loss) / champion.n
         kind, counted, squares = ResultKind.LIVE, self.days, self.squares / SCALE**2
-        if self._reads_paper():
+        on_paper = sum(day.sums.n_trades for day in self.paper)
+        if self.plan.rules.weighs_paper(self.gap, on_paper=on_paper, live=self.n):
             kind, counted = ResultKind.PAPER, self.paper_totals
             squares = float(sum(day.sums.return_squares for day in self.paper))
         n = sum(count for count, _ in counted.values())
@@ -114,21 +115,20 @@ class TrialArm:
         weighed = rule.weigh(days, second_moment=squares / unit**2 / n if n else 0.0)
         return replace(weighed, kind=kind)
 
-    def _reads_paper(self) -> bool:
-        rules, n = self.plan.rules, sum(day.sums.n_trades for day in self.paper)
-        agrees = paper_agrees(self.gap, rules.fill_gap).verdict is Verdict.PASS
-        return rules.weigh_paper and agrees and n > self.n
+    def windows(self) -> Windows:
+        """Return the checklist's numbers of its newest trades."""
+        return self._windows(self.newest)
 
     def resumed(self) -> tuple[ProfitFactor, float] | None:
         """Return the checklist's numbers of the trades since it came back, where it did."""
         if self.resumed_at is None:
             return None
         fresh = [trade for trade in self.newest if trade.closed_at > self.resumed_at]
+        return self._windows(fresh).judged
+
+    def _windows(self, newest: Sequence[ClosedTrade]) -> Windows:
         rule, fraction = self.plan.rules.checklist, self.plan.equity_fraction
-        short = window_numbers(fresh, window=rule.window, nominal_fraction=fraction)
-        long = window_numbers(fresh, window=rule.long_window, nominal_fraction=fraction)
-        assert long.drawdown_percent is not None
-        return short.profit_factor, long.drawdown_percent
+        return Windows.of(newest, rule=rule, nominal_fraction=fraction)
 
     def throttled(self) -> Throttled | None:
         """Return what its return is decided by; None of an arm that is not throttled."""

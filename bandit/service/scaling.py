@@ -23,8 +23,7 @@ from bandit.core.model import (
     checked_text,
 )
 from bandit.core.night import NightDecision
-from bandit.core.performance import window_numbers
-from bandit.core.reading import ArmReading, Throttled
+from bandit.core.reading import ArmReading, Throttled, Windows
 from bandit.core.reentry import Return
 from bandit.service import pairing, scoring, standing, weighing
 from bandit.service.experiments import apply_verb
@@ -118,22 +117,17 @@ def read_arm(connection: Connection, arm: ArmRecord, record: ExperimentRecord) -
     """Return the numbers of one arm."""
     rule, fraction = record.rules.checklist, record.experiment.equity_fraction
     newest = outcomes.newest_trades(connection, arm.id, rule.long_window)
-    long = window_numbers(newest, window=rule.long_window, nominal_fraction=fraction)
-    short = window_numbers(newest, window=rule.window, nominal_fraction=fraction)
-    assert long.drawdown_percent is not None
+    windows = Windows.of(newest, rule=rule, nominal_fraction=fraction)
     resumed = None
     since = decisions.judged_since(connection, record.id, arm.place.policy)
     if since is not None:
         fresh = [trade for trade in newest if trade.closed_at > since]
-        fresh_short = window_numbers(fresh, window=rule.window, nominal_fraction=fraction)
-        fresh_long = window_numbers(fresh, window=rule.long_window, nominal_fraction=fraction)
-        assert fresh_long.drawdown_percent is not None
-        resumed = (fresh_short.profit_factor, fresh_long.drawdown_percent)
+        resumed = Windows.of(fresh, rule=rule, nominal_fraction=fraction).judged
     return ArmReading(
         place=arm.place,
-        pf_short=short.profit_factor,
-        pf_long=long.profit_factor,
-        dd_long_percent=long.drawdown_percent,
+        pf_short=windows.pf_short,
+        pf_long=windows.pf_long,
+        dd_long_percent=windows.dd_long_percent,
         pf_prod=outcomes.champion_over_window(connection, arm.id),
         resumed=resumed,
     )

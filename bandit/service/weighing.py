@@ -12,8 +12,7 @@ from sqlalchemy import Connection
 from bandit.core.allocators import registry
 from bandit.core.allocators.posterior import Moments, ResultKind
 from bandit.core.allocators.strategy import DayResults
-from bandit.core.fill_gap import paper_agrees
-from bandit.core.model import ArmRole, PolicyName, Strategy, Verdict
+from bandit.core.model import ArmRole, PolicyName, Strategy
 from bandit.core.reading import Rules
 from bandit.core.tally import Sums
 from bandit.storage import paper_days, shadows, statistics
@@ -74,8 +73,7 @@ def _results(connection: Connection, arm_id: int, live: Sums, rules: Rules) -> _
             squares=sum((day.sums.return_squares for day in told), Decimal(0)),
         )
         gap = shadows.gap_of(connection, arm_id)
-        agrees = paper_agrees(gap, rules.fill_gap).verdict is Verdict.PASS
-        if agrees and paper.n > live.n_trades:
+        if rules.weighs_paper(gap, on_paper=paper.n, live=live.n_trades):
             return paper
     days = statistics.returns_by_day(connection, arm_id)
     return _Results(kind=ResultKind.LIVE, days=days, squares=live.return_squares)

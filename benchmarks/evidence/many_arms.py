@@ -46,14 +46,16 @@ NIGHTS = 3 if QUICK else 15
 SECONDS = 0.2
 STRATEGIES = (Strategy.RAMP, Strategy.DISCOUNTED_THOMPSON)
 
-_MULTIPLIED = """
+_MORE_BY_DAY = """
 UPDATE arm_days SET n_trades = n_trades * %(k)s, n_wins = n_wins * %(k)s,
   n_losses = n_losses * %(k)s, pnl = pnl * %(k)s, fees = fees * %(k)s,
-  return_gain = return_gain * %(k)s, return_loss = return_loss * %(k)s;
+  return_gain = return_gain * %(k)s, return_loss = return_loss * %(k)s
+"""
+_MORE_IN_ALL = """
 UPDATE arm_statistics SET n_outcomes = n_outcomes * %(k)s, n_trades = n_trades * %(k)s,
   n_wins = n_wins * %(k)s, n_losses = n_losses * %(k)s, gross_profit = gross_profit * %(k)s,
   gross_loss = gross_loss * %(k)s, fees = fees * %(k)s, return_gain = return_gain * %(k)s,
-  return_loss = return_loss * %(k)s, return_squares = return_squares * %(k)s;
+  return_loss = return_loss * %(k)s, return_squares = return_squares * %(k)s
 """
 
 
@@ -82,9 +84,8 @@ def planted(server: EmbeddedPostgres, strategy: Strategy, stack: ExitStack) -> E
     with psycopg.connect(server.conninfo(database), autocommit=True) as connection_:
         for arm in record.arms:
             plant(engine, connection_, arm, trades=TRADES, every=every)
-        connection_.execute(
-            psycopg.sql.SQL(_MULTIPLIED % {"k": OUTCOMES // TRADES}).as_string(connection_)
-        )
+        for multiplied in (_MORE_BY_DAY, _MORE_IN_ALL):
+            connection_.execute(multiplied, {"k": OUTCOMES // TRADES})
         connection_.execute("VACUUM (ANALYZE)")
     progress(f"planted {LIVE + WATCHING + 1} arms in {perf_counter() - start:.0f} s")
     return engine
