@@ -71,6 +71,8 @@ def plant(
     connection.execute("SELECT setseed(0.5)")
     connection.execute(_ASSIGNMENTS, values)
     connection.execute(_OUTCOMES, values)
+    # So much at once, and nobody has looked at it yet: the planner would take it for nothing.
+    connection.execute("ANALYZE assignments, outcomes")
     rebuilding.repair(engine, now=END, actor=ACTOR)
 
 
