@@ -112,6 +112,22 @@ CATALOGUE: Final = (
         labels=("experiment",),
     ),
     Metric(
+        name="liveops_exploration_used_ratio",
+        kind=MetricKind.GAUGE,
+        unit="ratio",
+        help="Part of the exploration budget that is spent or set aside for open decisions.",
+        labels=("experiment",),
+        absent="without a budget, and while the ledger does not answer",
+    ),
+    Metric(
+        name="liveops_exploration_room",
+        kind=MetricKind.GAUGE,
+        unit="decisions",
+        help="Decisions that challengers may take before any outcome comes in; 0: champion only.",
+        labels=("experiment",),
+        absent="without a budget, and while the ledger does not answer",
+    ),
+    Metric(
         name="liveops_experiment_epoch",
         kind=MetricKind.GAUGE,
         unit="epoch",

@@ -23,6 +23,7 @@ from bandit.core.lifecycle import ArmVerb
 from liveops.commands import (
     accounts,
     audit,
+    budget,
     explain,
     imports,
     keys,
@@ -69,6 +70,7 @@ app.command("release")(killing.release)
 app.add_typer(policies.policy_commands, name="policy")
 app.add_typer(policies.experiment_commands, name="experiment")
 app.add_typer(accounts.commands, name="account")
+app.add_typer(budget.commands, name="budget")
 app.add_typer(ledger.commands, name="ledger")
 app.add_typer(imports.commands, name="import")
 app.add_typer(keys.commands, name="key")

@@ -11,6 +11,7 @@ from bandit.core.model import ArmMode, ArmRole, ArmStatus, DecisionKind, Profile
 from bandit.core.outlook import DAYS_MIN, Forecast, Outlook, Path, State
 from bandit.core.verdicts import Reason
 from bandit.service.explaining import Explanation
+from bandit.service.exploring import BudgetReport
 from bandit.storage.decisions import DecisionRecord
 
 COLUMNS: Final = 80
@@ -82,6 +83,8 @@ def _why(found: Explanation) -> Iterator[tuple[str, int]]:
         yield f"{_moment(found.night)} left it there: {_held(found, found.night)}", 2
         yield from _asked(found, found.night)
     yield from ((bound, 2) for bound in _bounds(found))
+    if found.budget.budget is not None and place.role is ArmRole.CHALLENGER:
+        yield f"Its experiment has an exploration budget: {_left(found.budget)}", 2
 
 
 def _moment(made: DecisionRecord) -> str:
@@ -138,6 +141,12 @@ def _bounds(found: Explanation) -> Iterator[str]:
             yield "It has the least that an arm may have."
         elif place.ppm >= bounds.most:
             yield "It has the most that it may have on its rung."
+
+
+def _left(found: BudgetReport) -> str:
+    if not found.room:
+        return "no room is left, so the champion decides (`liveops budget show`)."
+    return f"room for {found.room} more decisions before any outcome comes in."
 
 
 def _until_decided(found: Outlook, rule: LadderRule) -> Iterator[str]:

@@ -103,6 +103,7 @@ def _of_experiment(report: ExperimentReport) -> Iterator[Sample]:
     name = report.record.experiment.name
     yield "liveops_allocation_version", (name,), report.version
     yield "liveops_experiment_epoch", (name,), report.record.epoch
+    yield from _of_budget(report)
     for arm in report.arms:
         place = arm.arm.place
         labels = (name, place.policy, place.role.value)
@@ -123,6 +124,15 @@ def _of_experiment(report: ExperimentReport) -> Iterator[Sample]:
             yield "liveops_arm_drawdown_ratio", (*labels, window), drawdown / 100
         for metric, count in _counts(arm).items():
             yield metric, labels[:2], count
+
+
+def _of_budget(report: ExperimentReport) -> Iterator[Sample]:
+    found = report.exploration
+    if found is not None and found.budget is not None and found.room is not None:
+        labels = (found.experiment,)
+        used = 1 - found.budget.left(found.explored) / found.budget.amount
+        yield "liveops_exploration_used_ratio", labels, float(used)
+        yield "liveops_exploration_room", labels, found.room
 
 
 def _evidence(standing: Standing) -> Mapping[str, float]:

@@ -12,6 +12,7 @@ from rich.text import Text
 from bandit.core.model import WHOLE_PPM, ArmStatus, DecisionKind, Verdict
 from bandit.core.profit_factor import ProfitFactor, ProfitFactorState
 from bandit.service.accounts import AccountReport
+from bandit.service.exploring import BudgetReport
 from bandit.service.rebuilding import ArmNumbers
 from bandit.service.reporting import ArmReport, ExperimentReport
 from bandit.service.scaling import Night
@@ -37,7 +38,10 @@ def render_report(report: ExperimentReport) -> RenderableType:
     experiment = report.record.experiment
     title = f"{experiment.name}: {experiment.profile}, allocation version {report.version}"
     account = account_line(report.account)
-    tables: list[RenderableType] = [_arms_table(report, title), account, ""]
+    tables: list[RenderableType] = [_arms_table(report, title), account]
+    if report.exploration is not None:
+        tables += budget_lines(report.exploration)
+    tables.append("")
     tables += [_checklist_table(report), ""]
     if any(arm.evidence for arm in report.arms):
         tables += [_evidence_table(report), ""]
@@ -59,6 +63,30 @@ def account_line(account: AccountReport) -> Text:
         return Text(said)
     why = f"KILLED since {since:%Y-%m-%d %H:%M} by {event.actor} ({event.cause}): {event.reason}"
     return Text(f"{said}\n{why}", style="bold red")
+
+
+def budget_lines(found: BudgetReport) -> list[str]:
+    """Say where an exploration budget stands, in lines for a terminal."""
+    explored, budget, currency = found.explored, found.budget, found.currency
+    cost = (
+        f"{explored.spent:.2f} {currency} spent ({found.percent(explored.spent):.2f} % of capital)"
+    )
+    aside = f"{explored.reserved:.2f} set aside for {explored.n_open} open decisions"
+    if budget is None:
+        return [f"exploration of {found.experiment}: no budget; {cost}, {aside}"]
+    charge = budget.reservation.charge
+    said = [
+        f"exploration of {found.experiment}: {cost} of {budget.amount:.2f}, {aside}",
+        f"a decision is charged {charge:.2f} until its outcome is told: "
+        f"{budget.at_risk:.2f} that it may lose, {budget.expected:.2f} that the champion earns",
+    ]
+    if budget.left(explored) < 0:
+        said.append("OVERSPENT: an outcome lost more than was set aside for it")
+    elif not found.room:
+        said.append("NO ROOM: the champion decides until outcomes come in or the budget is raised")
+    else:
+        said.append(f"room for {found.room} more decisions of challengers before any outcome")
+    return said
 
 
 def render_accounts(accounts: Sequence[AccountReport]) -> RenderableType:

@@ -17,7 +17,7 @@ from bandit.storage.decisions import DecisionRecord
 from liveops.life_plot import NARROW, WIDE, Form, cast_of, draw_life
 from liveops.markup import Markup, element, joined
 from liveops.plots import CHALLENGERS, CHAMPION, GRID, INK, OTHERS, PAPER, svg_of
-from liveops.report import account_line, moment_of, shown, shown_factor, subject_of
+from liveops.report import account_line, budget_lines, moment_of, shown, shown_factor, subject_of
 
 # Colours of pictures by the names that the page gives them, so that a dark page has its own.
 _COLORS: Final[Mapping[str, str]] = {
@@ -78,7 +78,7 @@ def _experiment(found: Illustrated, prefix: str) -> Markup:
     report = found.report
     experiment = report.record.experiment
     colors = cast_of(found.life).colors
-    account = account_line(report.account).plain
+    account, budget = account_line(report.account).plain, report.exploration
     told = {k: v for k, v in report.to_json().items() if k not in ("arms", "decisions")}
     return element(
         "section",
@@ -89,6 +89,7 @@ def _experiment(found: Illustrated, prefix: str) -> Markup:
             f"allocation version {report.version}",
         ),
         *_lines(account, class_="killed" if report.record.is_killed else "account"),
+        *(() if budget is None else _lines("\n".join(budget_lines(budget)), class_="account")),
         _every_number(told),
         _picture(found.life, prefix),
         element("h2", "Arms"),

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-from ledger import CHALLENGER, NOON, open_btc, record_all
+from ledger import CHALLENGER, NOON, open_btc, record_all, set_budget
 from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
 
@@ -46,6 +46,7 @@ COHORTS = "SELECT c.* FROM evidence_cohorts c ORDER BY 1, 2, 3"
 PAIRS = "SELECT c.* FROM paired_cohorts c ORDER BY 1, 2, 3"
 GAPS = "SELECT g.* FROM fill_gaps g ORDER BY 1"
 PAPER_DAYS = "SELECT d.* FROM paper_days d ORDER BY 1, 2"
+EXPLORED = "SELECT x.* FROM explored x ORDER BY 1"
 DAYS = "SELECT d.* FROM arm_days d ORDER BY 1, 2, 3"
 
 
@@ -72,6 +73,7 @@ class History:
         terms = Terms(unit=0.0005, baseline=0.0, profit_factor=1.2, units={"X1USD": 0.0002})
         with transaction(engine) as connection:
             evidence.fix_terms(connection, record.id, terms, fixed_at=NOON)
+        set_budget(engine, "10000000")
         self.engine = engine
         self.rng = np.random.default_rng(20_260_301)
         self.made: dict[UUID, Assignment] = {}
@@ -162,7 +164,7 @@ def read(engine: Engine, statement: str) -> list[tuple[Any, ...]]:
 
 def numbers(engine: Engine) -> tuple[object, ...]:
     report = reporting.report(engine, "btc").to_json()
-    bets = [read(engine, statement) for statement in (COHORTS, PAIRS, GAPS, PAPER_DAYS)]
+    bets = [read(engine, statement) for statement in (COHORTS, PAIRS, GAPS, PAPER_DAYS, EXPLORED)]
     assert all(bets)
     return read(engine, STATISTICS), read(engine, DAYS), bets, json.dumps(report, default=str)
 

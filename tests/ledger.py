@@ -30,8 +30,9 @@ from bandit.core.model import (
 )
 from bandit.core.outcomes import Outcome, trade
 from bandit.core.reading import Rules
-from bandit.service import experiments, policies, promoting, recording, scaling
+from bandit.service import experiments, exploring, policies, promoting, recording, scaling
 from bandit.service.assigning import Router
+from bandit.service.exploring import BudgetReport
 from bandit.service.routing_table import Opportunity
 from bandit.service.scaling import Night
 
@@ -135,6 +136,21 @@ def assign_to(
         if len(found) >= count:
             return found[:count]
     raise AssertionError(f"{policy} gets no traffic")
+
+
+def set_budget(
+    engine: Engine, amount: str, *, at_risk: str = "20", now: datetime = NOON
+) -> BudgetReport:
+    """Give `btc` an exploration budget."""
+    return exploring.set_budget(
+        engine,
+        "btc",
+        amount=Decimal(amount),
+        at_risk=Decimal(at_risk),
+        reason="drill",
+        now=now,
+        actor="test",
+    )
 
 
 def closed(

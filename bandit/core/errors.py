@@ -91,6 +91,16 @@ class StaleEpoch(BanditError):
     code = "stale_epoch"
 
 
+class BudgetSpent(BanditError):
+    """The exploration budget has no room for all of a batch, only for `room` of its decisions."""
+
+    code = "budget_spent"
+
+    def __init__(self, message: str, *, room: int) -> None:
+        super().__init__(message)
+        self.room = room
+
+
 class Killed(BanditError):
     """The kill switch of the account is on: no new decision until a person releases it."""
 

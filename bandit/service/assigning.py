@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from bandit.core.errors import (
     BanditError,
+    BudgetSpent,
     Expired,
     InvalidInput,
     Killed,
@@ -60,23 +61,48 @@ class Router:
                 stored = assignments.commit(connection, batch.batch)
                 # Within the transaction: who is refused takes the whole batch along.
                 return [_or_raise(answer) for answer in batch.answers(stored)]
-        except StaleEpoch:
-            answers = self.assign_behind_gate(experiment, opportunities, now=now)
+        except (StaleEpoch, BudgetSpent) as refused:
+            answers = self.assign_refused(experiment, opportunities, refused, now=now)
             return [_or_raise(answer) for answer in answers]
 
-    def assign_behind_gate(
-        self, experiment: str, opportunities: Sequence[Opportunity], *, now: datetime
+    def assign_refused(
+        self,
+        experiment: str,
+        opportunities: Sequence[Opportunity],
+        refused: StaleEpoch | BudgetSpent,
+        *,
+        now: datetime,
     ) -> list[Assignment | BanditError]:
-        """Assign on what is read while nothing can change: certain to succeed, but slower.
+        """Assign a batch that was refused: on a newer epoch, or as far as its budget has room.
 
-        Remembers what it read.
+        What has none is the champion's, and no chance is in it. How many of a batch are drawn, and
+        which, never depends on the arms that they fall to.
         """
+        if isinstance(refused, StaleEpoch):
+            try:
+                return self._behind_gate(experiment, opportunities, now=now, drawn_max=None)
+            except BudgetSpent as spent:
+                refused = spent
+        try:
+            return self._behind_gate(experiment, opportunities, now=now, drawn_max=refused.room)
+        except BudgetSpent:  # somebody else was quicker
+            return self._behind_gate(experiment, opportunities, now=now, drawn_max=0)
+
+    def _behind_gate(
+        self,
+        experiment: str,
+        opportunities: Sequence[Opportunity],
+        *,
+        now: datetime,
+        drawn_max: int | None,
+    ) -> list[Assignment | BanditError]:
+        """Assign on what is read while nothing can change; remembers what it read."""
         with transaction(self._engine) as connection:
             locks.as_batch(connection)
             locks.gate_shared(connection, self.table(experiment).record.id)
             known = self._tables.get(experiment)
             table = read_table(connection, experiment, known=known)
-            batch = routed(table, opportunities, now=now)
+            batch = routed(table, opportunities, now=now, drawn_max=drawn_max)
             stored = assignments.commit(connection, batch.batch)
         self._remember(experiment, table)
         return batch.answers(stored)

@@ -17,7 +17,8 @@ from bandit.core.outlook import Outlook, outlook
 from bandit.core.reading import ArmReading
 from bandit.core.reentry import reasons_to_return
 from bandit.core.verdicts import Reason
-from bandit.service import standing
+from bandit.service import exploring, standing
+from bandit.service.exploring import BudgetReport
 from bandit.storage import arm_history, decisions, experiments, policies
 from bandit.storage.arm_history import Move
 from bandit.storage.decisions import DecisionRecord
@@ -60,6 +61,7 @@ class Explanation:
     to_return: tuple[Reason, ...]
     bounds: Bounds | None
     champion_floor: int
+    budget: BudgetReport
     outlook: Outlook | None
 
     @property
@@ -90,6 +92,7 @@ class Explanation:
             "traffic_allocation": place.ppm / WHOLE_PPM,
             "champion_floor": self.champion_floor / WHOLE_PPM,
             "bounds": None if self.bounds is None else self.bounds.to_json(),
+            "exploration": self.budget.to_json(),
             "moved": self._move_json(self.move),
             "stopped": None if self.stop is None else self._decision_json(self.stop),
             "night": None if self.night is None else self._decision_json(self.night),
@@ -142,6 +145,7 @@ def explain(engine: Engine, name: str, reference: str) -> Explanation:
             to_return=() if night is None else _to_return(record, arm, night),
             bounds=bounds,
             champion_floor=champion_floor_of(record.places, limits),
+            budget=exploring.read(connection, record),
             outlook=None if night is None else _outlook(connection, record, arm, night),
         )
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from uuid import UUID
 
-from bandit.core.errors import BanditError, StaleEpoch
+from bandit.core.errors import BanditError, BudgetSpent, StaleEpoch
 from bandit.core.model import Assignment
 from bandit.service.assigning import BATCH_MAX, Router, claim_answer
 from bandit.service.group_commit import GroupCommit
@@ -82,9 +82,9 @@ class LiveRouter:
         batch = routed(self._router.table(experiment), asked, now=now)
         try:
             stored = await self._writers[lane].assign(batch.batch)
-        except StaleEpoch:
+        except (StaleEpoch, BudgetSpent) as refused:
             return await asyncio.to_thread(
-                self._router.assign_behind_gate, experiment, asked, now=now
+                self._router.assign_refused, experiment, asked, refused, now=now
             )
         return batch.answers(stored)
 

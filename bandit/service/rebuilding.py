@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from bandit.core.errors import InvalidInput
 from bandit.core.evidence import Tally
+from bandit.core.exploration import Explored
 from bandit.core.fill_gap import FillGap
 from bandit.core.model import PolicyName, checked_instant
 from bandit.core.paper_days import PaperSums
@@ -24,6 +25,7 @@ from bandit.storage import (
     decisions,
     evidence,
     experiments,
+    exploration,
     paper_days,
     recounting,
     shadows,
@@ -34,7 +36,7 @@ from bandit.storage.experiments import ExperimentRecord
 from bandit.storage.statistics import ArmStatistics, ArmTerms, ArmWindows
 
 _Key = TypeVar("_Key")
-_Counted = TypeVar("_Counted", Tally, FillGap, PaperSums)
+_Counted = TypeVar("_Counted", Tally, FillGap, PaperSums, Explored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +252,9 @@ def _wrong_evidence(connection: Connection, arm: _Arm) -> dict[str, list[str]]:
         ),
         "fill_gaps": _differing(shadows.gap_of(connection, arm_id), paper.gap),
         "paper_days": _wrong_rows(paper_days.by_key(connection, arm_id), paper.days),
+        "explored": _differing(
+            exploration.of_arm(connection, arm_id), exploration.recounted(connection, arm_id)
+        ),
     }
 
 
@@ -301,6 +306,7 @@ def _repair(engine: Engine, arm: _Arm, wrong: Sequence[str], *, now: datetime, a
         evidence.replace(connection, arm_id, paper.pairs, table="paired_cohorts")
         shadows.replace_gap(connection, arm_id, paper.gap)
         paper_days.replace(connection, arm_id, paper.days)
+        exploration.replace(connection, arm_id, exploration.recounted(connection, arm_id))
         decisions.audit(
             connection,
             now=now,

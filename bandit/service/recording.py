@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from bandit.core.errors import BanditError, Conflict, InvalidInput, UnknownName
 from bandit.core.model import checked_instant
 from bandit.core.outcomes import Flags, Outcome, check_times, flags_of
-from bandit.service import counting, pairing, scoring
+from bandit.service import counting, exploring, pairing, scoring
 from bandit.service.guarding import Keys, guard_outcomes, guarded
 from bandit.service.scoring import Told
 from bandit.storage import archives, assignments, outcomes
@@ -68,6 +68,7 @@ def _record(
         counting.count(connection, created.values())
         scoring.score(connection, [Told(row, units[key]) for key, row in created.items()])
         pairing.pair_outcomes(connection, created.values())
+        exploring.settle(connection, [Told(row, units[key]) for key, row in created.items()])
         # Guards judge in the order of arrival.
         arrived = [
             entry.outcome

@@ -22,8 +22,9 @@ from bandit.core.performance import NumberState, WindowNumbers, stated, window_n
 from bandit.core.profit_factor import Interval, profit_factor_interval
 from bandit.core.reading import ArmReading
 from bandit.core.verdicts import Reason
-from bandit.service import accounts, pairing
+from bandit.service import accounts, exploring, pairing
 from bandit.service.accounts import AccountReport
+from bandit.service.exploring import BudgetReport
 from bandit.service.pairing import OnPaper
 from bandit.service.scaling import read_arms
 from bandit.storage import decisions, experiments, outcomes, statistics
@@ -146,11 +147,15 @@ def _ends(name: str, window: WindowNumbers, interval: Interval | None) -> dict[s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentReport:
-    """An experiment at one moment, read in one snapshot."""
+    """An experiment at one moment, read in one snapshot.
+
+    `exploration` is None where there is no budget and never was one.
+    """
 
     record: ExperimentRecord
     account: AccountReport
     version: int
+    exploration: BudgetReport | None
     arms: tuple[ArmReport, ...]
     newest_decisions: tuple[DecisionRecord, ...]
 
@@ -170,6 +175,7 @@ class ExperimentReport:
             "strategy": experiment.strategy.value,
             "allocation_version": self.version,
             "epoch": self.record.epoch,
+            "exploration": None if self.exploration is None else self.exploration.to_json(),
             "arms": [arm.to_json() for arm in self.arms],
             "decisions": [decision_json(decision) for decision in self.newest_decisions],
         }
@@ -205,11 +211,12 @@ def read(
         for arm in kept
     ]
     (account,) = accounts.read(connection, [record.experiment.account_name], day=None)
-    name = record.experiment.name
+    name, budget = record.experiment.name, exploring.read(connection, record)
     return ExperimentReport(
         record=record,
         account=account,
         version=decisions.newest_version(connection, record.id),
+        exploration=budget if budget.budget is not None or budget.by_arm else None,
         arms=tuple(arms),
         newest_decisions=tuple(decisions.of_experiment(connection, name, newest=decisions_max)),
     )

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from bandit.core.errors import Conflict, UnknownName
 from bandit.core.model import checked_instant, checked_text
 from bandit.core.outcomes import Flags, Outcome
-from bandit.service import counting, pairing, scoring
+from bandit.service import counting, exploring, pairing, scoring
 from bandit.service.guarding import Keys, guard_revision, guarded
 from bandit.service.recording import row_of
 from bandit.service.scoring import Told
@@ -70,6 +70,7 @@ def _revise(
     counting.recount(connection, arm, before=newest.row, after=after)
     scoring.score(connection, [Told(after, unit)], gone=[Told(newest.row, unit)])
     pairing.pair_outcomes(connection, [after], gone=[newest.row])
+    exploring.correct(connection, unit, before=newest.row.outcome.pnl, after=after.outcome.pnl)
     decisions.audit(
         connection,
         now=now,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -79,10 +80,14 @@ class RoutingTable:
     arms: Mapping[PolicyName, ArmRecord]
     by_id: Mapping[int, ArmRecord]
 
-    def batch(self, asked: Mapping[UUID, Opportunity], *, now: datetime) -> AssignmentBatch:
+    def batch(
+        self, asked: Mapping[UUID, Opportunity], *, now: datetime, drawn_max: int | None
+    ) -> AssignmentBatch:
         """Choose the arm of every opportunity, by its assignment id."""
         experiment = self.record.experiment
-        routes = self.routes(opportunity.unit_id for opportunity in asked.values())
+        drawn = islice(asked.values(), drawn_max)
+        routes = self.routes(opportunity.unit_id for opportunity in drawn)
+        routes += [self._champion_for_sure] * (len(asked) - len(routes))
         return AssignmentBatch(
             experiment_id=self.record.id,
             epoch=self.record.epoch,
@@ -96,6 +101,10 @@ class RoutingTable:
             ],
         )
 
+    @property
+    def _champion_for_sure(self) -> Route:
+        return Route(policy=self.record.experiment.champion, propensity=1.0)
+
     def id_of(self, opportunity: Opportunity) -> UUID:
         """Return the id that the unit's assignment has or will have."""
         name = self.record.experiment.name
@@ -103,7 +112,7 @@ class RoutingTable:
 
     def _row(self, key: UUID, opportunity: Opportunity, route: Route) -> AssignmentRow:
         if opportunity.position is not None or opportunity.fallback_at is not None:
-            route = Route(policy=self.record.experiment.champion, propensity=1.0)
+            route = self._champion_for_sure
         return AssignmentRow(
             id=key,
             unit_id=opportunity.unit_id,
@@ -214,12 +223,24 @@ def _held(position: UUID | None) -> str:
     return "no position" if position is None else f"position {position}"
 
 
-def routed(table: RoutingTable, asked: Sequence[Opportunity], *, now: datetime) -> RoutedBatch:
-    """Choose the arm of every opportunity on one epoch."""
+def routed(
+    table: RoutingTable,
+    asked: Sequence[Opportunity],
+    *,
+    now: datetime,
+    drawn_max: int | None = None,
+) -> RoutedBatch:
+    """Choose the arm of every opportunity on one epoch.
+
+    For no more than `drawn_max` of them by chance: the others are the champion's for sure. Which
+    ones does not depend on the arms that chance would have given them.
+    """
     ids = [table.id_of(opportunity) for opportunity in asked]
     # Of a unit that comes twice in one batch, the first stands.
     first = dict(reversed(list(zip(ids, asked, strict=True))))
-    return RoutedBatch(table=table, ids=ids, asked=asked, batch=table.batch(first, now=now))
+    return RoutedBatch(
+        table=table, ids=ids, asked=asked, batch=table.batch(first, now=now, drawn_max=drawn_max)
+    )
 
 
 def read_table(

@@ -25,7 +25,7 @@ from bandit.core.model import (
 from bandit.core.night import NightDecision
 from bandit.core.reading import ArmReading, Throttled, Windows
 from bandit.core.reentry import Return
-from bandit.service import pairing, scoring, standing, weighing
+from bandit.service import exploring, pairing, scoring, standing, weighing
 from bandit.service.experiments import apply_verb
 from bandit.storage import decisions, experiments, locks, outcomes
 from bandit.storage.decisions import DecisionRecord
@@ -159,6 +159,7 @@ def _write(
     for found in decided.back:
         _bring_back(connection, experiment.name, found, inputs=inputs, now=now, actor=actor)
     scoring.fix_terms(connection, record, now=now)
+    exploring.expect(connection, record)
     record = experiments.load(connection, experiment.name)
     assert decided.before == {place.policy: place.ppm for place in record.places}
     if experiment.profile is not Profile.OBSERVE:

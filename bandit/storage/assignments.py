@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import Connection
 
+from bandit.core.exploration import Reservation
 from bandit.core.model import ArmMode, UnitId
 from bandit.storage.engine import PROTOCOL, uuids
 
@@ -94,8 +96,9 @@ COMMIT = f"""
 def commit(connection: Connection, batch: AssignmentBatch) -> dict[UUID, StoredAssignment]:
     """Store the rows whose id is new; return those stored before and those of positions.
 
-    Raises `StaleEpoch` with nothing stored when the experiment is in another epoch, `Killed` when
-    its account is, `ForeignProtocol` when this process is older or newer than the ledger.
+    Raises `StaleEpoch` with nothing stored when the experiment is in another epoch, `BudgetSpent`
+    when what the batch may cost at worst has no room, `Killed` when its account is,
+    `ForeignProtocol` when this process is older or newer than the ledger.
     """
     found = connection.exec_driver_sql(COMMIT, batch.parameters())
     return {row.id: row for row in map(StoredAssignment._make, found)}
@@ -106,7 +109,8 @@ class AssignedUnit(NamedTuple):
 
     `claimed` also of one that a bot took for the champion alone: there was nobody to ask.
     `is_drawn` where chance chose the arm, on `allocation_version`; `is_opportunity` where the
-    decision is not about an open position.
+    decision is not about an open position. Both `at_risk` and `expected` are what was reserved for
+    it, or None.
     """
 
     id: UUID
@@ -122,6 +126,15 @@ class AssignedUnit(NamedTuple):
     allocation_version: int
     is_drawn: bool
     is_opportunity: bool
+    at_risk: Decimal | None
+    expected: Decimal | None
+
+    @property
+    def reservation(self) -> Reservation | None:
+        """What was set aside of an exploration budget when it was taken."""
+        if self.at_risk is None or self.expected is None:
+            return None
+        return Reservation(at_risk=self.at_risk, expected=self.expected)
 
     @property
     def moves_money(self) -> bool:
@@ -133,9 +146,10 @@ _UNITS = """
   SELECT s.id, s.arm_id, s.unit_id, s.instrument, s.decided_at, s.expires_at, s.mode,
          s.experiment_id, e.account_id,
          s.is_fallback OR EXISTS (SELECT FROM claims c WHERE c.assignment_id = s.id OFFSET 0),
-         s.allocation_version, s.position_id IS NULL AND NOT s.is_fallback,
-         s.position_id IS NULL
-  FROM assignments s JOIN experiments e ON e.id = s.experiment_id WHERE s.id = ANY (%s::uuid[])
+         s.allocation_version, s.position_id IS NULL AND NOT s.is_fallback AND s.propensity < 1,
+         s.position_id IS NULL, r.at_risk, r.expected
+  FROM assignments s JOIN experiments e ON e.id = s.experiment_id
+  LEFT JOIN reservations r ON r.assignment_id = s.id WHERE s.id = ANY (%s::uuid[])
 """
 
 

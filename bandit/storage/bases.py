@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from bandit.core.paper_days import PaperSums
 from bandit.core.tally import DaySums, Fold, Sums
 from bandit.storage.engine import one, run, streamed
 from bandit.storage.evidence import CohortKey, flat
+from bandit.storage.exploration import Aged
 from bandit.storage.paper_days import DayKey
 from bandit.storage.statistics import fold_columns, fold_of
 
@@ -67,13 +68,18 @@ def write(connection: Connection, arm_id: int, base: ArmBase) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
-    """What a base grew by: days, cohorts of draws and of pairs, trades with both results, paper."""
+    """What a base grew by.
+
+    Days, cohorts of draws and of pairs, trades with both results, paper, and what was charged to an
+    exploration budget.
+    """
 
     days: Mapping[tuple[date, str], DaySums]
     cohorts: Mapping[CohortKey, Tally]
     pairs: Mapping[CohortKey, Tally]
     gap: FillGap
     paper: Mapping[DayKey, PaperSums]
+    explored: Aged
 
 
 def seal(connection: Connection, arm_id: int, grew: Growth) -> dict[str, Any]:
@@ -99,6 +105,7 @@ def seal(connection: Connection, arm_id: int, grew: Growth) -> dict[str, Any]:
             [str(key.arm_id), key.day.isoformat(), *map(str, astuple(sums))]
             for key, sums in grew.paper.items()
         ],
+        "explored": [*map(str, grew.explored)],
     }
 
 
@@ -189,12 +196,18 @@ _CHANGED_COHORTS = """
         IS DISTINCT FROM t.told
   GROUP BY 2 ORDER BY 2
 """
-_GAP = ("n", "total", "squares")
-_TOLD_GAP = ", ".join(
-    f"sum(CASE WHEN pg_input_is_valid(l.details #>> '{{gap,{place}}}', 'numeric') "
-    f"THEN (l.details #>> '{{gap,{place}}}')::numeric ELSE 'NaN' END) AS {name}"
-    for place, name in enumerate(_GAP)
-)
+
+
+def _summed_in(told: str, names: Sequence[str]) -> str:
+    """Sum up what rows of the audit log tell of one arm under these names, in this order."""
+    return ", ".join(
+        f"sum(CASE WHEN pg_input_is_valid(l.details #>> '{{{told},{place}}}', 'numeric') "
+        f"THEN (l.details #>> '{{{told},{place}}}')::numeric ELSE 'NaN' END) AS {name}"
+        for place, name in enumerate(names)
+    )
+
+
+_TOLD_GAP = _summed_in("gap", ("n", "total", "squares"))
 _CHANGED_GAPS = f"""
   SELECT t.id AS audit_id, coalesce(g.arm_id::text, t.arm_id) AS arm_id
   FROM aged_fill_gaps g
@@ -226,6 +239,21 @@ _CHANGED_PAPER = f"""
 """  # noqa: S608 - names are ours
 
 
+_CHANGED_EXPLORED = f"""
+  SELECT t.id AS audit_id, coalesce(x.arm_id::text, t.arm_id) AS arm_id
+  FROM aged_explored x
+  FULL JOIN (
+    SELECT max(l.id) AS id, l.details ->> 'arm' AS arm_id,
+           {_summed_in("explored", Aged._fields)}
+    FROM audit_log l WHERE l.action = 'age' AND l.details ? 'explored' GROUP BY 2) t
+  ON t.arm_id = x.arm_id::text
+  -- An arm that was never charged has no row.
+  WHERE (coalesce(x.n_told, 0), coalesce(x.spent, 0))
+        IS DISTINCT FROM (coalesce(t.n_told, 0), coalesce(t.spent, 0))
+  ORDER BY 2
+"""  # noqa: S608 - names are ours
+
+
 def changed(connection: Connection) -> Generator[ChangedBase]:
     """Return every base that was changed behind the audit log, or what is beside it, streamed."""
     for statement in (
@@ -235,6 +263,7 @@ def changed(connection: Connection) -> Generator[ChangedBase]:
         _CHANGED_COHORTS.format(table="aged_paired_cohorts", told="pairs"),
         _CHANGED_GAPS,
         _CHANGED_PAPER,
+        _CHANGED_EXPLORED,
     ):
         for found in streamed(connection, statement):
             yield ChangedBase(**found)

@@ -25,6 +25,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from bandit.core.errors import (
     BanditError,
+    BudgetSpent,
     ForeignProtocol,
     InvalidAllocation,
     InvalidInput,
@@ -33,7 +34,7 @@ from bandit.core.errors import (
     StaleEpoch,
 )
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The decision protocol this code speaks; the ledger refuses decisions under any other."""
 
 SILENT_SECONDS_MORE = 0.5
@@ -215,14 +216,18 @@ _REFUSALS: Mapping[str, type[BanditError]] = {
     "LB002": Killed,
     "LB003": ForeignProtocol,
 }
+_NO_ROOM = "LB004"
 
 
 def refusal_of(error: BaseException | None) -> BanditError | None:
     """Return what a refusal of the decision protocol means; None for any other error."""
     if not isinstance(error, psycopg.Error):
         return None
+    message = error.diag.message_primary or str(error)
+    if error.sqlstate == _NO_ROOM:
+        return BudgetSpent(message, room=int(error.diag.message_detail or 0))
     refusal = _REFUSALS.get(error.sqlstate or "")
-    return None if refusal is None else refusal(error.diag.message_primary or str(error))
+    return None if refusal is None else refusal(message)
 
 
 def _first_line(error: DBAPIError) -> str:

@@ -253,7 +253,8 @@ _DRAWS = """
   SELECT o.arm_id, o.instrument, s.decided_at, s.allocation_version AS version,
          o.return_ratio::double precision AS result
   FROM current_outcomes o JOIN assignments s ON s.id = o.assignment_id
-  WHERE s.mode = 'live' AND s.position_id IS NULL AND NOT s.is_fallback AND {condition}
+  WHERE s.mode = 'live' AND s.position_id IS NULL AND NOT s.is_fallback AND s.propensity < 1
+    AND {condition}
 """
 
 

@@ -113,6 +113,29 @@ class ArmReportAnswer(ArmAnswer):
     on_paper: OnPaperAnswer
 
 
+class ExploredAnswer(Answer):
+    """What an arm's decisions as a challenger cost beside its champion."""
+
+    spent: Amount = Field(description="How much less it earned; below 0 where it earned more.")
+    reserved: Amount = Field(description="What its open decisions may cost at worst.")
+    open_decisions: int
+
+
+class ExplorationAnswer(Answer):
+    """An exploration budget, in the experiment's currency; null where none is set now."""
+
+    amount: Amount | None
+    amount_percent: float | None = Field(description="Of the experiment's capital.")
+    at_risk: Amount | None = Field(description="The most that a decision may lose.")
+    expected: Amount | None = Field(description="What the champion earns with a decision.")
+    spent: Amount
+    spent_percent: float
+    reserved: Amount
+    open_decisions: int
+    room: int | None = Field(description="Decisions that challengers may take before an outcome.")
+    arms: dict[str, ExploredAnswer] = Field(description="By policy.")
+
+
 class ReportAnswer(Answer):
     """An experiment at one moment."""
 
@@ -128,5 +151,6 @@ class ReportAnswer(Answer):
     strategy: Strategy
     allocation_version: int
     epoch: int
+    exploration: ExplorationAnswer | None = Field(description="Null where none was ever set.")
     arms: list[ArmReportAnswer]
     decisions: list[DecisionAnswer]

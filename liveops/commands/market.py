@@ -6,13 +6,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bandit.core.errors import InvalidInput
 from bandit.core.gates import GateProfile
 from bandit.core.model import Profile, Verdict
 from liveops.commands.options import (
@@ -20,6 +19,7 @@ from liveops.commands.options import (
     AsJson,
     ConfigFile,
     Port,
+    money,
     print_json,
     settings_from,
 )
@@ -128,7 +128,7 @@ def evaluate(
 
     from liveops.evaluation import evaluate_file, render_evaluation
 
-    report = evaluate_file(trades, _amount(starting_capital))
+    report = evaluate_file(trades, _capital(starting_capital))
     if as_json:
         print_json(report.to_json())
     else:
@@ -153,7 +153,7 @@ def gates(
     from liveops.gates import judge_file, render_gates
 
     report = judge_file(
-        trades, profile=profile, baseline=baseline, starting_capital=_amount(starting_capital)
+        trades, profile=profile, baseline=baseline, starting_capital=_capital(starting_capital)
     )
     if as_json:
         print_json(report.to_json())
@@ -256,9 +256,5 @@ def _stop_on_terminate() -> None:
         signal.signal(signal.SIGTERM, interrupt)
 
 
-def _amount(text: str | None) -> Decimal | None:
-    try:
-        return None if text is None else Decimal(text)
-    except InvalidOperation:
-        rule = "must be an amount of money"
-        raise InvalidInput(field="--starting-capital", rule=rule, found=repr(text)) from None
+def _capital(text: str | None) -> Decimal | None:
+    return None if text is None else money(text, field="--starting-capital")

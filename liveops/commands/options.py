@@ -8,11 +8,13 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bandit.core.errors import InvalidInput
 from liveops.events import EventFormatter
 
 if TYPE_CHECKING:
@@ -80,6 +82,19 @@ def ledger_app(*, config: Path | None, demo: bool, only_stops: bool = False) -> 
         settings, demo=demo, create=False, upgrade=embedded, only_stops=only_stops
     ) as app:
         yield app
+
+
+def money(text: str, *, field: str) -> Decimal:
+    """Return an amount of money that was typed; raises `InvalidInput`, naming the option.
+
+    >>> money("12.50", field="--amount")
+    Decimal('12.50')
+    """
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        rule = "must be an amount of money"
+        raise InvalidInput(field=field, rule=rule, found=repr(text)) from None
 
 
 def actor() -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import secrets
 import sys
-from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
 import typer
 
 from bandit.core.model import PolicyKind, Profile
-from liveops.commands.options import AsJson, ConfigFile, Demo, actor, ledger_app, print_json
+from liveops.commands.options import AsJson, ConfigFile, Demo, actor, ledger_app, money, print_json
 
 policy_commands = typer.Typer(help="Register and list policies.", no_args_is_help=True)
 experiment_commands = typer.Typer(help="Open and list experiments.", no_args_is_help=True)
@@ -76,7 +75,7 @@ def open_experiment(
             app.settings,
             name=name,
             champion=policies.find(app.engine, champion).policy.name,
-            capital=_amount(capital),
+            capital=money(capital, field="--capital"),
             equity_fraction=equity_fraction,
             profile=profile,
         )
@@ -108,10 +107,3 @@ def list_experiments(
         print_json(names)
         return
     sys.stdout.write("".join(f"{name}\n" for name in names))
-
-
-def _amount(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        raise typer.BadParameter(f"{text!r} is not an amount of money") from None

@@ -11,7 +11,7 @@ from datetime import timedelta
 import httpx
 import pytest
 from api_service import service
-from ledger import NIGHT, NOON, feed, open_btc, scale
+from ledger import NIGHT, NOON, assign, feed, open_btc, scale, set_budget
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
@@ -21,6 +21,7 @@ from sqlalchemy import Engine
 
 from alerts.catalogue import CATALOGUE
 from bandit.core.lifecycle import ArmVerb
+from bandit.core.limits import Limits
 from bandit.core.model import PolicyName
 from bandit.core.reading import ChecklistRule, Rules
 from bandit.service import auditing, experiments, rebuilding
@@ -94,6 +95,7 @@ def test_the_champion_has_no_challengers_numbers(engine: Engine) -> None:
 
 def test_exactly_the_catalogue_is_exposed(engine: Engine) -> None:
     open_btc(engine)
+    set_budget(engine, "100000")
     now = feed(engine, CHALLENGER, ["0.02", "-0.01"])
     feed(engine, "prod", ["0.02", "-0.01"], now=now, prefix="p")
     scale(engine)
@@ -125,6 +127,21 @@ def test_evidence_is_told_once_a_night_has_looked_at_it(engine: Engine) -> None:
     assert rungs == {"unproven": 1.0, "proven": 0.0, "eligible": 0.0}
     forms = {s.labels["form"]: s.value for s in found if "form" in s.labels}
     assert forms == {"mean": 0.0, "against": 0.0, "profit_factor": 0.0}
+
+
+def test_an_exploration_budget_is_told_as_it_is_used(engine: Engine) -> None:
+    open_btc(engine, limits=Limits(start_ppm=250_000))
+    set_budget(engine, "1000", at_risk="100")
+    with service(engine, clock=VirtualClock(NOON)) as client:
+        before = scraped(client)
+    made = assign(engine, [f"u-{i}" for i in range(10)])
+    with service(engine, clock=VirtualClock(NOON)) as client:
+        after = scraped(client)
+    n = sum(a.policy == CHALLENGER for a in made)
+    assert n > 0
+    for seen, taken in ((before, 0), (after, n)):
+        assert value(seen, "liveops_exploration_used_ratio", experiment="btc") == taken / 10
+        assert value(seen, "liveops_exploration_room", experiment="btc") == 10 - taken
 
 
 def test_an_unknown_value_is_an_absent_series(engine: Engine) -> None:

@@ -16,7 +16,7 @@ from ledger import open_btc, set_database_clock
 from sqlalchemy import Engine
 
 from bandit.core.errors import LedgerUnavailable
-from bandit.storage.engine import connect
+from bandit.storage.engine import PROTOCOL, connect
 from liveops.api.probes import LedgerProbe
 from liveops.api.server import serving
 
@@ -93,12 +93,12 @@ def test_a_ledger_that_falls_silent_is_unready_until_it_speaks(engine: Engine) -
     asyncio.run(told())
 
 
-FOREIGN = "this process speaks decision protocol 1, the ledger 2"
+FOREIGN = f"this process speaks decision protocol {PROTOCOL}, the ledger {PROTOCOL + 1}"
 
 
 def next_protocol(engine: Engine) -> None:
     with engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE decision_protocol SET version = 2")
+        connection.exec_driver_sql("UPDATE decision_protocol SET version = version + 1")
 
 
 def clock_of_tomorrow(engine: Engine) -> None:

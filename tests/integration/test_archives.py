@@ -160,6 +160,8 @@ FORGERIES = {
     "gap gone": "DELETE FROM aged_fill_gaps",
     "paper day": "UPDATE aged_paper_days SET n_trades = n_trades + 1 WHERE arm_id = 2",
     "paper day gone": "DELETE FROM aged_paper_days",
+    "explored": "UPDATE aged_explored SET spent = spent + 0.00000001",
+    "explored gone": "DELETE FROM aged_explored",
     "on paper": "UPDATE aged_shadow_outcomes SET body_hash = sha256('')",
     "on paper gone": "DELETE FROM aged_shadow_outcomes",
     "registered": "UPDATE archives SET sha256 = sha256('')",

@@ -390,10 +390,10 @@ def test_batch_that_waits_while_the_protocol_changes_is_refused(engine: Engine) 
                 locks.gate_exclusive(connection, record.id)
                 waiting = pool.submit(call)
                 wait_until_blocked(engine, waiting)
-                connection.execute(text("UPDATE decision_protocol SET version = 2"))
+                connection.execute(text("UPDATE decision_protocol SET version = version + 1"))
             with pytest.raises(ForeignProtocol):
                 waiting.result(timeout=60)
         with engine.begin() as connection:
-            connection.execute(text("UPDATE decision_protocol SET version = 1"))
+            connection.execute(text("UPDATE decision_protocol SET version = version - 1"))
     # Control: nothing but the protocol refused them.
     assert assign(engine, ["meanwhile"])

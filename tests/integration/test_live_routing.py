@@ -167,10 +167,10 @@ def test_process_of_another_protocol_refuses_to_assign(
     [answer] = live(engine, database_url, lambda r: asked(r, opportunity("a")))
     assert isinstance(answer, ForeignProtocol)
     for call in (lambda: assign(engine, ["a"]), lambda: Router(engine).claim(made.id, now=NOON)):
-        with pytest.raises(ForeignProtocol, match="speaks decision protocol 1, the ledger 2"):
+        with pytest.raises(ForeignProtocol, match="speaks decision protocol 2, the ledger 3"):
             call()
     assert count(engine, "assignments") == 1
-    monkeypatch.setattr(assignments, "PROTOCOL", 2)
+    monkeypatch.setattr(assignments, "PROTOCOL", 3)
     assert len(assign(engine, ["a"])) == 1
 
 

@@ -26,6 +26,7 @@ from ledger import (
     promote,
     roll_back,
     scale,
+    set_budget,
 )
 from sqlalchemy import Engine, text
 
@@ -99,6 +100,7 @@ class Page(HTMLParser):
 def trading(engine: Engine) -> None:
     """Two nights; one of the challengers is proven, another is halted by its drawdown."""
     open_btc(engine, challengers=arms(2))
+    set_budget(engine, "1000000")
     market(engine, BETTER, arm_00=BEST, arm_01=FALLEN)
     prove(engine, ARM, 0.1)
     scale(engine)

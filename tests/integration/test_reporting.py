@@ -192,6 +192,7 @@ def test_experiment_is_reported_with_its_newest_decisions(engine: Engine) -> Non
         "strategy": "ramp",
         "allocation_version": 3,
         "epoch": 3,
+        "exploration": None,
     }
     assert [arm["policy"] for arm in made["arms"]] == ["prod", CHALLENGER]
     assert [decision["kind"] for decision in made["decisions"]] == ["RESUME", "THROTTLE"]

@@ -22,6 +22,7 @@ from ledger import (
     register,
     roll_back,
     scale,
+    set_budget,
 )
 from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
@@ -29,7 +30,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
-from bandit.service import auditing, killing, reporting
+from bandit.service import auditing, exploring, killing, reporting
 from bandit.service.assigning import Router
 from bandit.storage.engine import connect
 from bandit.storage.roles import APPLICATION_ROLE, as_application
@@ -49,6 +50,7 @@ READ_ONLY = {
     "aged_paired_cohorts",
     "aged_fill_gaps",
     "aged_paper_days",
+    "aged_explored",
 }
 
 
@@ -74,6 +76,7 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
     join(service, register(service, "later", "bbbbbbbb"))
     moment = feed(service, CHALLENGER, BEST)
     feed(service, "prod", BEST, prefix="p", now=moment)
+    set_budget(service, "100000", now=moment)
     # A late trade takes the fold up again from an earlier place.
     [late] = assign_to(service, CHALLENGER, 1, prefix="late")
     record_all(service, [closed(late, "0.001", minutes=1)], now=NIGHT)
@@ -89,6 +92,7 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
     Router(service).claim(made.id, now=NOON)
     killing.kill(service, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
     killing.release(service, None, reason="over", now=NOON, actor="test")
+    exploring.clear_budget(service, "btc", reason="over", now=NOON, actor="test")
     assert auditing.seal(service, now=NOON) is not None
     assert reporting.report(service, "btc").to_json()
     with service.begin() as connection:
@@ -110,7 +114,7 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         "DELETE FROM shadow_outcomes",
         "DELETE FROM audit_log",
         "DELETE FROM arm_statistics",
-        "UPDATE decision_protocol SET version = 2",
+        "UPDATE decision_protocol SET version = 3",
         "SET session_replication_role = replica",
     ],
 )

@@ -318,6 +318,14 @@ MONEY = {
     "account_equity.day_start",
     "marks.unrealised_pnl",
     "marks.worst_pnl",
+    "exploration_budgets.amount",
+    "exploration_budgets.at_risk",
+    "exploration_budgets.expected",
+    "reservations.at_risk",
+    "reservations.expected",
+    "explored.reserved",
+    "explored.spent",
+    "aged_explored.spent",
 }
 NUMERIC_CHECKS = """
 SELECT c.oid::regclass || '.' || a.attname, string_agg(pg_get_constraintdef(k.oid), ' ')

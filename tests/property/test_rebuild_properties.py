@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from ledger import CHALLENGER, NOON, open_btc
+from ledger import CHALLENGER, NOON, open_btc, set_budget
 from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
 
@@ -70,6 +70,7 @@ def stream(engine: Engine, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_any_stream_is_stored_as_it_is_counted_again(engine: Engine, seed: int) -> None:
     open_btc(engine, equity_fraction=0.3)
+    set_budget(engine, "10000000")
     stream(engine, np.random.default_rng(seed))
     found = rebuilding.compare(engine, now=LATER)
     assert (found.arms, found.mismatches) == (2, ())
