@@ -41,7 +41,7 @@ def render_report(report: ExperimentReport) -> RenderableType:
     tables: list[RenderableType] = [_arms_table(report, title), account]
     if report.exploration is not None:
         tables += budget_lines(report.exploration)
-    tables.append("")
+    tables += [*limit_warnings(report), ""]
     tables += [_checklist_table(report), ""]
     if any(arm.evidence for arm in report.arms):
         tables += [_evidence_table(report), ""]
@@ -63,6 +63,24 @@ def account_line(account: AccountReport) -> Text:
         return Text(said)
     why = f"KILLED since {since:%Y-%m-%d %H:%M} by {event.actor} ({event.cause}): {event.reason}"
     return Text(f"{said}\n{why}", style="bold red")
+
+
+def limit_warnings(report: ExperimentReport) -> list[Text]:
+    """Say which drawdown limits stop healthy arms, or hardly ever a sick one."""
+    said = []
+    window = report.record.rules.checklist.long_window
+    for found in report.limit_checks:
+        head = f"warning: {found.setting} {found.percent:g}:"
+        within = f"in 100 pass it within {window} trades"
+        spares, catches = (reason.verdict for reason in found.reasons)
+        if spares is Verdict.FAIL and found.healthy is not None:
+            said.append(
+                f"{head} of arms as good as the champion {100 * found.healthy:.0f} {within}"
+            )
+        if catches is Verdict.FAIL and found.sick is not None:
+            lose = "arms that lose what the champion earns"
+            said.append(f"{head} of {lose} only {100 * found.sick:.0f} {within}")
+    return [Text(line, style="yellow") for line in said]
 
 
 def budget_lines(found: BudgetReport) -> list[str]:

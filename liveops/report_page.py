@@ -17,7 +17,15 @@ from bandit.storage.decisions import DecisionRecord
 from liveops.life_plot import NARROW, WIDE, Form, cast_of, draw_life
 from liveops.markup import Markup, element, joined
 from liveops.plots import CHALLENGERS, CHAMPION, GRID, INK, OTHERS, PAPER, svg_of
-from liveops.report import account_line, budget_lines, moment_of, shown, shown_factor, subject_of
+from liveops.report import (
+    account_line,
+    budget_lines,
+    limit_warnings,
+    moment_of,
+    shown,
+    shown_factor,
+    subject_of,
+)
 
 # Colours of pictures by the names that the page gives them, so that a dark page has its own.
 _COLORS: Final[Mapping[str, str]] = {
@@ -90,6 +98,7 @@ def _experiment(found: Illustrated, prefix: str) -> Markup:
         ),
         *_lines(account, class_="killed" if report.record.is_killed else "account"),
         *(() if budget is None else _lines("\n".join(budget_lines(budget)), class_="account")),
+        *(element("p", line.plain, class_="account") for line in limit_warnings(report)),
         _every_number(told),
         _picture(found.life, prefix),
         element("h2", "Arms"),

@@ -355,15 +355,13 @@ def _take_up(
     evidence.add(connection, paired.pairs, table="aged_paired_cohorts")
     shadows.add_gaps(connection, paired.gaps, table="aged_fill_gaps")
     paper_days.add(connection, paired.days, table="aged_paper_days")
-    explored = exploration.leaving(connection, keys)
-    exploration.add_aged(connection, arm_id, explored)
     grew = Growth(
         days=days,
         cohorts=cohorts,
         pairs=paired.pairs,
         gap=paired.gaps.get(arm_id, FillGap()),
         paper=paired.days,
-        explored=explored,
+        explored=exploration.let_go(connection, arm_id, keys),
     )
     _leave(connection, leaving, keys, bases.seal(connection, arm_id, grew))
 

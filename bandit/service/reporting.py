@@ -16,6 +16,7 @@ from bandit.core.allocators.posterior import Moments
 from bandit.core.checklist import ChecklistRow
 from bandit.core.daily import Contribution, DailyNumbers, contribution, daily_numbers
 from bandit.core.ladder import Standing
+from bandit.core.limit_check import LimitCheck, limit_checks
 from bandit.core.model import WHOLE_PPM, Allocation, ArmRole
 from bandit.core.night import reasons_of
 from bandit.core.performance import NumberState, WindowNumbers, stated, window_numbers
@@ -149,7 +150,8 @@ def _ends(name: str, window: WindowNumbers, interval: Interval | None) -> dict[s
 class ExperimentReport:
     """An experiment at one moment, read in one snapshot.
 
-    `exploration` is None where there is no budget and never was one.
+    `exploration` is None where there is no budget and never was one, `newest_of_champion` are the
+    returns of the champion's newest trades.
     """
 
     record: ExperimentRecord
@@ -157,7 +159,17 @@ class ExperimentReport:
     version: int
     exploration: BudgetReport | None
     arms: tuple[ArmReport, ...]
+    newest_of_champion: tuple[float, ...]
     newest_decisions: tuple[DecisionRecord, ...]
+
+    @property
+    def limit_checks(self) -> tuple[LimitCheck, ...]:
+        """Whether the drawdown limits tell healthy arms from sick ones; takes a while."""
+        return limit_checks(
+            self.newest_of_champion,
+            rules=self.record.rules,
+            nominal_fraction=self.record.experiment.equity_fraction,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as `GET /v1/experiments/{e}/report` answers it."""
@@ -176,6 +188,7 @@ class ExperimentReport:
             "allocation_version": self.version,
             "epoch": self.record.epoch,
             "exploration": None if self.exploration is None else self.exploration.to_json(),
+            "drawdown_limits": {found.setting: found.to_json() for found in self.limit_checks},
             "arms": [arm.to_json() for arm in self.arms],
             "decisions": [decision_json(decision) for decision in self.newest_decisions],
         }
@@ -212,12 +225,15 @@ def read(
     ]
     (account,) = accounts.read(connection, [record.experiment.account_name], day=None)
     name, budget = record.experiment.name, exploring.read(connection, record)
+    champion = record.arm_of(record.experiment.champion)
+    newest = outcomes.newest_trades(connection, champion.id, record.rules.checklist.long_window)
     return ExperimentReport(
         record=record,
         account=account,
         version=decisions.newest_version(connection, record.id),
         exploration=budget if budget.budget is not None or budget.by_arm else None,
         arms=tuple(arms),
+        newest_of_champion=tuple(trade.result for trade in newest),
         newest_decisions=tuple(decisions.of_experiment(connection, name, newest=decisions_max)),
     )
 

@@ -108,8 +108,11 @@ def aged_of(connection: Connection, arm_id: int) -> Aged:
     return Aged(0, Decimal(0)) if found is None else Aged(**found)
 
 
-def leaving(connection: Connection, assignments: Iterable[UUID]) -> Aged:
-    """Return what those of these decisions cost that had a reservation; all must be told."""
+def let_go(connection: Connection, arm_id: int, assignments: Iterable[UUID]) -> Aged:
+    """Keep what those of an arm's decisions cost that had a reservation, and return it.
+
+    All must be told. They leave the ledger; the sums of the arm hold them already.
+    """
     found = one(
         connection,
         """
@@ -120,24 +123,20 @@ def leaving(connection: Connection, assignments: Iterable[UUID]) -> Aged:
         ids=uuids(assignments),
     )
     assert found is not None
-    return Aged(**found)
-
-
-def add_aged(connection: Connection, arm_id: int, left: Aged) -> None:
-    """Keep what leaves of an arm; the sums of the arm hold it already."""
-    if not left.n_told:
-        return
-    run(
-        connection,
-        """
-        INSERT INTO aged_explored AS x (arm_id, n_told, spent) VALUES (:arm_id, :n, :spent)
-        ON CONFLICT (arm_id) DO UPDATE SET n_told = x.n_told + excluded.n_told,
-          spent = x.spent + excluded.spent
-        """,
-        arm_id=arm_id,
-        n=left.n_told,
-        spent=left.spent,
-    )
+    left = Aged(**found)
+    if left.n_told:
+        run(
+            connection,
+            """
+            INSERT INTO aged_explored AS x (arm_id, n_told, spent) VALUES (:arm_id, :n, :spent)
+            ON CONFLICT (arm_id) DO UPDATE SET n_told = x.n_told + excluded.n_told,
+              spent = x.spent + excluded.spent
+            """,
+            arm_id=arm_id,
+            n=left.n_told,
+            spent=left.spent,
+        )
+    return left
 
 
 def recounted(connection: Connection, arm_id: int) -> Explored:

@@ -136,6 +136,16 @@ class ExplorationAnswer(Answer):
     arms: dict[str, ExploredAnswer] = Field(description="By policy.")
 
 
+class LimitCheckAnswer(Answer):
+    """How often arms pass a drawdown limit within a window: shares, null while unknown."""
+
+    percent: float
+    healthy: float | None = Field(description="Of arms that earn like the champion.")
+    healthy_verdict: Verdict = Field(description="FAIL: it would often stop a good arm.")
+    sick: float | None = Field(description="Of arms that lose what the champion earns.")
+    sick_verdict: Verdict = Field(description="FAIL: it would hardly ever stop a bad arm.")
+
+
 class ReportAnswer(Answer):
     """An experiment at one moment."""
 
@@ -152,5 +162,6 @@ class ReportAnswer(Answer):
     allocation_version: int
     epoch: int
     exploration: ExplorationAnswer | None = Field(description="Null where none was ever set.")
+    drawdown_limits: dict[str, LimitCheckAnswer] = Field(description="By setting.")
     arms: list[ArmReportAnswer]
     decisions: list[DecisionAnswer]

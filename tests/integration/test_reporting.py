@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -28,6 +29,7 @@ from bandit.core.model import ArmMode
 from bandit.core.outcomes import declined
 from bandit.core.profit_factor import profit_factor_interval
 from bandit.service import reporting
+from liveops.report import limit_warnings
 
 
 def arm_json(engine: Engine, policy: str) -> dict[str, object]:
@@ -193,9 +195,37 @@ def test_experiment_is_reported_with_its_newest_decisions(engine: Engine) -> Non
         "allocation_version": 3,
         "epoch": 3,
         "exploration": None,
+        "drawdown_limits": {
+            setting: {
+                "percent": percent,
+                "healthy": None,
+                "healthy_verdict": "INCONCLUSIVE",
+                "sick": None,
+                "sick_verdict": "INCONCLUSIVE",
+            }
+            for setting, percent in (
+                ("ramp.drawdown_limit_percent", 3.0),
+                ("checklist.drawdown_halt_percent", 4.0),
+            )
+        },
     }
     assert [arm["policy"] for arm in made["arms"]] == ["prod", CHALLENGER]
     assert [decision["kind"] for decision in made["decisions"]] == ["RESUME", "THROTTLE"]
+
+
+def test_drawdown_limits_are_held_against_what_the_champion_does(engine: Engine) -> None:
+    open_btc(engine, equity_fraction=1.0)
+    feed(engine, "prod", ["0.02", "-0.012", "0.01", "-0.015"] * 40)
+    report = reporting.report(engine, "btc")
+    found = report.to_json()["drawdown_limits"]["checklist.drawdown_halt_percent"]
+    assert (found["healthy_verdict"], found["sick_verdict"]) == ("FAIL", "PASS")
+    said = " ".join(line.plain for line in limit_warnings(report))
+    assert f"4: of arms as good as the champion {100 * found['healthy']:.0f} in 100 pass it" in said
+    # At a hundredth of that nothing ever passes it.
+    small = replace(report.record.experiment, equity_fraction=0.01)
+    report = replace(report, record=replace(report.record, experiment=small))
+    said = " ".join(line.plain for line in limit_warnings(report))
+    assert "4: of arms that lose what the champion earns only 0 in 100 pass it" in said
 
 
 def test_retired_arm_leaves_the_report_and_stopped_ones_stay(engine: Engine) -> None:
