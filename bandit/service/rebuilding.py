@@ -306,7 +306,7 @@ def _repair(engine: Engine, arm: _Arm, wrong: Sequence[str], *, now: datetime, a
         evidence.replace(connection, arm_id, paper.pairs, table="paired_cohorts")
         shadows.replace_gap(connection, arm_id, paper.gap)
         paper_days.replace(connection, arm_id, paper.days)
-        exploration.replace(connection, arm_id, exploration.recounted(connection, arm_id))
+        exploration.recount(connection, arm.experiment_id, arm_id)
         decisions.audit(
             connection,
             now=now,

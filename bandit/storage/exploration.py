@@ -158,8 +158,14 @@ def recounted(connection: Connection, arm_id: int) -> Explored:
     return Explored(**found) + Explored(spent=aged_of(connection, arm_id).spent)
 
 
-def replace(connection: Connection, arm_id: int, counted: Explored) -> None:
-    """Write the sums of an arm anew."""
+def recount(connection: Connection, experiment_id: int, arm_id: int) -> None:
+    """Write the sums of an arm anew, which must be locked; batches with a budget stand still."""
+    run(
+        connection,
+        "SELECT FROM exploration_budgets WHERE experiment_id = :id FOR UPDATE",
+        id=experiment_id,
+    )
+    counted = recounted(connection, arm_id)
     run(connection, "DELETE FROM explored WHERE arm_id = :arm_id", arm_id=arm_id)
     if counted != Explored():
         run(

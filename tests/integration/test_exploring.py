@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 
@@ -38,8 +39,9 @@ from bandit.core.outcomes import declined
 from bandit.service import exploring, rebuilding, revising
 from bandit.service.assigning import Router
 from bandit.service.live_routing import LiveRouter
-from bandit.service.routing_table import Opportunity
-from bandit.storage import evidence
+from bandit.service.rebuilding import Comparison
+from bandit.service.routing_table import Opportunity, routed
+from bandit.storage import assignments, evidence
 from bandit.storage.engine import snapshot, transaction
 
 HALF = Limits(start_ppm=250_000, unproven_cap_ppm=250_000)
@@ -276,3 +278,34 @@ def test_another_experiments_arms_are_not_charged(engine: Engine) -> None:
     assert found.by_arm["later"].spent == 0  # as much won as lost, beside a champion without trades
     with snapshot(engine) as connection:
         assert connection.execute(text("SELECT count(*) FROM reservations")).scalar_one() > 30
+
+
+def test_repair_waits_for_a_batch_and_counts_what_it_set_aside(engine: Engine) -> None:
+    open_btc(engine, limits=HALF)
+    set_budget(engine, "10000")
+    assign(engine, units("u", 40))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE explored SET spent = spent + 1"))
+    asked = [Opportunity(unit_id=UnitId(u), instrument="BTCUSD") for u in units("late", 20)]
+    batch = routed(Router(engine).table("btc"), asked, now=NOON).batch
+    before = spent(engine).n_open
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(engine) as connection:
+            assignments.commit(connection, batch)
+            repairing = pool.submit(rebuilding.repair, engine, now=LATER, actor="test")
+            while_blocked(engine, repairing)
+        repairing.result(timeout=30)
+    assert spent(engine).n_open > before
+    assert rebuilding.compare(engine, now=LATER).mismatches == ()
+
+
+def while_blocked(engine: Engine, future: Future[Comparison]) -> None:
+    """Return once somebody waits for a row."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted")
+    for _ in range(3000):
+        with engine.connect() as connection:
+            if connection.execute(waiting).scalar_one():
+                return
+        assert not future.done(), future.result()
+        time.sleep(0.01)
+    raise AssertionError("nobody waits for the batch")
