@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, StringConstraints, ValidationInfo, field_validator
 
 from bandit.core.kill_switch import DailyLossRelease
-from bandit.core.model import Profile, Strategy
+from bandit.core.model import Profile, Promoter, Strategy
 from config.section import Count, Number, Section, setting
 
 
@@ -254,6 +254,11 @@ class Evidence(Section):
         True,
         meaning="Strategies weigh an arm by its results on paper where these agree and are more.",
         unit="true or false",
+    )
+    promote: Promoter = setting(
+        Promoter.PERSON,
+        meaning="Who makes an eligible arm the champion: a person alone, or a guarded night too.",
+        unit="name",
     )
 
 

@@ -6,17 +6,28 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, assert_never
 
+from bandit.core.gates import Gate
 from bandit.core.ladder import LadderRule
-from bandit.core.model import ArmMode, ArmRole, ArmStatus, DecisionKind, Profile, Rung, Verdict
+from bandit.core.model import (
+    ArmMode,
+    ArmRole,
+    ArmStatus,
+    DecisionKind,
+    Profile,
+    Promoter,
+    Rung,
+    Verdict,
+)
 from bandit.core.outlook import DAYS_MIN, Forecast, Outlook, Path, State
 from bandit.core.verdicts import Reason
 from bandit.service.explaining import Explanation
 from bandit.service.exploring import BudgetReport
 from bandit.storage.decisions import DecisionRecord
+from bandit.storage.experiments import ExperimentRecord
 
 COLUMNS: Final = 80
 # What a check asks, and what its limit is; the ladder's own have a part of their own.
-_ASKS: Final[Mapping[str, tuple[str, str]]] = {
+_ASKS: Final[dict[str, tuple[str, str]]] = {
     "trades": ("trades", "at least"),
     "champion trades": ("trades of the champion", "at least"),
     "pf_150 >= pf_prod": ("profit factor pf_150 beside the champion's pf_prod", "at least"),
@@ -29,6 +40,19 @@ _ASKS: Final[Mapping[str, tuple[str, str]]] = {
     "evidence beside the champion": ("evidence beside the champion", "at least"),
     "profit factor on paper": ("profit factor on paper", "at least"),
     "days throttled": ("days since it was throttled", "at least"),
+}
+_AT_MOST: Final = frozenset({Gate.DRAWDOWN, Gate.MARKED_DRAWDOWN, Gate.EXCURSION, Gate.HELD_LOSSES})
+# What a promotion asks of an eligible arm; said only where it does not hold.
+_PROMOTION: Final[dict[str, tuple[str, str]]] = {
+    "gates": ("gates of a promotion", "at least"),
+    "room to promote": ("room under the limits to promote it", "at least"),
+    **{
+        f"gate {gate}": (
+            f"gate {gate} of a promotion",
+            "at most" if gate in _AT_MOST else "at least",
+        )
+        for gate in Gate
+    },
 }
 _VERDICTS: Final = {
     Verdict.PASS: "yes",
@@ -46,13 +70,17 @@ def explanation_lines(found: Explanation) -> list[str]:
     said += [line for text, indent in _why(found) for line in _wrapped(text, indent=indent)]
     if found.outlook is not None:
         said += ["", f"Until it is decided, as of the night of {found.as_of}"]
-        for text in _until_decided(found.outlook, found.record.rules.ladder):
+        for text in _until_decided(found.outlook, found.record):
             said += _wrapped(text, indent=2)
     return said
 
 
 def _state(found: Explanation) -> str:
     place = found.arm.place
+    made = found.succession
+    # Where its part has not moved since, that is told below.
+    if made is not None and made.id != found.move.decision.id:
+        return f"It is the champion, by {_moment(made)}. {_by(made)}"
     if place.role is ArmRole.CHAMPION:
         return "It is the champion."
     beside = f"beside the champion {found.record.experiment.champion}"
@@ -101,6 +129,8 @@ def _held(found: Explanation, night: DecisionRecord) -> str:
     """Say why a night that was decided later did not move the arm."""
     policy, inputs = found.arm.place.policy, night.inputs
     before, proposed = (inputs.get(key, {}).get(policy) for key in ("before", "proposed"))
+    if "promoted" in inputs:
+        return f"{inputs['promoted']} became the champion, and nothing else moved."
     if night.kind is DecisionKind.HOLD and before != proposed and proposed is not None:
         why = "the account is killed" if "killed" in inputs else "its profile only observes"
         return f"it would have made it {_percent(proposed)}, but {why}."
@@ -114,11 +144,12 @@ def _asked(found: Explanation, made: DecisionRecord) -> Iterator[tuple[str, int]
 
 def _checks(reasons: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
     for reason in reasons:
-        if reason["check"] not in _ASKS:
-            continue
-        asks, side = _ASKS[reason["check"]]
-        value, limit = (_number(reason[key]) for key in ("value", "limit"))
         verdict = Verdict(reason["verdict"])
+        known = _ASKS if verdict is Verdict.PASS else _ASKS | _PROMOTION
+        if reason["check"] not in known:
+            continue
+        asks, side = known[reason["check"]]
+        value, limit = (_number(reason[key]) for key in ("value", "limit"))
         tells = verdict is Verdict.INCONCLUSIVE or reason["check"] == "wanted share"
         note = f" ({reason['note']})" if tells and reason["note"] else ""
         yield f"{asks}: {value}, {side} {limit}: {_VERDICTS[verdict]}{note}", 4
@@ -149,9 +180,9 @@ def _left(found: BudgetReport) -> str:
     return f"room for {found.room} more decisions before any outcome comes in."
 
 
-def _until_decided(found: Outlook, rule: LadderRule) -> Iterator[str]:
+def _until_decided(found: Outlook, record: ExperimentRecord) -> Iterator[str]:
     proof, harm, factor = found.proof, found.harm, found.factor
-    yield _in_short(found)
+    yield _in_short(found, record)
     own = f"{proof.decisions} decisions of its own on {proof.days} days"
     yield f"Evidence comes from {own}; {proof.a_day:.1f} a day come now."
     yield f"Proven better on those: {_said(proof)}."
@@ -168,12 +199,15 @@ def _until_decided(found: Outlook, rule: LadderRule) -> Iterator[str]:
         return
     yield "To be eligible for promotion it must be proven better on decisions of its own, and:"
     yield f"- profit factor: {_said(factor)}"
-    yield from (f"- {text}" for text in _lasting(found.reasons, rule))
+    yield from (f"- {text}" for text in _lasting(found.reasons, record.rules.ladder))
 
 
-def _in_short(found: Outlook) -> str:
+def _in_short(found: Outlook, record: ExperimentRecord) -> str:
     """Say in a sentence when the arm is decided."""
     if found.rung is Rung.ELIGIBLE:
+        guarded = record.experiment.profile is Profile.GUARDED
+        if guarded and record.rules.promote is Promoter.NIGHT:
+            return "It is eligible: a night promotes it once all it asks holds."
         return "It is eligible: `liveops promote` may make it the champion."
     if found.rung is Rung.PROVEN:
         return "It is proven better than the champion, and not eligible for promotion yet."

@@ -39,6 +39,7 @@ def render_report(report: ExperimentReport) -> RenderableType:
     title = f"{experiment.name}: {experiment.profile}, allocation version {report.version}"
     account = account_line(report.account)
     tables: list[RenderableType] = [_arms_table(report, title), account]
+    tables += map(Text, champion_lines(report))
     if report.exploration is not None:
         tables += budget_lines(report.exploration)
     tables += [*limit_warnings(report), ""]
@@ -105,6 +106,15 @@ def budget_lines(found: BudgetReport) -> list[str]:
     else:
         said.append(f"room for {found.room} more decisions of challengers before any outcome")
     return said
+
+
+def champion_lines(report: ExperimentReport) -> list[str]:
+    """Return how the champion became one; nothing where the experiment opened with it."""
+    made = report.succession
+    if made is None:
+        return []
+    how = f"{made.kind} by {made.actor} on {moment_of(made)}: {made.reason}"
+    return [f"champion {report.record.experiment.champion}: {how}"]
 
 
 def render_accounts(accounts: Sequence[AccountReport]) -> RenderableType:

@@ -20,6 +20,7 @@ from liveops.plots import CHALLENGERS, CHAMPION, GRID, INK, OTHERS, PAPER, svg_o
 from liveops.report import (
     account_line,
     budget_lines,
+    champion_lines,
     limit_warnings,
     moment_of,
     shown,
@@ -96,6 +97,7 @@ def _experiment(found: Illustrated, prefix: str) -> Markup:
             f"{experiment.profile}, {experiment.strategy}, champion {experiment.champion}, "
             f"allocation version {report.version}",
         ),
+        *(element("p", line) for line in champion_lines(report)),
         *_lines(account, class_="killed" if report.record.is_killed else "account"),
         *(() if budget is None else _lines("\n".join(budget_lines(budget)), class_="account")),
         *(element("p", line.plain, class_="account") for line in limit_warnings(report)),

@@ -209,6 +209,7 @@ def rules_of(settings: Settings) -> Rules:
         ),
         allocator=settings.allocator.model_dump(),
         weigh_paper=evidence.weigh_paper,
+        promote=evidence.promote,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from bandit.core.gates import Performance
 from bandit.core.ladder import Family, Standing
 from bandit.core.limits import ArmPlace
 from bandit.core.model import ArmMode, ArmRole, ArmStatus, PolicyName, Ppm, Verdict
@@ -53,3 +54,31 @@ def arm(
         pf_prod=factor(1.0),
         standing=standing,
     )
+
+
+def performance(**changes: float | None) -> Performance:
+    """What passes every gate of `standard`, but for changes."""
+    good = Performance(
+        trades=500,
+        days=60,
+        losses_realised=150,
+        sharpe_daily=3.0,
+        profit_factor=2.0,
+        profit_factor_low=1.5,
+        profit_factor_worst_block=1.6,
+        win_rate=0.6,
+        drawdown_max_percent=3.0,
+        marked_drawdown_low_percent=4.0,
+        marked_drawdown_high_percent=5.0,
+        worst_excursion_percent=2.0,
+        excursion_per_realised_loss=2.0,
+        return_on_capital=0.4,
+    )
+    return replace(good, **changes)  # type: ignore[arg-type]
+
+
+def ready(
+    policy: PolicyName, ppm: int, standing: Standing = ELIGIBLE, *, pf: float = 2.0
+) -> ArmReading:
+    """A challenger whom a night that promotes would make the champion."""
+    return replace(arm(policy, ppm, standing, pf=pf), shown=performance())

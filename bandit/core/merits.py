@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime
 from decimal import Context, Decimal, localcontext
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 from bandit.core.daily import DailyNumbers, daily_numbers
 from bandit.core.equity import checked_capital
@@ -22,6 +22,7 @@ from bandit.core.performance import (
     summarise,
 )
 from bandit.core.profit_factor import quotient, worst_block
+from bandit.core.verdicts import known
 
 # No sum of the amounts that a trade log may hold is rounded in 80 digits.
 _EXACT: Final = Context(prec=80)
@@ -98,6 +99,25 @@ def performance_of(
         return_on_capital=on_capital,
         lacking=_lacking(trades, capital, summary, daily, on_capital),
     )
+
+
+def performance_json(found: Performance) -> dict[str, Any]:
+    """Return the numbers as they are stored with a decision; what is not finite is unknown."""
+    numbers = {name: value for name, value in asdict(found).items() if name != "lacking"}
+    lacking = {gate.value: why for gate, why in found.lacking.items()}
+    return {name: known(value) for name, value in numbers.items()} | {"lacking": lacking}
+
+
+def performance_from_json(stored: Mapping[str, Any]) -> Performance:
+    """Return what `performance_json` gave; raises `KeyError` for a number that is not there.
+
+    >>> shown = performance_of([], starting_capital=None)
+    >>> performance_from_json(performance_json(shown)) == shown
+    True
+    """
+    numbers = {field.name: stored[field.name] for field in fields(Performance)}
+    lacking = {Gate(name): why for name, why in stored["lacking"].items()}
+    return Performance(**{**numbers, "lacking": lacking})
 
 
 def _profit_by_day(trades: Sequence[MarkedTrade]) -> Mapping[date, Decimal]:

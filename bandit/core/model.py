@@ -95,6 +95,13 @@ class Strategy(StrEnum):
     FIXED = "fixed"
 
 
+class Promoter(StrEnum):
+    """Who makes an eligible challenger the champion; a person always may."""
+
+    PERSON = "person"
+    NIGHT = "night"
+
+
 class Rung(StrEnum):
     """How much has been shown for a challenger."""
 

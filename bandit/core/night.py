@@ -12,7 +12,7 @@ from datetime import date, datetime
 from functools import partial
 from hashlib import blake2b
 
-from bandit.core import checklist
+from bandit.core import checklist, succession
 from bandit.core.allocators import ramp, registry, sharing
 from bandit.core.allocators.fitting import Proposal
 from bandit.core.checklist import ChecklistRow
@@ -26,12 +26,14 @@ from bandit.core.model import (
     PolicyName,
     Ppm,
     Profile,
+    Promoter,
     Rung,
     Strategy,
     Verdict,
 )
 from bandit.core.reading import ArmReading, Rules
 from bandit.core.reentry import Return, returning
+from bandit.core.succession import Candidate
 from bandit.core.verdicts import Reason
 
 
@@ -125,8 +127,9 @@ class NightDecision:
     """What a night comes to, before anything is done about it.
 
     `flagged` are the arms that the checklist speaks against, with the rows that do, `back` those
-    that come back; `arms` is each on its rung after that, and `proposal` what follows for them.
-    `guarded` is what that profile would have proposed, where the rule is kept to the letter.
+    that come back; `arms` is each on its rung after that, `candidates` who may become the champion
+    where a night promotes, and `proposal` what follows for all of them. `guarded` is what that
+    profile would have proposed, where the rule is kept to the letter.
     """
 
     profile: Profile
@@ -134,8 +137,15 @@ class NightDecision:
     flagged: tuple[tuple[ArmReading, ChecklistRow], ...]
     back: tuple[Return, ...]
     arms: tuple[Judged, ...]
+    candidates: tuple[Candidate, ...]
     proposal: Proposal
     guarded: Proposal | None
+
+    @property
+    def promotion(self) -> Candidate | None:
+        """Who becomes the champion: nobody of a killed account, and in `guarded` only."""
+        acts = self.profile is Profile.GUARDED and not self.killed
+        return succession.strongest(self.candidates) if acts else None
 
     @property
     def actions(self) -> tuple[tuple[ArmReading, ChecklistRow], ...]:
@@ -144,7 +154,9 @@ class NightDecision:
 
     @property
     def before(self) -> dict[PolicyName, Ppm]:
-        """What each arm holds once some were stopped, and others have come back."""
+        """What each arm holds once some were stopped or came back, and one was promoted."""
+        if self.promotion is not None:
+            return dict(self.promotion.ppm)
         return {arm.reading.place.policy: arm.reading.place.ppm for arm in self.arms}
 
     @property
@@ -168,16 +180,33 @@ class NightDecision:
         }
         if self.killed:
             found["killed"] = True
-        if self.profile is Profile.OBSERVE:
-            found["would"] = {r.place.policy: row.action.value for r, row in self.flagged}
+        if self.promotion is not None:
+            found["promoted"] = self.promotion.policy
+        would = self._would()
+        if would or self.profile is Profile.OBSERVE:
+            found["would"] = would
         if self.guarded is not None:
             found["guarded_would_propose"] = dict(self.guarded.ppm)
         return found
 
+    def _would(self) -> dict[str, str]:
+        """Return what is left undone of what the rules ask for, by arm."""
+        left = self.flagged if self.profile is Profile.OBSERVE else ()
+        would: dict[str, str] = {r.place.policy: row.action.value for r, row in left}
+        best = succession.strongest(self.candidates)
+        if best is not None and self.promotion is None:
+            would[best.policy] = "promote"
+        return would
+
     def reasons(self) -> dict[str, object]:
         """Return the reasons of every arm that was asked, as they are stored."""
-        asked = self.proposal.reasons.items()
-        return {policy: [reason.to_json() for reason in found] for policy, found in asked}
+        asked = dict(self.proposal.reasons)
+        for candidate in self.candidates:
+            known = asked.get(candidate.policy, ())
+            said = {reason.check for reason in known}
+            more = (reason for reason in candidate.reasons if reason.check not in said)
+            asked[candidate.policy] = (*known, *more)
+        return {policy: [reason.to_json() for reason in found] for policy, found in asked.items()}
 
 
 def decide(
@@ -194,7 +223,8 @@ def decide(
     """Decide a night, on which nothing is given to an arm of an account that is `killed`.
 
     The checklist stops arms, some that it throttled come back, the ladder places all of them, the
-    strategy proposes.
+    strategy proposes. Where an eligible arm is promoted, that is all that moves traffic: what was
+    read of the others was read beside the champion before.
     """
     flagged = checklist.actions(readings, rules.checklist)
     left: Sequence[ArmReading] = readings
@@ -206,15 +236,44 @@ def decide(
     left = _moved(left, {found.policy: (ArmStatus.ACTIVE, found.part) for found in back})
     arms = tuple(judged(reading, rules=rules) for reading in left)
     proposed = partial(propose, arms, rules=rules, limits=limits, strategy=strategy, seed=seed)
-    return NightDecision(
+    decided = NightDecision(
         profile=profile,
         killed=killed,
         flagged=flagged,
         back=back,
         arms=arms,
+        candidates=_candidates(arms, flagged, back, rules=rules, limits=limits),
         proposal=proposed(profile=profile),
         guarded=proposed(profile=Profile.GUARDED) if profile is Profile.SEED_EXACT else None,
     )
+    if decided.promotion is None:
+        return decided
+    return replace(decided, proposal=replace(decided.proposal, ppm=decided.promotion.ppm))
+
+
+def may_succeed(reading: ArmReading, *, rules: Rules) -> bool:
+    """Say whether a night may promote an arm, by its rung: only then do gates judge it."""
+    if rules.promote is not Promoter.NIGHT:
+        return False
+    return judged(reading, rules=rules).reading.place.rung is Rung.ELIGIBLE
+
+
+def _candidates(
+    arms: Sequence[Judged],
+    flagged: Sequence[tuple[ArmReading, ChecklistRow]],
+    back: Sequence[Return],
+    *,
+    rules: Rules,
+    limits: Limits,
+) -> tuple[Candidate, ...]:
+    """Return who may be promoted tonight: nobody about whom the night decides otherwise."""
+    if rules.promote is not Promoter.NIGHT:
+        return ()
+    worse = {arm.reading.place.policy for arm in arms if arm.is_worse}
+    moved = {r.place.policy for r, _ in flagged} | {found.policy for found in back}
+    readings = [arm.reading for arm in arms]
+    among = frozenset(reading.place.policy for reading in readings) - worse - moved
+    return succession.candidates(readings, among=among, rules=rules, limits=limits)
 
 
 def _stopped(reading: ArmReading, row: ChecklistRow) -> ArmStatus:

@@ -10,9 +10,20 @@ from typing import Any
 from bandit.core.allocators.posterior import Moments
 from bandit.core.errors import InvalidInput
 from bandit.core.fill_gap import FillGap, FillGapRule, paper_agrees
+from bandit.core.gates import Performance
 from bandit.core.ladder import LadderRule, Standing
 from bandit.core.limits import ArmPlace
-from bandit.core.model import ArmMode, ArmRole, ArmStatus, PolicyName, Ppm, Rung, Verdict
+from bandit.core.merits import performance_from_json, performance_json
+from bandit.core.model import (
+    ArmMode,
+    ArmRole,
+    ArmStatus,
+    PolicyName,
+    Ppm,
+    Promoter,
+    Rung,
+    Verdict,
+)
 from bandit.core.performance import ClosedTrade, window_numbers
 from bandit.core.profit_factor import ProfitFactor
 
@@ -56,7 +67,8 @@ class ArmReading:
     calendar window and instruments. `resumed` are the same first and third numbers over the trades
     since the arm was resumed: what it was stopped for must not stop it again. `standing` is what a
     challenger's evidence amounts to, `moments` what the strategy counts of its results, `throttled`
-    what an arm's return depends on that the checklist throttled.
+    what an arm's return depends on that the checklist throttled, `shown` what the gates hold
+    against their limits of one that may become the champion.
     """
 
     place: ArmPlace
@@ -68,6 +80,7 @@ class ArmReading:
     standing: Standing | None = None
     moments: Moments | None = None
     throttled: Throttled | None = None
+    shown: Performance | None = None
 
     @property
     def judged(self) -> tuple[ProfitFactor, float]:
@@ -95,6 +108,7 @@ class ArmReading:
             "standing": None if self.standing is None else self.standing.to_json(),
             "moments": None if self.moments is None else asdict(self.moments),
             "throttled": None if self.throttled is None else self.throttled.to_json(),
+            **({} if self.shown is None else {"shown": performance_json(self.shown)}),
         }
 
     @classmethod
@@ -119,6 +133,7 @@ class ArmReading:
         resumed, prod, moments = (stored[name] for name in ("resumed", "pf_prod", "moments"))
         standing = stored["standing"]
         throttled = stored["throttled"]
+        shown = stored.get("shown")  # most nights measure it of nobody
         return cls(
             place=ArmPlace(
                 policy=PolicyName(stored["policy"]),
@@ -139,6 +154,7 @@ class ArmReading:
             standing=None if standing is None else Standing.from_json(standing),
             moments=None if moments is None else Moments.from_json(moments),
             throttled=None if throttled is None else Throttled.from_json(throttled),
+            shown=None if shown is None else performance_from_json(shown),
         )
 
 
@@ -252,6 +268,7 @@ class Rules:
 
     `allocator` are the settings of its strategy, by name; what is left out has its default.
     `weigh_paper` lets a strategy weigh arms by their results on paper, where these are believed.
+    `promote` says who makes an eligible arm the champion.
     """
 
     ramp: RampRule = field(default_factory=RampRule)
@@ -260,6 +277,7 @@ class Rules:
     fill_gap: FillGapRule = field(default_factory=FillGapRule)
     allocator: Mapping[str, float] = field(default_factory=dict)
     weigh_paper: bool = True
+    promote: Promoter = Promoter.PERSON
 
     def weighs_paper(self, gap: FillGap, *, on_paper: int, live: int) -> bool:
         """Say whether an arm is weighed by its trades on paper: where they agree and are more.
@@ -288,4 +306,5 @@ class Rules:
             fill_gap=FillGapRule(**stored.get("fill_gap", {})),
             allocator=stored.get("allocator", {}),
             weigh_paper=stored.get("weigh_paper", True),
+            promote=Promoter(stored.get("promote", Promoter.PERSON)),
         )

@@ -47,7 +47,7 @@ def _as_written(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredAction:
-    """An arm that a night stopped or brought back, as the decision that did it tells."""
+    """An arm that a night stopped, brought back or promoted, as the decision that did it tells."""
 
     kind: DecisionKind
     policy: str
@@ -201,6 +201,10 @@ def _expected_actions(decided: NightDecision) -> dict[str, Any]:
     for back in decided.back:
         reasons = _checks([reason.to_json() for reason in back.reasons])
         found[back.policy] = {"decision": DecisionKind.RESUME.value, **reasons}
+    made = decided.promotion
+    if made is not None:
+        reasons = _checks([reason.to_json() for reason in made.reasons])
+        found[made.policy] = {"decision": DecisionKind.PROMOTE.value, **reasons}
     return found
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bandit.core.errors import InvalidInput
 from bandit.core.limits import Limits
-from bandit.core.model import PolicyName, Profile, Strategy, UnitId
+from bandit.core.model import PolicyName, Profile, Promoter, Strategy, UnitId
 from bandit.core.reading import Rules
 from bandit.core.simulation import HypotheticalArm, Luck, Market, Setting, returns
 
@@ -67,6 +67,9 @@ class TrialPlan:
         if CHAMPION in self.challengers or not all(self.challengers.values()):
             rule = f"must be at least one arm each, and none called {CHAMPION}"
             raise InvalidInput(field="challengers", rule=rule, found=sorted(self.challengers))
+        if self.rules.promote is not Promoter.PERSON:
+            rule = "must be person: a made-up experiment keeps its champion"
+            raise InvalidInput(field="promote", rule=rule, found=self.rules.promote)
 
     @property
     def policies(self) -> list[PolicyName]:

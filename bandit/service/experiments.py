@@ -13,7 +13,15 @@ from bandit import __version__
 from bandit.core.account import LossLimits
 from bandit.core.errors import Conflict, InvalidAllocation, InvalidInput
 from bandit.core.lifecycle import ArmVerb, after, decision_of
-from bandit.core.limits import ArmPlace, Limits, check, headroom, opening, with_part
+from bandit.core.limits import (
+    ArmPlace,
+    Limits,
+    check,
+    headroom,
+    opening,
+    with_champion,
+    with_part,
+)
 from bandit.core.model import (
     ArmMode,
     DecisionKind,
@@ -322,6 +330,35 @@ def decide(
         action=kind.value,
         subject=record.experiment.name,
         details={"decision": decision_id, "version": version, "reason": reason},
+    )
+
+
+def succeed(
+    connection: Connection,
+    record: ExperimentRecord,
+    policy: PolicyName,
+    ppm: Mapping[PolicyName, Ppm],
+    *,
+    kind: DecisionKind,
+    reason: str,
+    inputs: Mapping[str, object],
+    reasons: Mapping[str, object],
+    now: datetime,
+    actor: str,
+) -> None:
+    """Make `policy` the champion, in a transaction that holds the gate; raises as `decide` does."""
+    demoted = record.experiment.champion
+    decide(
+        connection,
+        record,
+        ppm,
+        kind=kind,
+        reason=reason,
+        now=now,
+        actor=actor,
+        inputs={"policy": policy, "demoted": demoted, **inputs},
+        reasons=reasons,
+        arms=with_champion(record.places, policy, kind=kind, limits=record.limits),
     )
 
 

@@ -47,6 +47,7 @@ class Bounds:
 class Explanation:
     """All that an arm's traffic follows from.
 
+    `succession` made a champion one; None of others, and of one that the experiment opened with.
     `move` is the newest decision that changed its part, `stop` the one that took a stopped arm out
     of the traffic, `night` the newest night, `to_return` what that one asked of an arm that the
     checklist throttled. Forecasts are as of that night; only a challenger that has not retired has
@@ -55,6 +56,7 @@ class Explanation:
 
     record: ExperimentRecord
     arm: ArmRecord
+    succession: DecisionRecord | None
     move: Move
     stop: DecisionRecord | None
     night: DecisionRecord | None
@@ -93,6 +95,7 @@ class Explanation:
             "champion_floor": self.champion_floor / WHOLE_PPM,
             "bounds": None if self.bounds is None else self.bounds.to_json(),
             "exploration": self.budget.to_json(),
+            "succession": None if self.succession is None else self._decision_json(self.succession),
             "moved": self._move_json(self.move),
             "stopped": None if self.stop is None else self._decision_json(self.stop),
             "night": None if self.night is None else self._decision_json(self.night),
@@ -128,6 +131,7 @@ def explain(engine: Engine, name: str, reference: str) -> Explanation:
         arm = record.arm_of(policies.by_reference(connection, reference).policy.name)
         place, limits = arm.place, record.limits
         night = decisions.newest_night(connection, name, record.id)
+        is_champion = place.role is ArmRole.CHAMPION
         is_stopped = place.status is not ArmStatus.ACTIVE
         bounds = None
         if place.role is ArmRole.CHALLENGER and place.routable:
@@ -139,6 +143,7 @@ def explain(engine: Engine, name: str, reference: str) -> Explanation:
         return Explanation(
             record=record,
             arm=arm,
+            succession=decisions.newest_succession(connection, name) if is_champion else None,
             move=arm_history.newest_move(connection, record, arm),
             stop=arm_history.newest_stop(connection, record, arm) if is_stopped else None,
             night=night,

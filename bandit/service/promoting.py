@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine
 
-from bandit.core import checklist
-from bandit.core.allocators import ramp
+from bandit.core import checklist, succession
 from bandit.core.errors import InvalidInput
-from bandit.core.limits import with_champion
 from bandit.core.model import (
     ArmStatus,
     DecisionKind,
@@ -21,8 +20,8 @@ from bandit.core.model import (
 )
 from bandit.core.night import reasons_of
 from bandit.core.promotion import champion_to_return, promoted, require_promotable, rolled_back
-from bandit.service.experiments import decide
-from bandit.service.scaling import inputs_of, read_arm, with_evidence
+from bandit.service.experiments import succeed
+from bandit.service.scaling import inputs_of, read_arm, shown, with_evidence
 from bandit.storage import decisions, experiments, locks, policies
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
@@ -146,26 +145,27 @@ def _succeed(
     """Make `arm` the champion, with what was known of both when a person decided so."""
     policy, before = arm.place.policy, record.arm_of(record.experiment.champion)
     read = [read_arm(connection, one, record) for one in (before, record.arm_of(policy))]
-    readings = with_evidence(connection, record, read, now=now)
-    old, new = readings
+    old, new = readings = with_evidence(connection, record, read, now=now)
     reasons: dict[str, object]
     if kind is DecisionKind.PROMOTE:
+        new = replace(new, shown=shown(connection, record, arm))
+        readings = [old, new]
         assert new.standing is not None
-        known = ramp.conditions(new, rule=record.rules.ramp)
-        shown = reasons_of(new.standing, rules=record.rules)
-        reasons = {policy: [reason.to_json() for reason in (*known, *shown)]}
+        known = succession.asked(new, rules=record.rules)
+        evidence = reasons_of(new.standing, rules=record.rules)
+        reasons = {policy: [reason.to_json() for reason in (*known, *evidence)]}
     else:
         rows = checklist.rows(old, record.rules.checklist)
         reasons = {before.place.policy: [row.reason.to_json() for row in rows]}
-    decide(
+    succeed(
         connection,
         record,
+        policy,
         ppm,
         kind=kind,
         reason=reason,
+        inputs=inputs_of(readings),
+        reasons=reasons,
         now=now,
         actor=actor,
-        inputs={"policy": policy, "demoted": before.place.policy, **inputs_of(readings)},
-        reasons=reasons,
-        arms=with_champion(record.places, policy, kind=kind, limits=record.limits),
     )

@@ -152,9 +152,11 @@ class ExperimentReport:
 
     `exploration` is None where there is no budget and never was one, `newest_of_champion` are the
     returns of the champion's newest trades.
+    `succession` made its champion one; None where it opened with it.
     """
 
     record: ExperimentRecord
+    succession: DecisionRecord | None
     account: AccountReport
     version: int
     exploration: BudgetReport | None
@@ -177,6 +179,7 @@ class ExperimentReport:
         return {
             "experiment": experiment.name,
             "champion": experiment.champion,
+            "succession": None if self.succession is None else _succession_json(self.succession),
             "capital": f"{experiment.capital:f}",
             "currency": experiment.currency,
             "account": experiment.account_name,
@@ -229,6 +232,7 @@ def read(
     newest = outcomes.newest_trades(connection, champion.id, record.rules.checklist.long_window)
     return ExperimentReport(
         record=record,
+        succession=decisions.newest_succession(connection, name),
         account=account,
         version=decisions.newest_version(connection, record.id),
         exploration=budget if budget.budget is not None or budget.by_arm else None,
@@ -349,6 +353,16 @@ def decision_json(decision: DecisionRecord) -> dict[str, Any]:
         "inputs_digest": decision.inputs_digest,
         "reasons": dict(decision.reasons),
         "allocation_version": decision.version,
+    }
+
+
+def _succession_json(made: DecisionRecord) -> dict[str, str]:
+    return {
+        "kind": made.kind.value,
+        "demoted": made.inputs["demoted"],
+        "decided_at": made.decided_at.isoformat(),
+        "actor": made.actor,
+        "reason": made.reason,
     }
 
 

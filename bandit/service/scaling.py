@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 from sqlalchemy import Connection, Engine
 
 from bandit import __version__
-from bandit.core import checklist, night
+from bandit.core import checklist, night, succession
 from bandit.core.checklist import ChecklistRow
 from bandit.core.errors import StaleEpoch
+from bandit.core.gates import Performance
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import check
+from bandit.core.merits import performance_of
 from bandit.core.model import (
     ArmRole,
     ArmStatus,
@@ -26,7 +29,7 @@ from bandit.core.night import NightDecision
 from bandit.core.reading import ArmReading, Throttled, Windows
 from bandit.core.reentry import Return
 from bandit.service import exploring, pairing, scoring, standing, weighing
-from bandit.service.experiments import apply_verb
+from bandit.service.experiments import apply_verb, succeed
 from bandit.storage import decisions, experiments, locks, outcomes
 from bandit.storage.decisions import DecisionRecord
 from bandit.storage.engine import snapshot, transaction
@@ -35,7 +38,7 @@ from bandit.storage.experiments import ArmRecord, ExperimentRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Night:
-    """What a night did: its scaling decision, the checklist's actions, or that it was done."""
+    """What a night did: its scaling decision, those on single arms, or that it was done."""
 
     decision: DecisionRecord
     actions: tuple[DecisionRecord, ...]
@@ -61,6 +64,7 @@ def scale(engine: Engine, name: str, *, now: datetime, actor: str) -> Night:
             record = experiments.load(connection, name)
             readings = read_arms(connection, record)
             readings = with_evidence(connection, record, readings, now=now)
+            readings = _with_shown(connection, record, readings)
         if done is not None:
             return Night(decision=done, actions=(), already_done=True)
         with transaction(engine) as connection:
@@ -93,6 +97,26 @@ def with_evidence(
             moments=counted.get(reading.place.policy),
             throttled=_throttled(connection, record, record.arm_of(reading.place.policy)),
         )
+        for reading in readings
+    ]
+
+
+def shown(connection: Connection, record: ExperimentRecord, arm: ArmRecord) -> Performance:
+    """Measure what the gates ask for, of an arm's newest live trades at nominal size."""
+    trades = outcomes.newest_marked(connection, arm.id, succession.TRADES_JUDGED)
+    # Every trade of the arm has 1 at stake, which is this part of the capital.
+    fraction = Decimal(str(record.experiment.equity_fraction))
+    return performance_of(trades, starting_capital=1 / fraction)
+
+
+def _with_shown(
+    connection: Connection, record: ExperimentRecord, readings: Sequence[ArmReading]
+) -> list[ArmReading]:
+    """Add what gates judge to the arms that the night may promote; of others it costs nothing."""
+    return [
+        replace(reading, shown=shown(connection, record, record.arm_of(reading.place.policy)))
+        if night.may_succeed(reading, rules=record.rules)
+        else reading
         for reading in readings
     ]
 
@@ -158,14 +182,16 @@ def _write(
         act(connection, experiment.name, reading, row, inputs=inputs, now=now, actor=actor)
     for found in decided.back:
         _bring_back(connection, experiment.name, found, inputs=inputs, now=now, actor=actor)
-    scoring.fix_terms(connection, record, now=now)
-    exploring.expect(connection, record)
-    record = experiments.load(connection, experiment.name)
-    assert decided.before == {place.policy: place.ppm for place in record.places}
     if experiment.profile is not Profile.OBSERVE:
         experiments.set_rungs(connection, record.id, decided.rungs)
+    if decided.promotion is not None:
+        _promote(connection, experiment.name, decided, inputs=inputs, day=day, now=now, actor=actor)
+    record = experiments.load(connection, experiment.name)
+    assert decided.before == {place.policy: place.ppm for place in record.places}
+    scoring.fix_terms(connection, record, now=now)
+    exploring.expect(connection, record)
     decision_id = _scale(connection, record, decided, inputs=inputs, day=day, now=now, actor=actor)
-    acted = len(decided.actions) + len(decided.back)
+    acted = len(decided.actions) + len(decided.back) + (decided.promotion is not None)
     made = decisions.of_experiment(connection, experiment.name, newest=acted + 1)
     *actions, decision = reversed(made)
     assert decision.id == decision_id
@@ -225,6 +251,33 @@ def _bring_back(
     )
 
 
+def _promote(
+    connection: Connection,
+    name: str,
+    decided: NightDecision,
+    *,
+    inputs: Mapping[str, object],
+    day: date,
+    now: datetime,
+    actor: str,
+) -> None:
+    """Make the night's candidate the champion, in a transaction that holds the gate."""
+    made = decided.promotion
+    assert made is not None
+    succeed(
+        connection,
+        experiments.load(connection, name),
+        made.policy,
+        made.ppm,
+        kind=DecisionKind.PROMOTE,
+        reason=f"promoted by the night of {day}: evidence {made.over_bar:.2f} over its bar",
+        inputs={"night": day.isoformat(), "rungs": decided.rungs, **inputs},
+        reasons={made.policy: [reason.to_json() for reason in made.reasons]},
+        now=now,
+        actor=actor,
+    )
+
+
 def _scale(
     connection: Connection,
     record: ExperimentRecord,
@@ -271,6 +324,8 @@ def _scale(
 
 
 def _summary(record: ExperimentRecord, decided: NightDecision, kind: DecisionKind) -> str:
+    if decided.promotion is not None:
+        return f"{decided.promotion.policy} became the champion, and nothing else moves that night"
     after = decided.proposal.ppm
     # The champion is left out: it takes or gives the difference.
     changed = ", ".join(

@@ -238,14 +238,18 @@ def newest_succession(connection: Connection, name: str) -> DecisionRecord | Non
 
 
 def discoveries(connection: Connection, experiment_id: int) -> list[datetime]:
-    """Return when arms were promoted that evidence had made eligible, oldest first."""
+    """Return when arms were promoted that evidence had made eligible, oldest first.
+
+    A night reads the rungs of the night before; those it found itself stand beside.
+    """
     found = rows(
         connection,
         """
         SELECT d.decided_at FROM decisions d
-        WHERE d.experiment_id = :id AND d.kind = 'PROMOTE' AND EXISTS (
-          SELECT FROM jsonb_array_elements(d.inputs -> 'readings') r
-          WHERE r ->> 'policy' = d.inputs ->> 'policy' AND r ->> 'rung' = 'eligible')
+        WHERE d.experiment_id = :id AND d.kind = 'PROMOTE' AND (
+          d.inputs -> 'rungs' ->> (d.inputs ->> 'policy') = 'eligible' OR EXISTS (
+            SELECT FROM jsonb_array_elements(d.inputs -> 'readings') r
+            WHERE r ->> 'policy' = d.inputs ->> 'policy' AND r ->> 'rung' = 'eligible'))
         ORDER BY 1
         """,
         id=experiment_id,
@@ -276,7 +280,8 @@ def nights(
 ) -> Iterator[DecisionRecord]:
     """Stream the scaling decisions of all nights, or of that of `day`, oldest first.
 
-    Before each come the decisions of its moment that stopped an arm or brought one back.
+    Before each come the decisions of its moment that stopped an arm, brought one back or promoted
+    one.
     """
     found = streamed(
         connection,
@@ -285,7 +290,7 @@ def nights(
           SELECT n.decided_at FROM decisions n
           WHERE n.experiment_id = :id AND n.trading_day IS NOT NULL
             AND (CAST(:day AS date) IS NULL OR n.trading_day = :day))
-          AND (d.trading_day IS NOT NULL OR d.kind IN ('THROTTLE', 'HALT', 'RESUME'))
+          AND (d.trading_day IS NOT NULL OR d.kind IN ('THROTTLE', 'HALT', 'RESUME', 'PROMOTE'))
         ORDER BY d.id
         """,  # noqa: S608 - constant
         id=experiment_id,

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import Connection, text
 
+from bandit.core.merits import MarkedTrade
 from bandit.core.model import UnitId
 from bandit.core.outcomes import Flags, Outcome
 from bandit.core.performance import ClosedTrade
@@ -137,26 +138,37 @@ def append_revision(
     )
 
 
-NEWEST_TRADES = """
-  (SELECT o.closed_at, o.unit_id, o.return_ratio FROM outcomes o
-   WHERE o.arm_id = %(arm)s AND NOT o.no_trade AND NOT EXISTS (
-     SELECT FROM outcome_revisions r WHERE r.assignment_id = o.assignment_id OFFSET 0)
-   ORDER BY o.closed_at DESC, o.unit_id DESC LIMIT %(most)s)
-  UNION ALL
-  (SELECT v.closed_at, v.unit_id, v.return_ratio FROM outcome_revisions v
-   WHERE v.arm_id = %(arm)s AND NOT v.no_trade AND NOT EXISTS (
-     SELECT FROM outcome_revisions r
-     WHERE r.assignment_id = v.assignment_id AND r.revision = v.revision + 1 OFFSET 0)
-   ORDER BY v.closed_at DESC, v.unit_id DESC LIMIT %(most)s)
-  ORDER BY closed_at DESC, unit_id DESC LIMIT %(most)s
-"""
-"""`current_outcomes` spelt out: the planner does not hand a LIMIT into the branches of a view."""
+def _newest(columns: str) -> str:
+    """`current_outcomes` spelt out: the planner hands no LIMIT into the branches of a view."""
+    return f"""
+      (SELECT {columns} FROM outcomes o
+       WHERE o.arm_id = %(arm)s AND NOT o.no_trade AND NOT EXISTS (
+         SELECT FROM outcome_revisions r WHERE r.assignment_id = o.assignment_id OFFSET 0)
+       ORDER BY o.closed_at DESC, o.unit_id DESC LIMIT %(most)s)
+      UNION ALL
+      (SELECT {columns} FROM outcome_revisions v
+       WHERE v.arm_id = %(arm)s AND NOT v.no_trade AND NOT EXISTS (
+         SELECT FROM outcome_revisions r
+         WHERE r.assignment_id = v.assignment_id AND r.revision = v.revision + 1 OFFSET 0)
+       ORDER BY v.closed_at DESC, v.unit_id DESC LIMIT %(most)s)
+      ORDER BY closed_at DESC, unit_id DESC LIMIT %(most)s
+    """  # noqa: S608 - names are ours
+
+
+NEWEST_TRADES: Final = _newest("closed_at, unit_id, return_ratio")
+_NEWEST_MARKED: Final = _newest("closed_at, unit_id, return_ratio, opened_at, worst_excursion")
 
 
 def newest_trades(connection: Connection, arm_id: int, count: int) -> list[ClosedTrade]:
     """Return an arm's newest `count` trades in closing order, each in its newest version."""
     found = connection.exec_driver_sql(NEWEST_TRADES, {"arm": arm_id, "most": count}).all()
     return [_trade(*row) for row in reversed(found)]
+
+
+def newest_marked(connection: Connection, arm_id: int, count: int) -> list[MarkedTrade]:
+    """Return the same with how their positions stood, each with 1 paid at entry."""
+    found = connection.exec_driver_sql(_NEWEST_MARKED, {"arm": arm_id, "most": count}).all()
+    return [_marked(*row) for row in reversed(found)]
 
 
 def trades_after(
@@ -191,6 +203,23 @@ def champion_over_window(connection: Connection, arm_id: int) -> ProfitFactor:
 
 def _trade(closed_at: datetime, unit_id: str, return_ratio: Decimal) -> ClosedTrade:
     return ClosedTrade(closed_at=closed_at, unit=unit_id, result=float(return_ratio))
+
+
+def _marked(
+    closed_at: datetime,
+    unit_id: str,
+    return_ratio: Decimal,
+    opened_at: datetime,
+    worst: Decimal | None,
+) -> MarkedTrade:
+    return MarkedTrade(
+        closed_at=closed_at,
+        unit=unit_id,
+        pnl=return_ratio,
+        opened_at=opened_at,
+        entry_value=Decimal(1),
+        worst_excursion=None if worst is None else float(worst),
+    )
 
 
 def _written(row: OutcomeRow) -> _Written:

@@ -260,7 +260,9 @@ class NightAnswer(Answer):
     """What a night's scaling did."""
 
     decision: DecisionAnswer
-    actions: list[DecisionAnswer] = Field(description="What the checklist throttled and halted.")
+    actions: list[DecisionAnswer] = Field(
+        description="Which arms it throttled, halted, brought back and promoted."
+    )
     already_done: bool
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from bandit.core.allocators.posterior import ResultKind
-from bandit.core.model import Profile, Strategy, Verdict
+from bandit.core.model import DecisionKind, Profile, Strategy, Verdict
 from bandit.core.performance import NumberState
 from bandit.core.profit_factor import ProfitFactorState
-from liveops.api.answers import Amount, Answer, ArmAnswer, Day, DecisionAnswer
+from liveops.api.answers import Amount, Answer, ArmAnswer, Day, DecisionAnswer, Time
 
 
 class ProfitFactorAnswer(Answer):
@@ -146,11 +146,24 @@ class LimitCheckAnswer(Answer):
     sick_verdict: Verdict = Field(description="FAIL: it would hardly ever stop a bad arm.")
 
 
+class SuccessionAnswer(Answer):
+    """How the champion became one."""
+
+    kind: DecisionKind
+    demoted: str = Field(description="Who was the champion before.")
+    decided_at: Time
+    actor: str
+    reason: str
+
+
 class ReportAnswer(Answer):
     """An experiment at one moment."""
 
     experiment: str
     champion: str
+    succession: SuccessionAnswer | None = Field(
+        description="How the champion became one; null where the experiment opened with it."
+    )
     capital: Amount
     currency: str
     account: str

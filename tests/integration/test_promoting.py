@@ -86,12 +86,23 @@ def test_decision_says_who_why_and_what_was_known_of_both(engine: Engine) -> Non
     assert made.inputs["before"] == {PROD: 900_000, NEW: 100_000}
     known = {r["policy"]: (r["role"], r["pf_150"]["value"]) for r in made.inputs["readings"]}
     assert known == {PROD: ("champion", pytest.approx(1)), NEW: ("challenger", pytest.approx(4))}
-    # The ramp speaks for it; evidence there is none yet, neither against it nor for it.
+    # The ramp speaks for it; thirty trades are too few for the gates, and nobody told how deep its
+    # positions stood; evidence there is none yet, neither against it nor for it.
     assert {r["check"]: r["verdict"] for r in made.reasons[NEW]} == {
         "trades": "PASS",
         "pf_150 >= pf_prod": "PASS",
         "dd_150 percent": "PASS",
-        "traffic_allocation": "PASS",
+        "gate trades": "INCONCLUSIVE",
+        "gate days": "INCONCLUSIVE",
+        "gate losses_realised": "INCONCLUSIVE",
+        "gate sharpe_daily": "INCONCLUSIVE",
+        "gate profit_factor": "INCONCLUSIVE",
+        "gate profit_factor_low": "PASS",
+        "gate profit_factor_worst_block": "PASS",
+        "gate drawdown_max_percent": "PASS",
+        "gate marked_drawdown_percent": "INCONCLUSIVE",
+        "gate worst_excursion_percent": "INCONCLUSIVE",
+        "gate excursion_per_realised_loss": "INCONCLUSIVE",
         "evidence against": "PASS",
         "evidence of the mean": "FAIL",
         "evidence of the profit factor": "FAIL",

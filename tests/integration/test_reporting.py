@@ -184,6 +184,7 @@ def test_experiment_is_reported_with_its_newest_decisions(engine: Engine) -> Non
     assert {key: made[key] for key in made if key not in ("arms", "decisions")} == {
         "experiment": "btc",
         "champion": "prod",
+        "succession": None,
         "capital": "10000.00000000",
         "currency": "USD",
         "account": "usd",
