@@ -100,7 +100,9 @@ def budget_lines(found: BudgetReport) -> list[str]:
         f"{budget.at_risk:.2f} that it may lose, {budget.expected:.2f} that the champion earns",
     ]
     if budget.left(explored) < 0:
-        said.append("OVERSPENT: an outcome lost more than was set aside for it")
+        said.append("OVER THE BUDGET: the champion decides until it is raised or earned back")
+    elif charge > budget.amount:
+        said.append("NO ROOM: a decision is charged more than the whole budget")
     elif not found.room:
         said.append("NO ROOM: the champion decides until outcomes come in or the budget is raised")
     else:

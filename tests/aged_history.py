@@ -46,7 +46,9 @@ COHORTS = "SELECT c.* FROM evidence_cohorts c ORDER BY 1, 2, 3"
 PAIRS = "SELECT c.* FROM paired_cohorts c ORDER BY 1, 2, 3"
 GAPS = "SELECT g.* FROM fill_gaps g ORDER BY 1"
 PAPER_DAYS = "SELECT d.* FROM paper_days d ORDER BY 1, 2"
-EXPLORED = "SELECT x.* FROM explored x ORDER BY 1"
+EXPLORED = (
+    "SELECT o.*, t.* FROM explored_opened o LEFT JOIN explored_told t USING (arm_id) ORDER BY 1"
+)
 DAYS = "SELECT d.* FROM arm_days d ORDER BY 1, 2, 3"
 
 

@@ -1,8 +1,9 @@
 """The exploration budget: how much less than the champion all challengers may ever earn (SPEC E6).
 
 Before a decision goes to a challenger, what it may cost at worst is set aside; once its outcome is
-told, what it did cost takes the place of that. So long as no decision loses more than was set aside
-for it, spent and reserved together never pass the budget, in whatever order outcomes come.
+told, what it did cost takes the place of that. So long as no outcome is told that loses more than
+was set aside, spent and reserved together never pass the budget, in whatever order outcomes come. A
+later correction is charged as well, and may pass it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class Reservation:
 class Explored:
     """What an arm's decisions as a challenger cost: those still open at worst, the others in fact.
 
-    Exact sums of a set: any order gives the same, and a corrected outcome is taken back.
+    Exact sums of a set: any order gives the same, and a corrected outcome is taken back. What was
+    `charged` for decisions when they were taken, `released` when they were told, and `spent` by
+    these.
 
     >>> kept = Reservation(at_risk=Decimal(20), expected=Decimal(1))
     >>> after = Explored.opened(kept) + Explored.told(kept, Decimal(-5))
@@ -54,33 +57,46 @@ class Explored:
     (0, Decimal('0'), Decimal('6'))
     """
 
-    n_open: int = 0
-    reserved: Decimal = _ZERO
+    n_opened: int = 0
+    charged: Decimal = _ZERO
+    n_told: int = 0
+    released: Decimal = _ZERO
     spent: Decimal = _ZERO
 
     @classmethod
     def opened(cls, kept: Reservation) -> Explored:
         """Return what a decision adds when it is taken."""
-        return cls(n_open=1, reserved=kept.charge)
+        return cls(n_opened=1, charged=kept.charge)
 
     @classmethod
     def told(cls, kept: Reservation, pnl: Decimal) -> Explored:
-        """Return what its outcome adds when it is told."""
-        return cls(n_open=-1, reserved=-kept.charge, spent=kept.shortfall(pnl))
+        """Return what its outcome adds when it is told; a follower's, which has no charge, money.
+
+        A later decision about a position is charged with what it earns, and opens nothing.
+        """
+        opened = 1 if kept.charge else 0
+        return cls(n_told=opened, released=kept.charge, spent=kept.shortfall(pnl))
 
     @classmethod
     def corrected(cls, *, before: Decimal, after: Decimal) -> Explored:
         """Return what it adds that an outcome earned `after`, and not `before`."""
         return cls(spent=before - after)
 
+    @property
+    def n_open(self) -> int:
+        """Decisions that nobody has told the outcome of."""
+        return self.n_opened - self.n_told
+
+    @property
+    def reserved(self) -> Decimal:
+        """What is set aside for these."""
+        return self.charged - self.released
+
     def __add__(self, other: Explored) -> Explored:
         """Count both."""
         with localcontext(prec=_EXACT_DIGITS):
-            return Explored(
-                n_open=self.n_open + other.n_open,
-                reserved=self.reserved + other.reserved,
-                spent=self.spent + other.spent,
-            )
+            both = {name: getattr(self, name) + getattr(other, name) for name in self.__slots__}
+        return Explored(**both)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +121,6 @@ class ExplorationBudget:
         for name in ("amount", "at_risk"):
             if getattr(self, name) <= 0:
                 raise InvalidInput(field=name, rule="must be above 0", found=getattr(self, name))
-        if self.at_risk > self.amount:
-            rule = "must not exceed the budget: it would let no decision pass"
-            raise InvalidInput(field="at_risk", rule=rule, found=self.at_risk)
         if self.expected < 0:
             raise InvalidInput(field="expected", rule="must be >= 0", found=self.expected)
 
@@ -121,7 +134,7 @@ class ExplorationBudget:
         return self.amount - explored.spent - explored.reserved
 
     def room(self, explored: Explored) -> int:
-        """Return how many more decisions challengers may take before any outcome is told."""
+        """Return how many more decisions may be drawn before any outcome is told."""
         return max(0, int(self.left(explored) // self.reservation.charge))
 
     def admits(self, n: int, explored: Explored) -> bool:
@@ -136,7 +149,7 @@ class ExplorationBudget:
 def expected_of(pnl: Decimal, n: int) -> Decimal:
     """Return what a champion is taken to earn with a decision: the mean, and never less than 0.
 
-    Who loses less than a losing champion spends nothing of a budget by that.
+    Who loses less than a losing champion earns no budget by that.
 
     >>> expected_of(Decimal(10), 3)
     Decimal('3.33333334')

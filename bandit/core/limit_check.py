@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from bandit.core.evidence import Floats
+from bandit.core.model import Strategy
 from bandit.core.reading import Rules
 from bandit.core.verdicts import Reason, at_least, at_most
 
@@ -58,18 +59,17 @@ class LimitCheck:
 
 
 def limit_checks(
-    champion: Sequence[float], *, rules: Rules, nominal_fraction: float
-) -> tuple[LimitCheck, LimitCheck]:
-    """Check the drawdown limits of the ramp and of the checklist on the champion's newest returns.
+    champion: Sequence[float], *, rules: Rules, strategy: Strategy, nominal_fraction: float
+) -> tuple[LimitCheck, ...]:
+    """Check the drawdown limits that an experiment has on its champion's newest returns.
 
-    Unknown with fewer of them than the checklist's long window has, and of a champion that earns
-    nothing.
+    That of the checklist, and with strategy `ramp` the ramp's too. Unknown with fewer returns than
+    the checklist's long window has, and of a champion that earns nothing.
     """
     window = rules.checklist.long_window
-    limits = {
-        "ramp.drawdown_limit_percent": rules.ramp.drawdown_limit_percent,
-        "checklist.drawdown_halt_percent": rules.checklist.drawdown_halt_percent,
-    }
+    limits = {"checklist.drawdown_halt_percent": rules.checklist.drawdown_halt_percent}
+    if strategy is Strategy.RAMP:
+        limits["ramp.drawdown_limit_percent"] = rules.ramp.drawdown_limit_percent
     shares: dict[str, tuple[float | None, float | None]] = dict.fromkeys(limits, (None, None))
     earned = np.array(champion[-window:])
     mean = float(earned.mean()) if len(earned) else 0.0
@@ -80,11 +80,10 @@ def limit_checks(
             setting: (float((healthy > percent).mean()), float((sick > percent).mean()))
             for setting, percent in limits.items()
         }
-    ramp, checklist = (
+    return tuple(
         LimitCheck(setting=setting, percent=percent, healthy=passed[0], sick=passed[1])
         for (setting, percent), passed in zip(limits.items(), shares.values(), strict=True)
     )
-    return ramp, checklist
 
 
 def resampled(returns: Floats, *, length: int) -> Floats:

@@ -54,58 +54,43 @@ class Router:
         account's kill switch is on.
         """
         _check(opportunities, now=now)
-        try:
-            batch = routed(self.table(experiment), opportunities, now=now)
-            with transaction(self._engine) as connection:
-                locks.as_batch(connection)
-                stored = assignments.commit(connection, batch.batch)
-                # Within the transaction: who is refused takes the whole batch along.
-                return [_or_raise(answer) for answer in batch.answers(stored)]
-        except (StaleEpoch, BudgetSpent) as refused:
-            answers = self.assign_refused(experiment, opportunities, refused, now=now)
-            return [_or_raise(answer) for answer in answers]
-
-    def assign_refused(
-        self,
-        experiment: str,
-        opportunities: Sequence[Opportunity],
-        refused: StaleEpoch | BudgetSpent,
-        *,
-        now: datetime,
-    ) -> list[Assignment | BanditError]:
-        """Assign a batch that was refused: on a newer epoch, or as far as its budget has room.
-
-        What has none is the champion's, and no chance is in it. How many of a batch are drawn, and
-        which, never depends on the arms that they fall to.
-        """
-        if isinstance(refused, StaleEpoch):
+        drawn_max: int | None = None
+        while True:
             try:
-                return self._behind_gate(experiment, opportunities, now=now, drawn_max=None)
+                table = self.table(experiment)
+                batch = routed(table, opportunities, now=now, drawn_max=drawn_max)
+                with transaction(self._engine) as connection:
+                    locks.as_batch(connection)
+                    stored = assignments.commit(connection, batch.batch)
+                    # Within the transaction: who is refused takes the whole batch along.
+                    return [_or_raise(answer) for answer in batch.answers(stored)]
             except BudgetSpent as spent:
-                refused = spent
-        try:
-            return self._behind_gate(experiment, opportunities, now=now, drawn_max=refused.room)
-        except BudgetSpent:  # somebody else was quicker
-            return self._behind_gate(experiment, opportunities, now=now, drawn_max=0)
+                drawn_max = fewer(drawn_max, spent)
+            except StaleEpoch:
+                answers = self.assign_behind_gate(experiment, opportunities, now=now)
+                return [_or_raise(answer) for answer in answers]
 
-    def _behind_gate(
-        self,
-        experiment: str,
-        opportunities: Sequence[Opportunity],
-        *,
-        now: datetime,
-        drawn_max: int | None,
+    def assign_behind_gate(
+        self, experiment: str, opportunities: Sequence[Opportunity], *, now: datetime
     ) -> list[Assignment | BanditError]:
-        """Assign on what is read while nothing can change; remembers what it read."""
-        with transaction(self._engine) as connection:
-            locks.as_batch(connection)
-            locks.gate_shared(connection, self.table(experiment).record.id)
-            known = self._tables.get(experiment)
-            table = read_table(connection, experiment, known=known)
-            batch = routed(table, opportunities, now=now, drawn_max=drawn_max)
-            stored = assignments.commit(connection, batch.batch)
-        self._remember(experiment, table)
-        return batch.answers(stored)
+        """Assign on what is read while nothing can change: certain to succeed, but slower.
+
+        Remembers what it read.
+        """
+        drawn_max: int | None = None
+        while True:
+            try:
+                with transaction(self._engine) as connection:
+                    locks.as_batch(connection)
+                    locks.gate_shared(connection, self.table(experiment).record.id)
+                    known = self._tables.get(experiment)
+                    table = read_table(connection, experiment, known=known)
+                    batch = routed(table, opportunities, now=now, drawn_max=drawn_max)
+                    stored = assignments.commit(connection, batch.batch)
+                self._remember(experiment, table)
+                return batch.answers(stored)
+            except BudgetSpent as spent:
+                drawn_max = fewer(drawn_max, spent)
 
     @again_where_idled
     def claim(self, assignment: UUID, *, now: datetime) -> datetime:
@@ -147,6 +132,15 @@ class Router:
     def remembers(self, experiment: str) -> bool:
         """Say whether a batch of the experiment could be routed without reading."""
         return experiment in self._tables
+
+
+def fewer(drawn_max: int | None, spent: BudgetSpent) -> int:
+    """Return how many decisions of a batch are drawn when its budget had no room for all of them.
+
+    As many as had room, at last none; the others are the champion's, and no chance is in them. How
+    many that is, and which, never depends on the arms that they fall to.
+    """
+    return spent.room if drawn_max is None else 0
 
 
 def _check(opportunities: Sequence[Opportunity], *, now: datetime) -> None:

@@ -18,8 +18,10 @@ from bandit.storage import decisions, experiments, exploration, statistics
 from bandit.storage.assignments import AssignedUnit
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.experiments import ExperimentRecord
+from bandit.storage.exploration import OpenDecision
 
 _STEP = Decimal("0.00000001")
+_OPEN_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +98,25 @@ def set_budget(
         budget = ExplorationBudget(
             amount=amount, at_risk=put, expected=_expected(connection, record)
         )
+        if budget.reservation.charge > budget.amount:
+            rule = f"must not be below what a decision is charged, {budget.reservation.charge:f}"
+            raise InvalidInput(field="amount", rule=rule, found=f"{budget.amount:f}")
         exploration.set_budget(connection, record.id, budget, now=now)
         told = {"amount": f"{budget.amount:f}", "at_risk": f"{budget.at_risk:f}", "reason": reason}
         decisions.audit(
             connection, now=now, actor=actor, action="budget", subject=name, details=told
         )
         return read(connection, record)
+
+
+def open_decisions(engine: Engine, name: str) -> list[OpenDecision]:
+    """Return the oldest decisions that hold something aside, as many as a person looks at.
+
+    One that never traded gives it back once it is told as declined. Raises `UnknownName`.
+    """
+    with snapshot(engine) as connection:
+        record = experiments.load(connection, name)
+        return exploration.open_decisions(connection, record.id, most=_OPEN_SHOWN)
 
 
 def clear_budget(

@@ -25,7 +25,7 @@ from bandit.core.outcomes import Outcome
 from bandit.service import killing, scaling
 from bandit.storage import account_equity, accounts, archives, experiments, locks, marks
 from bandit.storage.assignments import AssignedUnit
-from bandit.storage.engine import again_where_idled, transaction
+from bandit.storage.engine import again_where_idled, require_protocol, transaction
 from bandit.storage.experiments import WatchedArm
 
 CHECKLIST_ACTOR = "rule:checklist"
@@ -64,6 +64,7 @@ def guarded(engine: Engine, work: Callable[[Connection, Keys], _T]) -> _T:
     for _ in range(_RUNS_MAX):
         try:
             with transaction(engine) as connection:
+                require_protocol(connection)
                 locks.stop_exclusive(
                     connection,
                     account_ids=sorted(held.account_ids),

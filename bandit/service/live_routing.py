@@ -10,7 +10,7 @@ from uuid import UUID
 
 from bandit.core.errors import BanditError, BudgetSpent, StaleEpoch
 from bandit.core.model import Assignment
-from bandit.service.assigning import BATCH_MAX, Router, claim_answer
+from bandit.service.assigning import BATCH_MAX, Router, claim_answer, fewer
 from bandit.service.group_commit import GroupCommit
 from bandit.service.routing_table import Opportunity, routed
 from bandit.storage.writer import DecisionWriter
@@ -79,14 +79,20 @@ class LiveRouter:
         if not self._router.remembers(experiment):
             await asyncio.to_thread(self._router.table, experiment)
         now = self._now()
-        batch = routed(self._router.table(experiment), asked, now=now)
-        try:
-            stored = await self._writers[lane].assign(batch.batch)
-        except (StaleEpoch, BudgetSpent) as refused:
-            return await asyncio.to_thread(
-                self._router.assign_refused, experiment, asked, refused, now=now
-            )
-        return batch.answers(stored)
+        drawn_max: int | None = None
+        while True:
+            table = self._router.table(experiment)
+            batch = routed(table, asked, now=now, drawn_max=drawn_max)
+            try:
+                stored = await self._writers[lane].assign(batch.batch)
+            except BudgetSpent as spent:
+                drawn_max = fewer(drawn_max, spent)
+            except StaleEpoch:
+                return await asyncio.to_thread(
+                    self._router.assign_behind_gate, experiment, asked, now=now
+                )
+            else:
+                return batch.answers(stored)
 
     async def _claim(
         self, _lane: int, _key: None, ids: Sequence[UUID]

@@ -170,6 +170,7 @@ class ExperimentReport:
         return limit_checks(
             self.newest_of_champion,
             rules=self.record.rules,
+            strategy=self.record.experiment.strategy,
             nominal_fraction=self.record.experiment.equity_fraction,
         )
 

@@ -67,6 +67,11 @@ class Opportunity:
             at = checked_instant(self.fallback_at, field="decided_at")
             object.__setattr__(self, "fallback_at", at)
 
+    @property
+    def may_be_drawn(self) -> bool:
+        """Whether chance may choose its arm: not of a position, nor where a bot has decided."""
+        return self.position is None and self.fallback_at is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingTable:
@@ -85,9 +90,9 @@ class RoutingTable:
     ) -> AssignmentBatch:
         """Choose the arm of every opportunity, by its assignment id."""
         experiment = self.record.experiment
-        drawn = islice(asked.values(), drawn_max)
-        routes = self.routes(opportunity.unit_id for opportunity in drawn)
-        routes += [self._champion_for_sure] * (len(asked) - len(routes))
+        drawable = (key for key, opportunity in asked.items() if opportunity.may_be_drawn)
+        drawn = list(islice(drawable, drawn_max))
+        by_chance = dict(zip(drawn, self.routes(asked[key].unit_id for key in drawn), strict=True))
         return AssignmentBatch(
             experiment_id=self.record.id,
             epoch=self.record.epoch,
@@ -96,8 +101,8 @@ class RoutingTable:
             expires_at=now + timedelta(seconds=experiment.decision_seconds_valid),
             are_facts=any(o.fallback_at is not None for o in asked.values()),
             rows=[
-                self._row(key, opportunity, route)
-                for (key, opportunity), route in zip(asked.items(), routes, strict=True)
+                self._row(key, opportunity, by_chance.get(key, self._champion_for_sure))
+                for key, opportunity in asked.items()
             ],
         )
 
@@ -111,8 +116,6 @@ class RoutingTable:
         return assignment_id(self.record.salt, experiment=name, unit=opportunity.unit_id)
 
     def _row(self, key: UUID, opportunity: Opportunity, route: Route) -> AssignmentRow:
-        if opportunity.position is not None or opportunity.fallback_at is not None:
-            route = self._champion_for_sure
         return AssignmentRow(
             id=key,
             unit_id=opportunity.unit_id,

@@ -11,14 +11,16 @@ from sqlalchemy import Connection
 
 from bandit.core.audit_chain import AuditId
 from bandit.core.evidence import Tally
+from bandit.core.exploration import Explored
 from bandit.core.fill_gap import FillGap
 from bandit.core.paper_days import PaperSums
 from bandit.core.tally import DaySums, Fold, Sums
 from bandit.storage.engine import one, run, streamed
 from bandit.storage.evidence import CohortKey, flat
-from bandit.storage.exploration import Aged
 from bandit.storage.paper_days import DayKey
 from bandit.storage.statistics import fold_columns, fold_of
+
+_TOLD = ("n_told", "released", "spent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,7 @@ class Growth:
     pairs: Mapping[CohortKey, Tally]
     gap: FillGap
     paper: Mapping[DayKey, PaperSums]
-    explored: Aged
+    explored: Explored
 
 
 def seal(connection: Connection, arm_id: int, grew: Growth) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def seal(connection: Connection, arm_id: int, grew: Growth) -> dict[str, Any]:
             [str(key.arm_id), key.day.isoformat(), *map(str, astuple(sums))]
             for key, sums in grew.paper.items()
         ],
-        "explored": [*map(str, grew.explored)],
+        "explored": [str(getattr(grew.explored, name)) for name in _TOLD],
     }
 
 
@@ -244,12 +246,12 @@ _CHANGED_EXPLORED = f"""
   FROM aged_explored x
   FULL JOIN (
     SELECT max(l.id) AS id, l.details ->> 'arm' AS arm_id,
-           {_summed_in("explored", Aged._fields)}
+           {_summed_in("explored", _TOLD)}
     FROM audit_log l WHERE l.action = 'age' AND l.details ? 'explored' GROUP BY 2) t
   ON t.arm_id = x.arm_id::text
   -- An arm that was never charged has no row.
-  WHERE (coalesce(x.n_told, 0), coalesce(x.spent, 0))
-        IS DISTINCT FROM (coalesce(t.n_told, 0), coalesce(t.spent, 0))
+  WHERE (coalesce(x.n_told, 0), coalesce(x.released, 0), coalesce(x.spent, 0))
+        IS DISTINCT FROM (coalesce(t.n_told, 0), coalesce(t.released, 0), coalesce(t.spent, 0))
   ORDER BY 2
 """  # noqa: S608 - names are ours
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from bandit.core.exploration import ExplorationBudget, Explored
+from bandit.core.model import PolicyName
 from bandit.storage.engine import one, rows, run, uuids
 
 
@@ -60,102 +61,97 @@ def clear_budget(connection: Connection, experiment_id: int) -> None:
     run(connection, "DELETE FROM exploration_budgets WHERE experiment_id = :id", id=experiment_id)
 
 
+_EXPLORED = """
+  SELECT a.id AS arm_id, coalesce(o.n_opened, 0) AS n_opened, coalesce(o.charged, 0) AS charged,
+         coalesce(t.n_told, 0) AS n_told, coalesce(t.released, 0) AS released,
+         coalesce(t.spent, 0) AS spent
+  FROM arms a LEFT JOIN explored_opened o ON o.arm_id = a.id
+  LEFT JOIN explored_told t ON t.arm_id = a.id
+"""
+
+
 def of_arms(connection: Connection, experiment_id: int) -> dict[int, Explored]:
     """Return what the arms of an experiment have cost, for those that were ever charged."""
-    found = rows(
-        connection,
-        "SELECT x.arm_id, x.n_open, x.reserved, x.spent FROM explored x "
-        "JOIN arms a ON a.id = x.arm_id WHERE a.experiment_id = :id ORDER BY 1",
-        id=experiment_id,
-    )
+    condition = "WHERE a.experiment_id = :id AND o.arm_id IS NOT NULL ORDER BY 1"
+    found = rows(connection, f"{_EXPLORED} {condition}", id=experiment_id)
     return {row.pop("arm_id"): Explored(**row) for row in found}
 
 
 def of_arm(connection: Connection, arm_id: int) -> Explored:
     """Return what one arm has cost; nothing where it was never charged."""
-    found = one(
-        connection,
-        "SELECT n_open, reserved, spent FROM explored WHERE arm_id = :arm_id",
-        arm_id=arm_id,
-    )
-    return Explored() if found is None else Explored(**found)
+    found = one(connection, f"{_EXPLORED} WHERE a.id = :arm_id", arm_id=arm_id)
+    assert found is not None
+    return Explored(**{name: found[name] for name in Explored.__slots__})
 
 
 def settle(connection: Connection, changes: Mapping[int, Explored]) -> None:
     """Add what outcomes have changed to the sums of their arms, in ascending order."""
     for arm_id, change in sorted(changes.items()):
-        run(
-            connection,
-            "UPDATE explored SET n_open = n_open + :n_open, reserved = reserved + :reserved, "
-            "spent = spent + :spent WHERE arm_id = :arm_id",
-            arm_id=arm_id,
-            n_open=change.n_open,
-            reserved=change.reserved,
-            spent=change.spent,
-        )
+        _add_told(connection, arm_id, change, table="explored_told")
 
 
-class Aged(NamedTuple):
-    """Decisions with a reservation that have left the ledger, and what they cost."""
+def _add_told(
+    connection: Connection,
+    arm_id: int,
+    change: Explored,
+    *,
+    table: Literal["explored_told", "aged_explored"],
+) -> None:
+    run(
+        connection,
+        f"""
+        INSERT INTO {table} (arm_id, n_told, released, spent) VALUES (:arm_id, 0, 0, 0)
+        ON CONFLICT DO NOTHING
+        """,  # noqa: S608 - a constant
+        arm_id=arm_id,
+    )
+    run(
+        connection,
+        f"UPDATE {table} SET n_told = n_told + :n_told, released = released + :released, "  # noqa: S608 - a constant
+        "spent = spent + :spent WHERE arm_id = :arm_id",
+        arm_id=arm_id,
+        n_told=change.n_told,
+        released=change.released,
+        spent=change.spent,
+    )
 
-    n_told: int
-    spent: Decimal
+
+_COUNTED = """
+  SELECT count(*) FILTER (WHERE s.position_id IS NULL) AS n_opened,
+         coalesce(sum(r.at_risk + r.expected), 0) AS charged,
+         count(*) FILTER (WHERE s.position_id IS NULL AND o.assignment_id IS NOT NULL) AS n_told,
+         coalesce(sum(r.at_risk + r.expected) FILTER (WHERE o.assignment_id IS NOT NULL), 0)
+           AS released,
+         coalesce(sum(r.expected - o.pnl), 0) AS spent
+  FROM reservations r JOIN assignments s ON s.id = r.assignment_id
+  LEFT JOIN current_outcomes o ON o.assignment_id = s.id
+"""
 
 
-def aged_of(connection: Connection, arm_id: int) -> Aged:
-    """Return what an arm's decisions cost that have left."""
-    found = one(connection, "SELECT n_told, spent FROM aged_explored WHERE arm_id = :id", id=arm_id)
-    return Aged(0, Decimal(0)) if found is None else Aged(**found)
-
-
-def let_go(connection: Connection, arm_id: int, assignments: Iterable[UUID]) -> Aged:
+def let_go(connection: Connection, arm_id: int, assignments: Iterable[UUID]) -> Explored:
     """Keep what those of an arm's decisions cost that had a reservation, and return it.
 
     All must be told. They leave the ledger; the sums of the arm hold them already.
     """
-    found = one(
-        connection,
-        """
-        SELECT count(*) AS n_told, coalesce(sum(r.expected - o.pnl), 0) AS spent
-        FROM reservations r JOIN current_outcomes o ON o.assignment_id = r.assignment_id
-        WHERE r.assignment_id = ANY(CAST(:ids AS uuid[]))
-        """,
-        ids=uuids(assignments),
-    )
+    condition = "WHERE s.id = ANY(CAST(:ids AS uuid[]))"
+    found = one(connection, f"{_COUNTED} {condition}", ids=uuids(assignments))
     assert found is not None
-    left = Aged(**found)
-    if left.n_told:
-        run(
-            connection,
-            """
-            INSERT INTO aged_explored AS x (arm_id, n_told, spent) VALUES (:arm_id, :n, :spent)
-            ON CONFLICT (arm_id) DO UPDATE SET n_told = x.n_told + excluded.n_told,
-              spent = x.spent + excluded.spent
-            """,
-            arm_id=arm_id,
-            n=left.n_told,
-            spent=left.spent,
-        )
+    left = Explored(**found)
+    if left != Explored():
+        _add_told(connection, arm_id, left, table="aged_explored")
     return left
 
 
 def recounted(connection: Connection, arm_id: int) -> Explored:
     """Count anew what an arm's decisions cost, with what has left the ledger."""
-    found = one(
-        connection,
-        """
-        SELECT count(*) FILTER (WHERE o.assignment_id IS NULL) AS n_open,
-               coalesce(sum(r.at_risk + r.expected) FILTER (WHERE o.assignment_id IS NULL), 0)
-                 AS reserved,
-               coalesce(sum(r.expected - o.pnl), 0) AS spent
-        FROM reservations r JOIN assignments s ON s.id = r.assignment_id
-        LEFT JOIN current_outcomes o ON o.assignment_id = s.id
-        WHERE s.arm_id = :arm_id
-        """,
-        arm_id=arm_id,
-    )
+    found = one(connection, f"{_COUNTED} WHERE s.arm_id = :arm_id", arm_id=arm_id)
+    statement = "SELECT n_told, released, spent FROM aged_explored WHERE arm_id = :arm_id"
+    aged = one(connection, statement, arm_id=arm_id)
     assert found is not None
-    return Explored(**found) + Explored(spent=aged_of(connection, arm_id).spent)
+    counted = Explored(**found)
+    if aged is None:
+        return counted
+    return counted + Explored(n_opened=aged["n_told"], charged=aged["released"], **aged)
 
 
 def recount(connection: Connection, experiment_id: int, arm_id: int) -> None:
@@ -166,14 +162,44 @@ def recount(connection: Connection, experiment_id: int, arm_id: int) -> None:
         id=experiment_id,
     )
     counted = recounted(connection, arm_id)
-    run(connection, "DELETE FROM explored WHERE arm_id = :arm_id", arm_id=arm_id)
-    if counted != Explored():
+    for table in ("explored_opened", "explored_told"):
+        run(connection, f"DELETE FROM {table} WHERE arm_id = :arm_id", arm_id=arm_id)  # noqa: S608 - a constant
+    if counted.n_opened:
         run(
             connection,
-            "INSERT INTO explored (arm_id, n_open, reserved, spent) "
-            "VALUES (:arm_id, :n_open, :reserved, :spent)",
+            "INSERT INTO explored_opened (arm_id, n_opened, charged) "
+            "VALUES (:arm_id, :n, :charged)",
             arm_id=arm_id,
-            n_open=counted.n_open,
-            reserved=counted.reserved,
-            spent=counted.spent,
+            n=counted.n_opened,
+            charged=counted.charged,
         )
+        settle(connection, {arm_id: counted})
+
+
+class OpenDecision(NamedTuple):
+    """A decision of a challenger that nobody has told the outcome of, and what it holds aside."""
+
+    assignment: UUID
+    policy: PolicyName
+    unit_id: str
+    decided_at: datetime
+    charge: Decimal
+
+
+def open_decisions(connection: Connection, experiment_id: int, *, most: int) -> list[OpenDecision]:
+    """Return the oldest decisions that are charged and not told."""
+    found = rows(
+        connection,
+        """
+        SELECT s.id AS assignment, p.name AS policy, s.unit_id, s.decided_at,
+               r.at_risk + r.expected AS charge
+        FROM reservations r JOIN assignments s ON s.id = r.assignment_id
+        JOIN arms a ON a.id = s.arm_id JOIN policies p ON p.id = a.policy_id
+        WHERE s.experiment_id = :id AND s.position_id IS NULL
+          AND NOT EXISTS (SELECT FROM outcomes o WHERE o.assignment_id = s.id)
+        ORDER BY s.decided_at, s.id LIMIT :most
+        """,
+        id=experiment_id,
+        most=most,
+    )
+    return [OpenDecision(**row) for row in found]

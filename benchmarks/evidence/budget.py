@@ -1,4 +1,4 @@
-"""Whether an exploration budget holds: random schedules of decisions, outcomes and corrections.
+"""Whether an exploration budget holds: random schedules of decisions, outcomes and nights.
 
 The yardstick is a budget that looks at what was lost so far and sets nothing aside, on the same
 schedules. Then other schedules are lived in a ledger, by two processes' worth of routers at once.
@@ -85,7 +85,7 @@ def most_charged(schedule: Schedule, *, careless: bool) -> Decimal:
         if what < 0.5:
             n = int(rng.integers(1, schedule.largest + 1))
             mine = int(rng.binomial(n, schedule.share))
-            known = replace(explored, reserved=Decimal(0)) if careless else explored
+            known = Explored(spent=explored.spent) if careless else explored
             if budget.admits(n, known):
                 opened += [budget.reservation] * mine
                 explored = sum([Explored.opened(budget.reservation)] * mine, explored)

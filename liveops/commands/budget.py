@@ -102,6 +102,22 @@ def show(
         _say(found)
 
 
+@commands.command("open")
+def open_decisions(experiment: Experiment, demo: Demo = False, config: ConfigFile = None) -> None:
+    """List the oldest decisions that hold something aside, because nobody told their outcome.
+
+    Tell each what it earned, or that it did not trade, and what it holds is given back.
+    """
+    from bandit.service import exploring
+
+    with ledger_app(config=config, demo=demo) as app:
+        found = exploring.open_decisions(app.engine, experiment)
+    for each in found:
+        at = f"{each.decided_at:%Y-%m-%d %H:%M}"
+        line = f"{each.assignment}  {at}  {each.charge:.2f}  {each.policy}  {each.unit_id}"
+        sys.stdout.write(f"{line}\n")
+
+
 def _say(found: BudgetReport) -> None:
     from liveops.report import budget_lines
 

@@ -17,34 +17,38 @@ BUDGETS = """
 CREATE TABLE exploration_budgets (
   experiment_id integer PRIMARY KEY REFERENCES experiments,
   amount        amount NOT NULL CHECK (amount > 0),
-  at_risk       amount NOT NULL CHECK (at_risk > 0 AND at_risk <= amount),
+  at_risk       amount NOT NULL CHECK (at_risk > 0),
   expected      amount NOT NULL CHECK (expected >= 0),
   set_at        instant NOT NULL
 );
 """
 
-# What was set aside for a decision of a challenger when it was taken.
+# What was set aside for a decision of a challenger when it was taken: nothing for a later decision
+# about the position that it opened, whose money counts all the same.
 RESERVATIONS = """
 CREATE TABLE reservations (
   assignment_id uuid PRIMARY KEY REFERENCES assignments,
-  at_risk       amount NOT NULL CHECK (at_risk > 0),
+  at_risk       amount NOT NULL CHECK (at_risk >= 0),
   expected      amount NOT NULL CHECK (expected >= 0)
 );
 """
 
-# An arm's decisions with a reservation: those without an outcome at worst, the others in fact.
+# Of an arm's decisions with a reservation what was set aside when they were taken, and what their
+# outcomes gave back and cost. Apart, so that batches and outcomes never wait for each other.
 EXPLORED = """
-CREATE TABLE explored (
+CREATE TABLE explored_opened (
   arm_id   bigint PRIMARY KEY REFERENCES arms,
-  n_open   bigint NOT NULL CHECK (n_open >= 0),
-  reserved amount NOT NULL CHECK (reserved >= 0),
-  spent    amount NOT NULL
+  n_opened bigint NOT NULL CHECK (n_opened > 0),
+  charged  numeric(38,8) NOT NULL CHECK (charged > 0 AND charged <> 'NaN')
 );
-CREATE TABLE aged_explored (
+CREATE TABLE explored_told (
   arm_id   bigint PRIMARY KEY REFERENCES arms,
-  n_told   bigint NOT NULL CHECK (n_told > 0),
-  spent    amount NOT NULL
+  n_told   bigint NOT NULL CHECK (n_told >= 0),
+  released numeric(38,8) NOT NULL CHECK (released >= 0 AND released <> 'NaN'),
+  spent    numeric(38,8) NOT NULL CHECK (spent <> 'NaN')
 );
+CREATE TABLE aged_explored (LIKE explored_told INCLUDING CONSTRAINTS INCLUDING INDEXES);
+ALTER TABLE aged_explored ADD FOREIGN KEY (arm_id) REFERENCES arms;
 """
 
 # As before; and in an experiment with a budget a batch is refused as a whole, with the number of
@@ -81,13 +85,18 @@ BEGIN
   SELECT * INTO budget FROM exploration_budgets b WHERE b.experiment_id = e.id FOR UPDATE;
   has_budget := FOUND;
   IF has_budget THEN
-    -- All that chance drew, whoever it fell to: what is kept back must not depend on that.
+    -- All that may fall to a challenger, whoever it fell to: what is kept back must not depend on
+    -- that. Only what is withheld is the champion's for sure.
     SELECT count(*) INTO n_drawn FROM json_to_recordset(batch) AS r (
-      propensity double precision, position_id uuid, is_fallback boolean)
-    WHERE r.position_id IS NULL AND r.is_fallback IS NOT TRUE AND r.propensity < 1;
-    -- Behind the lock, in one snapshot: an outcome takes its reservation back as it spends.
-    SELECT budget.amount - coalesce(sum(x.spent + x.reserved), 0) INTO room FROM explored x
-    JOIN arms a ON a.id = x.arm_id WHERE a.experiment_id = e.id;
+      arm_id bigint, propensity double precision, position_id uuid, is_fallback boolean)
+    JOIN arms a ON a.id = r.arm_id
+    WHERE r.position_id IS NULL AND r.is_fallback IS NOT TRUE
+      AND (r.propensity < 1 OR a.policy_id <> e.champion_id);
+    -- Behind the lock, in one snapshot: an outcome gives back what it cost as it is charged.
+    SELECT budget.amount - coalesce(sum(o.charged), 0)
+           - coalesce(sum(t.spent - t.released), 0) INTO room
+    FROM arms a LEFT JOIN explored_opened o ON o.arm_id = a.id
+    LEFT JOIN explored_told t ON t.arm_id = a.id WHERE a.experiment_id = e.id;
     IF n_drawn > 0 AND n_drawn * (budget.at_risk + budget.expected) > room THEN
       RAISE EXCEPTION 'the exploration budget of % has no room', e.name USING ERRCODE = 'LB004',
         DETAIL = greatest(0, floor(room / (budget.at_risk + budget.expected)))::text;
@@ -135,15 +144,17 @@ BEGIN
   END IF;
   IF has_budget AND n_inserted > 0 THEN
     INSERT INTO reservations (assignment_id, at_risk, expected)
-      SELECT s.id, budget.at_risk, budget.expected FROM assignments s
-      WHERE s.audit_id = batch_id AND s.role = 'challenger' AND s.position_id IS NULL
-        AND s.propensity < 1;
-    INSERT INTO explored AS x (arm_id, n_open, reserved, spent)
-      SELECT s.arm_id, count(*), sum(r.at_risk + r.expected), 0
+      SELECT s.id, CASE WHEN s.position_id IS NULL THEN budget.at_risk ELSE 0 END,
+             CASE WHEN s.position_id IS NULL THEN budget.expected ELSE 0 END
+      FROM assignments s
+      WHERE s.audit_id = batch_id AND s.role = 'challenger' AND (s.position_id IS NULL
+        OR EXISTS (SELECT FROM reservations r WHERE r.assignment_id = s.position_id));
+    INSERT INTO explored_opened AS x (arm_id, n_opened, charged)
+      SELECT s.arm_id, count(*), sum(r.at_risk + r.expected)
       FROM assignments s JOIN reservations r ON r.assignment_id = s.id
-      WHERE s.audit_id = batch_id GROUP BY 1 ORDER BY 1
+      WHERE s.audit_id = batch_id AND s.position_id IS NULL GROUP BY 1 ORDER BY 1
       ON CONFLICT (arm_id) DO UPDATE
-      SET n_open = x.n_open + excluded.n_open, reserved = x.reserved + excluded.reserved;
+      SET n_opened = x.n_opened + excluded.n_opened, charged = x.charged + excluded.charged;
   END IF;
   IF n_known < json_array_length(batch) THEN
     -- A snapshot of its own: it sees the twin of a row that this batch lost to.
@@ -207,19 +218,20 @@ BEGIN
 END $$;
 """
 
-# Who records outcomes must know what was set aside, so older processes stand still.
+# Who records outcomes must know what was set aside.
 PROTOCOL = "UPDATE decision_protocol SET version = 2;"
 
 GRANTS = """
 DO $$
 BEGIN
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'liveops_app') THEN
-    GRANT SELECT, INSERT, UPDATE, DELETE ON exploration_budgets, explored TO liveops_app;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON exploration_budgets, explored_opened, explored_told
+      TO liveops_app;
     GRANT SELECT, INSERT ON reservations TO liveops_app;
     GRANT SELECT ON aged_explored TO liveops_app;
   END IF;
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'liveops_archivist') THEN
-    GRANT SELECT ON exploration_budgets, explored TO liveops_archivist;
+    GRANT SELECT ON exploration_budgets, explored_opened, explored_told TO liveops_archivist;
     GRANT SELECT, DELETE ON reservations TO liveops_archivist;
     GRANT SELECT, INSERT, UPDATE ON aged_explored TO liveops_archivist;
   END IF;

@@ -39,6 +39,11 @@ def test_a_budget_is_set_read_and_cleared(
     assert (found["experiment"], found["amount_percent"], found["room"]) == ("btc", 5.0, 10 - n)
     assert found["arms"][CHALLENGER]["open_decisions"] == n
 
+    assert command("budget", "open", "btc") == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert len(listed) == n
+    assert f"50.00  {CHALLENGER}  u-" in listed[0]
+
     assert command("budget", "clear", "btc", "--reason", "drill") == 0
     assert "no budget" in capsys.readouterr().out
     assert command("budget", "clear", "btc", "--reason", "drill") == 1
@@ -54,9 +59,9 @@ def test_every_place_says_when_there_is_no_room_left(
     [made] = assign_to(engine, CHALLENGER, 1)
     record_all(engine, [closed(made, "-0.01", pnl="-290")], now=NOON + timedelta(days=1))
     assert command("budget", "set", *given[2:4], "200", *given[5:]) == 0
-    assert "OVERSPENT: an outcome lost more than was set aside" in capsys.readouterr().out
+    assert "OVER THE BUDGET: the champion decides" in capsys.readouterr().out
     assert command("report", "btc") == 0
-    assert "OVERSPENT" in capsys.readouterr().out
+    assert "OVER THE BUDGET" in capsys.readouterr().out
     assert command("explain", "btc", CHALLENGER) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "exploration budget: no room is left, so the champion decides" in said
@@ -71,7 +76,7 @@ def test_every_place_says_when_there_is_no_room_left(
         (["--amount", "5", "--percent", "5"], "must be given, or --percent, and not both"),
         ([], "must be given, or --percent, and not both"),
         (["--amount", "5", "--at-risk", "x"], "--at-risk: must be an amount of money"),
-        (["--amount", "5"], "at_risk: must not exceed the budget"),
+        (["--amount", "5"], "amount: must not be below what a decision is charged, 1000"),
     ],
 )
 def test_what_means_nothing_is_refused(

@@ -34,14 +34,14 @@ from bandit.core.errors import Conflict, InvalidInput, UnknownName
 from bandit.core.evidence import Terms
 from bandit.core.exploration import Explored
 from bandit.core.limits import Limits
-from bandit.core.model import Assignment, UnitId
+from bandit.core.model import Assignment, PolicyName, UnitId
 from bandit.core.outcomes import declined
-from bandit.service import exploring, rebuilding, revising
+from bandit.service import experiments, exploring, rebuilding, revising
 from bandit.service.assigning import Router
 from bandit.service.live_routing import LiveRouter
 from bandit.service.rebuilding import Comparison
 from bandit.service.routing_table import Opportunity, routed
-from bandit.storage import assignments, evidence
+from bandit.storage import assignments, evidence, exploration
 from bandit.storage.engine import snapshot, transaction
 
 HALF = Limits(start_ppm=250_000, unproven_cap_ppm=250_000)
@@ -65,7 +65,7 @@ def test_what_a_challenger_may_cost_is_set_aside_until_its_outcome_is_told(engin
     set_budget(engine, "10000")
     mine = of_challenger(assign(engine, units("u", 40)))
     assert len(mine) > 3
-    assert spent(engine) == Explored(n_open=len(mine), reserved=Decimal(20 * len(mine)))
+    assert spent(engine) == Explored(n_opened=len(mine), charged=Decimal(20 * len(mine)))
     assign(engine, units("u", 40))  # again: nothing is charged twice
     assert spent(engine).n_open == len(mine)
     record_all(engine, [closed(mine[0], "-0.001", pnl="-7.5"), declined(mine[1].id)], now=LATER)
@@ -75,9 +75,9 @@ def test_what_a_challenger_may_cost_is_set_aside_until_its_outcome_is_told(engin
     revising.revise(
         engine, closed(mine[0], "0.002", pnl="4"), reason="drill", now=LATER, actor="test"
     )
-    assert spent(engine) == Explored(
-        n_open=len(mine) - 2, reserved=Decimal(20 * (len(mine) - 2)), spent=Decimal(-4)
-    )
+    after = spent(engine)
+    assert (after.n_open, after.reserved) == (len(mine) - 2, 20 * (len(mine) - 2))
+    assert after.spent == -4
     assert rebuilding.compare(engine, now=LATER).mismatches == ()
 
 
@@ -231,12 +231,26 @@ def test_forged_sums_are_named_and_repaired(engine: Engine) -> None:
     mine = of_challenger(assign(engine, units("u", 40)))
     record_all(engine, [closed(mine[0], "-0.001", pnl="-7.5")], now=LATER)
     before = spent(engine)
-    for column in ("n_open", "reserved", "spent"):
+    for table, column in (
+        ("explored_opened", "n_opened"),
+        ("explored_opened", "charged"),
+        ("explored_told", "n_told"),
+        ("explored_told", "released"),
+        ("explored_told", "spent"),
+    ):
         with engine.begin() as connection:
-            connection.execute(text(f"UPDATE explored SET {column} = {column} + 1"))
+            connection.execute(text(f"UPDATE {table} SET {column} = {column} + 1"))
         [found] = rebuilding.repair(engine, now=LATER, actor="test").mismatches
         assert (found.table, found.column, found.policy) == ("explored", column, CHALLENGER)
         assert spent(engine) == before
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM explored_told"))
+    assert {m.column for m in rebuilding.repair(engine, now=LATER, actor="test").mismatches} == {
+        "n_told",
+        "released",
+        "spent",
+    }
+    assert spent(engine) == before
 
 
 def test_who_changes_a_budget_is_in_the_audit_log(engine: Engine) -> None:
@@ -262,7 +276,7 @@ def test_amounts_follow_from_the_capital_where_none_are_given(engine: Engine) ->
     assert (found["at_risk"], found["amount_percent"], found["room"]) == ("1000.00000000", 12.5, 1)
     with pytest.raises(InvalidInput, match=r"^percent: must be above 0 and at most 100"):
         exploring.amount_of_percent(engine, "btc", 101)
-    with pytest.raises(InvalidInput, match=r"^at_risk: must not exceed the budget"):
+    with pytest.raises(InvalidInput, match=r"^amount: must not be below what a decision is"):
         set_budget(engine, "10")
     with pytest.raises(UnknownName):
         exploring.report(engine, "eth")
@@ -285,7 +299,7 @@ def test_repair_waits_for_a_batch_and_counts_what_it_set_aside(engine: Engine) -
     set_budget(engine, "10000")
     assign(engine, units("u", 40))
     with engine.begin() as connection:
-        connection.execute(text("UPDATE explored SET spent = spent + 1"))
+        connection.execute(text("UPDATE explored_opened SET charged = charged + 1"))
     asked = [Opportunity(unit_id=UnitId(u), instrument="BTCUSD") for u in units("late", 20)]
     batch = routed(Router(engine).table("btc"), asked, now=NOON).batch
     before = spent(engine).n_open
@@ -309,3 +323,80 @@ def while_blocked(engine: Engine, future: Future[Comparison]) -> None:
         assert not future.done(), future.result()
         time.sleep(0.01)
     raise AssertionError("nobody waits for the batch")
+
+
+def test_batches_never_wait_for_outcomes_that_are_being_told(engine: Engine) -> None:
+    # Whoever waited would be of the arm that chance gave it: evidence would lose its draws.
+    open_btc(engine, limits=HALF)
+    set_budget(engine, "10000")
+    [told] = of_challenger(assign(engine, units("u", 20)))[:1]
+    arm = experiments.load(engine, "btc").arm_of(PolicyName(CHALLENGER)).id
+    with ThreadPoolExecutor(1) as pool, transaction(engine) as connection:
+        exploration.settle(connection, {arm: Explored(spent=Decimal(1))})
+        more = pool.submit(assign, engine, units("more", 40)).result(timeout=30)
+    assert of_challenger(more)
+    record_all(engine, [closed(told, "0.001")], now=LATER)
+
+
+def test_money_of_a_positions_later_decisions_is_charged_as_well(engine: Engine) -> None:
+    open_btc(engine, limits=HALF)
+    set_budget(engine, "10000")
+    [opened] = of_challenger(assign(engine, units("u", 20)))[:1]
+    before = spent(engine)
+    asked = Opportunity(unit_id=UnitId("more-of-it"), instrument="BTCUSD", position=opened.id)
+    [follower] = Router(engine).assign("btc", [asked], now=NOON)
+    assert spent(engine) == before
+    record_all(engine, [closed(follower, "-0.01", pnl="-15")], now=LATER)
+    after = spent(engine)
+    assert (after.n_open, after.reserved, after.spent) == (before.n_open, before.reserved, 15)
+    assert rebuilding.compare(engine, now=LATER).mismatches == ()
+
+
+def test_challenger_with_all_of_the_traffic_is_charged_too(engine: Engine) -> None:
+    all_of_it = Limits(
+        champion_floor_ppm=0,
+        champion_floor_proven_ppm=0,
+        unproven_cap_ppm=1_000_000,
+        start_ppm=1_000_000,
+    )
+    open_btc(engine, limits=all_of_it)
+    set_budget(engine, "60")
+    made = assign(engine, units("u", 10))
+    assert [a.policy for a in made].count(CHALLENGER) == 3
+    assert exploring.report(engine, "btc").room == 0
+
+
+def test_positions_take_no_room_from_opportunities(engine: Engine) -> None:
+    open_btc(engine, limits=HALF)
+    set_budget(engine, "1000")
+    [opened] = of_challenger(assign(engine, units("u", 20)))[:1]
+    room = exploring.report(engine, "btc").room
+    assert room is not None
+    asked = [
+        Opportunity(unit_id=UnitId(f"exit-{i}"), instrument="BTCUSD", position=opened.id)
+        for i in range(40)
+    ] + [Opportunity(unit_id=UnitId(u), instrument="BTCUSD") for u in units("new", room + 5)]
+    made = Router(engine).assign("btc", asked[20:] + asked[:20], now=NOON)
+    # Positions are of their arm for sure, and so is the champion of what has no room.
+    assert sum(a.propensity < 1 for a in made) == room
+
+
+def test_who_never_told_is_listed_and_gives_its_room_back_once_it_is_told(engine: Engine) -> None:
+    open_btc(engine, limits=HALF)
+    set_budget(engine, "10000")
+    mine = of_challenger(assign(engine, units("u", 30)))
+    found = exploring.open_decisions(engine, "btc")
+    assert {each.assignment for each in found} == {a.id for a in mine}
+    assert {(each.policy, each.charge) for each in found} == {(CHALLENGER, 20)}
+    record_all(engine, [declined(a.id) for a in mine], now=LATER)
+    assert exploring.open_decisions(engine, "btc") == []
+    assert spent(engine).reserved == 0
+
+
+def test_sums_may_be_larger_than_any_amount(engine: Engine) -> None:
+    open_btc(engine, limits=HALF)
+    set_budget(engine, "10000")
+    mine = of_challenger(assign(engine, units("u", 30)))[:2]
+    gains = [closed(a, "0.01", pnl="9000000000000000") for a in mine]
+    record_all(engine, gains, now=LATER)
+    assert spent(engine).spent == -18 * 10**15

@@ -13,7 +13,7 @@ import pytest
 from ledger import CHALLENGER, NOON, assign, change, open_btc, traffic, wait_until_blocked
 from sqlalchemy import Connection, Engine, event, text
 
-from bandit.core.errors import LedgerUnavailable, StaleEpoch
+from bandit.core.errors import LedgerUnavailable
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import UnitId
@@ -172,7 +172,7 @@ def halt_within(connection: Connection) -> None:
     )
 
 
-@pytest.mark.parametrize("way", ["assign", "assign_refused", "claim"])
+@pytest.mark.parametrize("way", ["assign", "assign_behind_gate", "claim"])
 def test_process_that_is_stopped_inside_a_batch_does_not_keep_a_halt_waiting(
     engine: Engine, database_url: str, worker: ThreadPoolExecutor, way: str
 ) -> None:
@@ -191,7 +191,7 @@ def test_process_that_is_stopped_inside_a_batch_does_not_keep_a_halt_waiting(
     asked = [Opportunity(unit_id=UnitId("u"), instrument="BTCUSD")]
     calls = {
         "assign": lambda: router.assign("btc", asked, now=NOON),
-        "assign_refused": lambda: router.assign_refused("btc", asked, StaleEpoch("old"), now=NOON),
+        "assign_behind_gate": lambda: router.assign_behind_gate("btc", asked, now=NOON),
         "claim": lambda: router.claim(made.id, now=NOON),
     }
     future = worker.submit(calls[way])

@@ -323,8 +323,10 @@ MONEY = {
     "exploration_budgets.expected",
     "reservations.at_risk",
     "reservations.expected",
-    "explored.reserved",
-    "explored.spent",
+    "explored_opened.charged",
+    "explored_told.released",
+    "explored_told.spent",
+    "aged_explored.released",
     "aged_explored.spent",
 }
 NUMERIC_CHECKS = """
