@@ -172,6 +172,17 @@ CATALOGUE: Final = (
         absent=_NO_NIGHT,
     ),
     Metric(
+        name="liveops_arm_decay_days",
+        kind=MetricKind.GAUGE,
+        unit="days",
+        help=(
+            "How rarely the arm (`of` is `arm`), or the champion beside this hold-out of it, would "
+            "by chance seem to earn less than it did as much as it does: once in so many days."
+        ),
+        labels=(*ARM, "of"),
+        absent=_NO_NIGHT + "; `champion` for an arm that never was the champion",
+    ),
+    Metric(
         name="liveops_arm_profit_factor",
         kind=MetricKind.GAUGE,
         unit="ratio",

@@ -229,6 +229,13 @@ class Evidence(Section):
         ge=1,
         le=100,
     )
+    decay_days: Count = setting(
+        1000,
+        meaning="An arm that goes on as it did is said to decay once in this time at most.",
+        unit="days",
+        ge=10,
+        le=100_000,
+    )
     flattery_max: Number = setting(
         0.0002,
         meaning="Results on paper count while they are better than live by less than this.",

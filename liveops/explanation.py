@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, assert_never
 
 from bandit.core.gates import Gate
-from bandit.core.ladder import LadderRule
+from bandit.core.ladder import CHAMPION_DECAY, DECAY, LadderRule
 from bandit.core.model import (
     ArmMode,
     ArmRole,
     ArmStatus,
     DecisionKind,
+    Experiment,
+    PolicyName,
     Profile,
     Promoter,
     Rung,
@@ -37,6 +39,8 @@ _ASKS: Final[dict[str, tuple[str, str]]] = {
     "pf_challenger_30": ("profit factor of the checklist", "at least"),
     "dd_challenger_pct": ("drawdown in percent of the checklist", "at most"),
     "evidence against": ("evidence that it earns less", "at most"),
+    DECAY: ("level of decay in days", "at most"),
+    CHAMPION_DECAY: ("level of decay in days of the champion beside it", "at most"),
     "evidence beside the champion": ("evidence beside the champion", "at least"),
     "profit factor on paper": ("profit factor on paper", "at least"),
     "days throttled": ("days since it was throttled", "at least"),
@@ -73,6 +77,14 @@ def explanation_lines(found: Explanation) -> list[str]:
         for text in _until_decided(found.outlook, found.record):
             said += _wrapped(text, indent=2)
     return said
+
+
+def rollback_advice(experiment: Experiment, hold_out: PolicyName) -> str:
+    """Return what is said of a champion that decays beside an earlier one; a person decides."""
+    return (
+        f"{experiment.champion} earns less than it did beside its hold-out {hold_out}: "
+        f"`liveops rollback {experiment.name} --to {hold_out}` is worth considering."
+    )
 
 
 def _state(found: Explanation) -> str:
@@ -113,6 +125,11 @@ def _why(found: Explanation) -> Iterator[tuple[str, int]]:
     yield from ((bound, 2) for bound in _bounds(found))
     if found.budget.budget is not None and place.role is ArmRole.CHALLENGER:
         yield f"Its experiment has an exploration budget: {_left(found.budget)}", 2
+    for hold_out, reason in found.hold_outs.items():
+        yield f"Beside its hold-out {hold_out}, in the night of {found.as_of}:", 2
+        yield from _checks([reason.to_json() | {"check": DECAY}])
+        if reason.verdict is Verdict.FAIL:
+            yield rollback_advice(found.record.experiment, hold_out), 4
 
 
 def _moment(made: DecisionRecord) -> str:

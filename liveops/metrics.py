@@ -118,6 +118,9 @@ def _of_experiment(report: ExperimentReport) -> Iterator[Sample]:
                 yield "liveops_arm_rung", (*labels, rung.value), float(place.rung is rung)
             for form, strength in _evidence(arm.reading.standing).items():
                 yield "liveops_arm_evidence", (*labels, form), strength
+            for whose, level in _decay(arm.reading.standing).items():
+                if level is not None:
+                    yield "liveops_arm_decay_days", (*labels, whose), level
         for window, (factor, drawdown) in _windows(arm).items():
             if factor is not None:
                 yield "liveops_arm_profit_factor", (*labels, window), factor
@@ -141,6 +144,10 @@ def _evidence(standing: Standing) -> Mapping[str, float]:
         "against": standing.mean_down,
         "profit_factor": standing.factor_up,
     }
+
+
+def _decay(standing: Standing) -> Mapping[str, float | None]:
+    return {"arm": standing.decay, "champion": standing.champion_decay}
 
 
 def _numbers(arm: ArmReport) -> Mapping[str, float | None]:

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bandit.core.ladder import CHAMPION_DECAY
 from bandit.core.model import WHOLE_PPM, ArmStatus, DecisionKind, Verdict
 from bandit.core.profit_factor import ProfitFactor, ProfitFactorState
 from bandit.service.accounts import AccountReport
@@ -17,6 +18,7 @@ from bandit.service.rebuilding import ArmNumbers
 from bandit.service.reporting import ArmReport, ExperimentReport
 from bandit.service.scaling import Night
 from bandit.storage.decisions import DecisionRecord
+from liveops.explanation import rollback_advice
 
 _STATUS_STYLE = {
     ArmStatus.ACTIVE: "green",
@@ -45,10 +47,20 @@ def render_report(report: ExperimentReport) -> RenderableType:
     tables += [*limit_warnings(report), ""]
     tables += [_checklist_table(report), ""]
     if any(arm.evidence for arm in report.arms):
-        tables += [_evidence_table(report), ""]
+        tables += [_evidence_table(report), *map(Text, advice_lines(report)), ""]
     if any(arm.on_paper.pairs.n or arm.on_paper.gap.n for arm in report.arms):
         tables += [_paper_table(report), ""]
     return Group(*tables)
+
+
+def advice_lines(report: ExperimentReport) -> list[str]:
+    """Return what a person may want to do about what the newest night found."""
+    return [
+        rollback_advice(report.record.experiment, arm.arm.place.policy)
+        for arm in report.arms
+        for reason in arm.evidence
+        if reason.check == CHAMPION_DECAY and reason.verdict is Verdict.FAIL
+    ]
 
 
 def account_line(account: AccountReport) -> Text:

@@ -19,6 +19,7 @@ from liveops.markup import Markup, element, joined
 from liveops.plots import CHALLENGERS, CHAMPION, GRID, INK, OTHERS, PAPER, svg_of
 from liveops.report import (
     account_line,
+    advice_lines,
     budget_lines,
     champion_lines,
     limit_warnings,
@@ -103,6 +104,7 @@ def _experiment(found: Illustrated, prefix: str) -> Markup:
         *(element("p", line.plain, class_="account") for line in limit_warnings(report)),
         _every_number(told),
         _picture(found.life, prefix),
+        *(element("p", line, class_="killed") for line in advice_lines(report)),
         element("h2", "Arms"),
         _arms(report, colors),
         element("div", *(_arm(arm, colors) for arm in report.arms), class_="arms"),

@@ -201,6 +201,7 @@ def rules_of(settings: Settings) -> Rules:
             trades=evidence.trades,
             days=evidence.days,
             blocks=evidence.blocks,
+            decay_days=evidence.decay_days,
         ),
         fill_gap=FillGapRule(
             flattery_max=evidence.flattery_max,

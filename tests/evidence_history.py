@@ -36,14 +36,15 @@ def leave(
     policy: str,
     found: Sequence[Cohort],
     *,
+    champion: str = "prod",
     table: CohortTable = "evidence_cohorts",
 ) -> None:
-    """Store cohorts of an arm of `btc` beside `prod`."""
+    """Store cohorts of an arm of `btc` beside a champion."""
     with transaction(engine) as connection:
         record = experiments.experiments.load(connection, "btc")
         ids = {arm.place.policy: arm.id for arm in record.arms}
         keyed = {
-            CohortKey(ids[PolicyName(policy)], ids[PolicyName("prod")], each.day): each.tally
+            CohortKey(ids[PolicyName(policy)], ids[PolicyName(champion)], each.day): each.tally
             for each in found
         }
         evidence.add(connection, keyed, table=table)

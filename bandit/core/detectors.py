@@ -1,57 +1,49 @@
-"""Detectors that may be looked at after every decision: decay, failures, a skewed draw.
+"""Detectors that may be looked at every night: decay, failures, a skewed draw.
 
 Each may be looked at at any time, as often as one likes. Two are natural logarithms of e-values,
-which exceed log(1 / alpha) falsely with a probability of alpha at most; `Decay` is a statistic of
-its own, which reaches A falsely once in A decisions at most.
+which exceed log(1 / alpha) falsely with a probability of alpha at most; `decay` is a statistic of
+its own, which reaches A falsely once in A days at most.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import gammaln, logsumexp
 
 from bandit.core.errors import InvalidInput
-from bandit.core.evidence import BETS, FACTOR_MIN, Floats
+from bandit.core.evidence import BETS, STEP
 
-_BETS: Final = np.array(BETS)
 _WORSE: Final = (1.5, 2.0, 3.0, 5.0, 10.0)
 PRIOR_DRAWS: Final = 100.0
 
+LEVEL_MAX: Final = 1e9
+"""Levels of decay beyond this, a few million years, are told as this."""
 
-@dataclass(frozen=True, slots=True)
-class Decay:
-    """Whether an arm earns less than it did beside another: a mixture e-detector.
 
-    The Shiryaev-Roberts form (Shin, Ramdas, Rinaldo 2022, arXiv 2203.03532): every decision starts
-    one more e-process, so a change is found as fast after years as on the first day. Without a
-    change the statistic takes at least A decisions on average to reach A, whatever the market does;
-    nearly so, for a factor is held at `FACTOR_MIN` here too.
+def decay(wealth: ArrayLike) -> float:
+    """Return how strongly days of bets speak for a change, as a number of days.
 
-    >>> Decay().after(np.array([0.0, 1.0])).level
-    2.129
+    `wealth` are the steps that each day's decisions added to the log-wealth of every bet, oldest
+    day first: shape (days, bets). The bets must be expected to lose while nothing has changed. A
+    mixture e-detector in the Shiryaev-Roberts form (Shin, Ramdas, Rinaldo 2022, arXiv 2203.03532):
+    every day starts one more e-process, R = (R + 1) L, so a change is found as fast after years as
+    on the first day. Without one the level takes at least A days on average to reach A, whatever
+    the market does; nearly so, for a factor is held at `evidence.FACTOR_MIN`.
+
+    >>> round(decay([[0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]), 9)
+    2.0
     """
-
-    levels: tuple[float, ...] = (0.0,) * len(BETS)
-
-    def after(self, scores: Floats) -> Decay:
-        """Return the state some decisions later, given in the order in which they were taken.
-
-        A positive score speaks for a fall: one of `evidence.routed_scores` with its sign turned.
-        """
-        levels = np.array(self.levels)
-        for score in scores:
-            levels = np.maximum(1.0 + _BETS * score, FACTOR_MIN) * (levels + 1.0)
-        return Decay(tuple(levels.tolist()))
-
-    @property
-    def level(self) -> float:
-        """The statistic: how many decisions without a change it takes on average to reach it."""
-        return math.fsum(self.levels) / len(self.levels)
+    steps = np.asarray(wealth, dtype=np.float64).reshape(-1, len(BETS)) / STEP
+    if not steps.size:
+        return 0.0
+    # What a bet has come to that began on each day: R is their sum.
+    begun = np.cumsum(steps[::-1], axis=0)
+    return math.exp(min(float(logsumexp(begun)) - math.log(len(BETS)), math.log(LEVEL_MAX)))
 
 
 def exceedance(failures: int, n: int, *, limit: float) -> float:

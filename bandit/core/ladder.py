@@ -11,12 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
+
+from bandit.core.detectors import decay
 from bandit.core.errors import InvalidInput
-from bandit.core.evidence import STEP, Tally, total
+from bandit.core.evidence import BETS, STEP, Floats, Tally, total
 from bandit.core.model import PolicyName, Rung, Verdict
 from bandit.core.verdicts import Reason, at_least, at_most
+
+DECAY: Final = "decay"
+CHAMPION_DECAY: Final = "decay of the champion"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +32,8 @@ class LadderRule:
     `alpha` is the share of promotions that may be false, over the life of an experiment.
     Decisions count once `attribution_hours` have passed since their day: winners close early,
     losers late. A challenger is eligible with `trades` of its own, on `days` of decisions, and
-    better in each of `blocks` parts of them: an edge of one season is not one.
+    better in each of `blocks` parts of them: an edge of one season is not one. An arm that goes on
+    as it did is said to decay once in `decay_days` days of decisions at most.
 
     >>> LadderRule().alpha
     0.05
@@ -37,6 +44,7 @@ class LadderRule:
     trades: int = 500
     days: int = 30
     blocks: int = 6
+    decay_days: int = 1000
 
     def __post_init__(self) -> None:
         """Refuse rules that nobody or everybody satisfies."""
@@ -49,6 +57,7 @@ class LadderRule:
             ("trades", 1, 10**6),
             ("days", 1, 3650),
             ("blocks", 1, 100),
+            ("decay_days", 10, 10**5),
         ):
             if not low <= getattr(self, name) <= high:
                 rule = f"must lie in {low}..{high}"
@@ -130,13 +139,15 @@ class ArmEvidence:
     """What is known of a challenger beside its champion when its rung is asked for.
 
     `routed` are its matured cohorts, `paired` those of paired results, None where nobody tells any,
-    and `fill_gap` whether these agree with the arm's own live results.
+    and `fill_gap` whether these agree with the arm's own live results. A `is_hold_out` was the
+    champion before.
     """
 
     trades: int
     routed: Sequence[Cohort]
     paired: Sequence[Cohort] | None
     fill_gap: Verdict
+    is_hold_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +156,10 @@ class Standing:
 
     `mean_up`, `mean_down` and `factor_up` are the log e-values of its routed decisions, on the mean
     and on the profit factor; `paper_up` that of paired results, where there are any; `days` those
-    on which it decided, `worst_block` the mean score of the worst part of them.
+    on which it decided, `worst_block` the mean score of the worst part of them. `decay` is the
+    level at which the arm is said to earn less beside the champion than it did, and
+    `champion_decay`, of a hold-out, that at which the champion is; None of nights before releases
+    that asked.
     """
 
     trades: int
@@ -157,10 +171,13 @@ class Standing:
     paper_up: float | None
     fill_gap: Verdict
     family: Family
+    decay: float | None = None
+    champion_decay: float | None = None
 
     @classmethod
     def of(cls, known: ArmEvidence, *, family: Family, rule: LadderRule) -> Standing:
         """Reduce what is known of an arm to what its rung follows from."""
+        up, down = _bets_by_day(known.routed)
         strength = total(cohort.tally for cohort in known.routed).strength
         paper = None
         if known.paired is not None:
@@ -175,6 +192,8 @@ class Standing:
             paper_up=paper,
             fill_gap=known.fill_gap,
             family=family,
+            decay=decay(down),
+            champion_decay=decay(up) if known.is_hold_out else None,
         )
 
     def to_json(self) -> dict[str, object]:
@@ -226,6 +245,26 @@ def harm(standing: Standing, *, rule: LadderRule) -> Reason:
     return at_most("evidence against", standing.mean_down, limit, note="log e-value")
 
 
+def decays(standing: Standing, *, rule: LadderRule) -> tuple[Reason, ...]:
+    """Say whether an arm earns less beside its champion than it did, and a champion beside it.
+
+    FAIL where it does. The champion is asked about beside an earlier one alone: any other arm
+    that earns more than the champion has been proven to.
+
+    >>> gap, first = Verdict.INCONCLUSIVE, Family(generation=1, size=1, promotions=0)
+    >>> known = ArmEvidence(trades=0, routed=[], paired=None, fill_gap=gap, is_hold_out=True)
+    >>> standing = Standing.of(known, family=first, rule=LadderRule())
+    >>> [reason.check for reason in decays(standing, rule=LadderRule())]
+    ['decay', 'decay of the champion']
+    """
+    asked = ((DECAY, standing.decay), (CHAMPION_DECAY, standing.champion_decay))
+    return tuple(
+        at_most(check, level, rule.decay_days, note="days")
+        for check, level in asked
+        if level is not None
+    )
+
+
 def climb(standing: Standing, *, rule: LadderRule) -> tuple[Rung, tuple[Reason, ...]]:
     """Return the arm's rung with the reasons for and against the next ones.
 
@@ -260,6 +299,13 @@ def _lasting(standing: Standing, *, bar: Bar, rule: LadderRule) -> tuple[Reason,
         at_least("days with decisions", standing.days, rule.days),
         at_least(f"worst of {rule.blocks} blocks", standing.worst_block, 0.0, note="mean score"),
     )
+
+
+def _bets_by_day(cohorts: Sequence[Cohort]) -> tuple[Floats, Floats]:
+    """Return the steps of log-wealth of every bet on the mean by day: for the arm, and against."""
+    wealth = np.array([c.tally.wealth for c in cohorts if c.tally.n], dtype=np.float64)
+    days = wealth.reshape(len(wealth), 4, len(BETS))
+    return days[:, 0], days[:, 1]
 
 
 def worst_mean_score(cohorts: Sequence[Cohort], blocks: int) -> float | None:

@@ -16,7 +16,7 @@ from bandit.core import checklist, succession
 from bandit.core.allocators import ramp, registry, sharing
 from bandit.core.allocators.fitting import Proposal
 from bandit.core.checklist import ChecklistRow
-from bandit.core.ladder import Standing, climb, harm
+from bandit.core.ladder import CHAMPION_DECAY, Standing, climb, decays, harm
 from bandit.core.lifecycle import after
 from bandit.core.limits import Limits
 from bandit.core.model import (
@@ -57,7 +57,7 @@ def seed_of(strategy: Strategy, salt: bytes, day: date) -> int | None:
 class Judged:
     """An arm on the rung that its evidence gives it, with the reasons.
 
-    `is_worse` says that it was shown to earn less than its champion.
+    `is_worse` says that it was shown to earn less than its champion, from the start or by now.
     """
 
     reading: ArmReading
@@ -69,12 +69,13 @@ def judged(reading: ArmReading, *, rules: Rules) -> Judged:
     """Place an arm on its rung; the champion, which is compared with nobody, has none."""
     if reading.standing is None:
         return Judged(reading=_on(reading, Rung.UNPROVEN), is_worse=False, reasons=())
-    worse = harm(reading.standing, rule=rules.ladder)
-    rung, asked = climb(reading.standing, rule=rules.ladder)
+    worse = {r.check for r in _against(reading.standing, rules) if r.verdict is Verdict.FAIL}
+    rung, _ = climb(reading.standing, rule=rules.ladder)
     return Judged(
         reading=_on(reading, rung),
-        is_worse=worse.verdict is Verdict.FAIL,
-        reasons=(worse, *asked),
+        # That the champion does worse than an earlier one is not the earlier one's fault.
+        is_worse=bool(worse - {CHAMPION_DECAY}),
+        reasons=reasons_of(reading.standing, rules=rules),
     )
 
 
@@ -84,7 +85,11 @@ def _on(reading: ArmReading, rung: Rung) -> ArmReading:
 
 def reasons_of(standing: Standing, *, rules: Rules) -> tuple[Reason, ...]:
     """Return what speaks against an arm, and what its rung and the next ones ask for."""
-    return (harm(standing, rule=rules.ladder), *climb(standing, rule=rules.ladder)[1])
+    return (*_against(standing, rules), *climb(standing, rule=rules.ladder)[1])
+
+
+def _against(standing: Standing, rules: Rules) -> tuple[Reason, ...]:
+    return (harm(standing, rule=rules.ladder), *decays(standing, rule=rules.ladder))
 
 
 def propose(

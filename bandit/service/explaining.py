@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from bandit.core.errors import InvalidInput
-from bandit.core.ladder import newest_matured
+from bandit.core.ladder import CHAMPION_DECAY, decays, newest_matured
 from bandit.core.limits import arm_cap_of, champion_floor_of, headroom
-from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus, Ppm, Profile
+from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus, PolicyName, Ppm, Profile
 from bandit.core.outlook import Outlook, outlook
 from bandit.core.reading import ArmReading
 from bandit.core.reentry import reasons_to_return
@@ -50,8 +50,8 @@ class Explanation:
     `succession` made a champion one; None of others, and of one that the experiment opened with.
     `move` is the newest decision that changed its part, `stop` the one that took a stopped arm out
     of the traffic, `night` the newest night, `to_return` what that one asked of an arm that the
-    checklist throttled. Forecasts are as of that night; only a challenger that has not retired has
-    any.
+    checklist throttled, `hold_outs` how that one found the champion beside earlier ones. Forecasts
+    are as of that night; only a challenger that has not retired has any.
     """
 
     record: ExperimentRecord
@@ -61,6 +61,7 @@ class Explanation:
     stop: DecisionRecord | None
     night: DecisionRecord | None
     to_return: tuple[Reason, ...]
+    hold_outs: Mapping[PolicyName, Reason]
     bounds: Bounds | None
     champion_floor: int
     budget: BudgetReport
@@ -100,6 +101,7 @@ class Explanation:
             "stopped": None if self.stop is None else self._decision_json(self.stop),
             "night": None if self.night is None else self._decision_json(self.night),
             "to_return": [reason.to_json() for reason in self.to_return],
+            "hold_outs": {policy: r.to_json() for policy, r in self.hold_outs.items()},
             "outlook": None if self.outlook is None else _outlook_json(self.outlook),
         }
 
@@ -148,6 +150,7 @@ def explain(engine: Engine, name: str, reference: str) -> Explanation:
             stop=arm_history.newest_stop(connection, record, arm) if is_stopped else None,
             night=night,
             to_return=() if night is None else _to_return(record, arm, night),
+            hold_outs={} if night is None else _hold_outs(record, arm, night),
             bounds=bounds,
             champion_floor=champion_floor_of(record.places, limits),
             budget=exploring.read(connection, record),
@@ -168,6 +171,27 @@ def _to_return(
     except InvalidInput:  # another release's night
         return ()
     return reasons_to_return(reading, rules=record.rules, now=night.decided_at)
+
+
+def _hold_outs(
+    record: ExperimentRecord, arm: ArmRecord, night: DecisionRecord
+) -> dict[PolicyName, Reason]:
+    """Return what the night found of its champion, where that is this arm, beside earlier ones."""
+    try:
+        readings = [ArmReading.from_json(row) for row in night.inputs.get("readings", ())]
+    except InvalidInput:  # another release's night
+        return {}
+    places = {reading.place.policy: reading.place for reading in readings}
+    place = places.get(arm.place.policy)
+    if place is None or not place.role is arm.place.role is ArmRole.CHAMPION:
+        return {}
+    return {
+        reading.place.policy: reason
+        for reading in readings
+        if reading.standing is not None
+        for reason in decays(reading.standing, rule=record.rules.ladder)
+        if reason.check == CHAMPION_DECAY
+    }
 
 
 def _outlook(

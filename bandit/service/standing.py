@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -23,9 +24,10 @@ def of_challengers(
     """Return where every challenger of an experiment stands beside its champion."""
     since = decisions.newest_succession(connection, record.experiment.name)
     by_arm = _families(connection, record, since)
+    champions = _champions(connection, record, since)
     return {
         arm.place.policy: Standing.of(
-            _known(connection, arm, record, since=since, now=now),
+            _known(connection, arm, record, champions, since=since, now=now),
             family=by_arm[arm.place.policy],
             rule=record.rules.ladder,
         )
@@ -40,7 +42,15 @@ def of_challenger(
     """Return what is known of a challenger, day by day, and the family it is judged in."""
     since = decisions.newest_succession(connection, record.experiment.name)
     family = _families(connection, record, since)[arm.place.policy]
-    return _known(connection, arm, record, since=since, now=now), family
+    champions = _champions(connection, record, since)
+    return _known(connection, arm, record, champions, since=since, now=now), family
+
+
+def _champions(
+    connection: Connection, record: ExperimentRecord, since: DecisionRecord | None
+) -> Collection[PolicyName]:
+    """Return everyone who was ever the champion, where there was more than one."""
+    return () if since is None else decisions.champions(connection, record.id)
 
 
 def _families(
@@ -64,6 +74,7 @@ def _known(
     connection: Connection,
     arm: ArmRecord,
     record: ExperimentRecord,
+    champions: Collection[PolicyName],
     *,
     since: DecisionRecord | None,
     now: datetime,
@@ -84,4 +95,5 @@ def _known(
         routed=matured(routed, now=now, rule=rule),
         paired=matured(paired, now=now, rule=rule) if paired else None,
         fill_gap=gap.verdict,
+        is_hold_out=arm.place.policy in champions,
     )

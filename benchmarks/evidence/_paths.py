@@ -35,6 +35,7 @@ class Comparison:
 
     setting: Setting
     challenger: HypotheticalArm
+    champion: HypotheticalArm = CHAMPION
     share: float | None = 0.5
     common: float | None = None
     opportunities: int = 20_000
@@ -80,7 +81,7 @@ def _some(comparison: Comparison, runs: int, rng: np.random.Generator) -> Scored
     other = Luck.drawn(market, rng)
     if comparison.common is not None:
         other = luck.shared_with(other, share=comparison.common, rng=rng)
-    champion = simulation.returns(CHAMPION, market, luck)
+    champion = simulation.returns(comparison.champion, market, luck)
     challenger = simulation.returns(comparison.challenger, market, other)
     theirs, ours = (evidence.rewards(r / TERMS.unit, TERMS) for r in (champion, challenger))
     draws = rng.random(champion.shape)

@@ -8,6 +8,7 @@ them. The tolerance of a share is its binomial standard error, printed on the wa
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ ROWS = [
     ("skewed", SKEWED, REAL, 0.05),
     ("skewed", SKEWED, HARD, 0.075),
 ]
-WAYS: dict[str, dict[str, float | None]] = {
+WAYS: dict[str, dict[str, Any]] = {
     "fixed": {"share": 0.5},
     "adaptive": {"share": None},
     "paper": {"common": 0.5},

@@ -116,17 +116,18 @@ def test_evidence_is_told_once_a_night_has_looked_at_it(engine: Engine) -> None:
     open_btc(engine)
     with service(engine) as client:
         before = {s.name for s in scraped(client)}
-    assert not before & {"liveops_arm_rung", "liveops_arm_evidence"}
+    told = {"liveops_arm_rung", "liveops_arm_evidence", "liveops_arm_decay_days"}
+    assert not before & told
     scale(engine)
     with service(engine, clock=VirtualClock(NIGHT)) as client:
-        found = [
-            s for s in scraped(client) if s.name in {"liveops_arm_rung", "liveops_arm_evidence"}
-        ]
+        found = [s for s in scraped(client) if s.name in told]
     assert {s.labels["policy"] for s in found} == {CHALLENGER}
     rungs = {s.labels["rung"]: s.value for s in found if "rung" in s.labels}
     assert rungs == {"unproven": 1.0, "proven": 0.0, "eligible": 0.0}
     forms = {s.labels["form"]: s.value for s in found if "form" in s.labels}
     assert forms == {"mean": 0.0, "against": 0.0, "profit_factor": 0.0}
+    # No hold-out: nobody asks for the champion's.
+    assert {s.labels["of"]: s.value for s in found if "of" in s.labels} == {"arm": 0.0}
 
 
 def test_an_exploration_budget_is_told_as_it_is_used(engine: Engine) -> None:

@@ -104,6 +104,7 @@ def test_decision_says_who_why_and_what_was_known_of_both(engine: Engine) -> Non
         "gate worst_excursion_percent": "INCONCLUSIVE",
         "gate excursion_per_realised_loss": "INCONCLUSIVE",
         "evidence against": "PASS",
+        "decay": "PASS",
         "evidence of the mean": "FAIL",
         "evidence of the profit factor": "FAIL",
         "trades to be eligible": "FAIL",

@@ -125,6 +125,7 @@ def test_nights_are_decided_once_each_and_explained(engine: Engine) -> None:
                     "dd_150 percent",
                     "traffic_allocation",
                     "evidence against",
+                    "decay",
                     "evidence of the mean",
                     "evidence of the profit factor",
                     "trades to be eligible",

@@ -75,6 +75,7 @@ def test_better_challenger_grows_by_half_and_the_night_is_written_down(engine: E
         "dd_150 percent",
         "traffic_allocation",
         "evidence against",
+        "decay",
         "evidence of the mean",
         "evidence of the profit factor",
         "trades to be eligible",
@@ -85,7 +86,7 @@ def test_better_challenger_grows_by_half_and_the_night_is_written_down(engine: E
     limits = [r["limit"] for r in decision.reasons[CHALLENGER]]
     assert limits[:4] == [30, pytest.approx(1.0), 3.0, 0.6]
     twentieth, family = pytest.approx(math.log(20)), pytest.approx(math.log(40))
-    assert limits[4:] == [twentieth, family, family, 500, 30, 0.0]
+    assert limits[4:] == [twentieth, 1000, family, family, 500, 30, 0.0]
     grown = {"decisions", "allocations", "audit_log"}
     assert sizes(engine) == {table: n + (table in grown) for table, n in before.items()}
     assert experiments.load(engine, "btc").epoch == 2

@@ -33,6 +33,8 @@ standings = st.builds(
     factor_up=numbers,
     worst_block=st.none() | numbers,
     paper_up=st.none() | numbers,
+    decay=st.none() | numbers,
+    champion_decay=st.none() | numbers,
     fill_gap=st.sampled_from(Verdict),
     family=st.builds(
         Family, generation=st.integers(1, 99), size=st.integers(1, 64), promotions=counts

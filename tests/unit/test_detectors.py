@@ -8,30 +8,57 @@ from functools import cache, partial
 import numpy as np
 import pytest
 
-from bandit.core.detectors import Decay, exceedance, ratio_mismatch
+from bandit.core.detectors import LEVEL_MAX, decay, exceedance, ratio_mismatch
 from bandit.core.errors import InvalidInput
-from bandit.core.evidence import BETS
+from bandit.core.evidence import BETS, STEP, log_factors
 
 # Decay
 
 
+def bets(scores: np.ndarray) -> np.ndarray:
+    """What days of one decision each add to the log-wealth of the bets on their scores."""
+    return log_factors(np.stack([scores, scores], axis=1))[:, 0, 0]
+
+
 def test_decay_is_the_sum_over_all_starts() -> None:
-    # S_n = sum over starts k of the wealth of a bet that begins at k.
+    # R_n = sum over first days k of the wealth of a bet that begins on k.
     scores = np.random.default_rng(3).normal(size=60)
     by_start = [np.prod(1.0 + bet * scores[start:]) for bet in BETS for start in range(len(scores))]
-    assert Decay().after(scores).level == pytest.approx(math.fsum(by_start) / len(BETS))
+    assert decay(bets(scores)) == pytest.approx(math.fsum(by_start) / len(BETS))
 
 
-def test_decay_goes_on_where_it_was_left() -> None:
-    scores = np.random.default_rng(4).normal(size=50)
-    assert Decay().after(scores[:20]).after(scores[20:]) == Decay().after(scores)
+def test_decay_follows_day_by_day() -> None:
+    wealth, level = bets(np.random.default_rng(4).normal(size=50)), np.zeros(len(BETS))
+    for day in range(len(wealth)):
+        level = (level + 1.0) * np.exp(wealth[day] / STEP)
+        assert decay(wealth[: day + 1]) == pytest.approx(level.mean())
 
 
 @pytest.mark.parametrize(("drop", "alarms"), [(0.0, False), (0.6, True)])
 def test_decay_finds_a_fall_after_a_long_good_time(drop: float, alarms: bool) -> None:
     rng = np.random.default_rng(5)
-    good, bad = rng.normal(-0.3, 1.0, 3000), rng.normal(drop - 0.3, 1.0, 1500)
-    assert (Decay().after(good).after(bad).level > 10_000) is alarms
+    scores = np.concatenate([rng.normal(-0.3, 1.0, 3000), rng.normal(drop - 0.3, 1.0, 1500)])
+    assert (decay(bets(scores)) > 10_000) is alarms
+
+
+def test_decay_of_nothing_is_nothing_and_has_an_end() -> None:
+    assert decay([]) == 0.0
+    assert decay(np.full((400, len(BETS)), STEP)) == pytest.approx(LEVEL_MAX)
+
+
+def test_false_alarms_of_decay_come_once_in_as_many_days_as_asked() -> None:
+    # Fair bets: 400 pairs of arms, alarmed at 100 days. In the mean an alarm takes at least that;
+    # the tolerance is three standard errors.
+    rng, taken, alarms = np.random.default_rng(8), 0, 0
+    for _ in range(400):
+        wealth, level = bets(rng.normal(size=500)), np.zeros(len(BETS))
+        for day in range(len(wealth)):
+            level = (level + 1.0) * np.exp(wealth[day] / STEP)
+            if level.mean() >= 100.0:
+                alarms += 1
+                break
+        taken += day + 1
+    assert taken / alarms >= 100.0 * (1.0 - 3 / math.sqrt(alarms))
 
 
 # Failures

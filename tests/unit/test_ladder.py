@@ -20,7 +20,9 @@ from bandit.core.ladder import (
     LadderRule,
     Standing,
     climb,
+    decays,
     families,
+    harm,
     matured,
     worst_mean_score,
 )
@@ -138,6 +140,46 @@ def test_two_ways_to_be_proven_share_the_level() -> None:
     assert rung(replace(just, paired=paper(-0.2))) is Rung.UNPROVEN
 
 
+# Decay
+
+
+def decaying(known: ArmEvidence, **rule: int) -> dict[str, Verdict]:
+    return {r.check: r.verdict for r in decays(stand(known), rule=replace(RULE, **rule))}
+
+
+def test_an_arm_decays_that_was_better_for_long_and_is_worse_now() -> None:
+    was = [cohort(day, 0.1) for day in range(60)]
+    now = [cohort(60 + day, -0.07) for day in range(20)]
+    fallen = strong(routed=[*was, *now])
+    assert harm(stand(fallen), rule=RULE).verdict is Verdict.PASS
+    assert climb(stand(fallen), rule=RULE)[0] is not Rung.UNPROVEN
+    assert decaying(strong(routed=was)) == {"decay": Verdict.PASS}
+    assert decaying(fallen) == {"decay": Verdict.FAIL}
+    assert decaying(fallen, decay_days=10**5) == {"decay": Verdict.PASS}
+
+
+def test_a_champion_decays_beside_its_hold_out_alone() -> None:
+    was = [cohort(day, -0.02) for day in range(60)]
+    now = [cohort(60 + day, 0.1) for day in range(20)]
+    known = strong(routed=[*was, *now])
+    assert decaying(known) == {"decay": Verdict.PASS}
+    assert decaying(replace(known, is_hold_out=True)) == {
+        "decay": Verdict.PASS,
+        "decay of the champion": Verdict.FAIL,
+    }
+    assert decaying(replace(known, routed=was, is_hold_out=True)) == {
+        "decay": Verdict.FAIL,  # the hold-out's, which was worse from its first day
+        "decay of the champion": Verdict.PASS,
+    }
+
+
+def test_days_without_decisions_do_not_count() -> None:
+    days = [cohort(day, 0.0) for day in range(4)]
+    pause = [Cohort(day=date(2026, 2, day), tally=Tally()) for day in range(1, 20)]
+    assert stand(strong(routed=days)).decay == pytest.approx(4.0)
+    assert stand(strong(routed=[*days, *pause])).decay == pytest.approx(4.0)
+
+
 # Levels
 
 
@@ -210,6 +252,7 @@ def test_the_worst_block_is_no_better_than_all_of_it(means: list[float], blocks:
         ("trades", 0),
         ("days", 0),
         ("blocks", 0),
+        ("decay_days", 9),
     ],
 )
 def test_unlawful_rules_are_refused(field: str, value: float) -> None:

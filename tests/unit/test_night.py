@@ -64,6 +64,26 @@ def test_an_arm_shown_to_be_worse_steps_down_however_its_last_trades_look() -> N
     assert night(arm(NEW, 20_000, WORSE)).ppm[NEW] == 20_000
 
 
+def test_a_proven_arm_that_decays_steps_down_however_its_last_trades_look() -> None:
+    fallen = replace(ELIGIBLE, decay=1001.0)
+    assert night(arm(NEW, 150_000, fallen)).ppm[NEW] == 100_000
+    assert night(arm(NEW, 150_000, replace(fallen, decay=1000.0))).ppm[NEW] == 225_000
+    letter = night(arm(NEW, 150_000, fallen), profile=Profile.SEED_EXACT)
+    assert letter.ppm[NEW] == 225_000
+    assert verdict(letter, "decay") is Verdict.FAIL
+
+
+def test_that_the_champion_decays_is_told_and_takes_nothing_from_its_hold_out() -> None:
+    made = night(arm(NEW, 150_000, replace(ELIGIBLE, decay=1.0, champion_decay=5000.0)))
+    assert made.ppm[NEW] == 225_000
+    assert verdict(made, "decay of the champion") is Verdict.FAIL
+    assert verdict(made, "decay") is Verdict.PASS
+
+
+def verdict(made: Proposal, check: str) -> Verdict:
+    return next(r.verdict for r in made.reasons[NEW] if r.check == check)
+
+
 def test_to_the_letter_evidence_changes_nothing_but_is_written_down() -> None:
     for standing in (UNKNOWN, PROVEN, WORSE):
         made = night(arm(NEW, 300_000, standing), profile=Profile.SEED_EXACT)
@@ -98,7 +118,9 @@ def test_rungs_of_a_night_are_those_of_its_evidence() -> None:
 
 
 def test_standing_survives_its_json() -> None:
-    for standing in (UNKNOWN, ELIGIBLE, replace(ELIGIBLE, paper_up=2.5, fill_gap=Verdict.PASS)):
+    decayed = replace(UNKNOWN, decay=3.5, champion_decay=1e9)
+    on_paper = replace(ELIGIBLE, paper_up=2.5, fill_gap=Verdict.PASS)
+    for standing in (UNKNOWN, ELIGIBLE, on_paper, decayed):
         assert Standing.from_json(standing.to_json()) == standing
 
 

@@ -144,6 +144,17 @@ def test_an_untouched_night_is_the_same(profile: Profile, strategy: Strategy, ki
     assert (found.comparison, found.differences) == (Comparison.SAME, ())
 
 
+def test_a_night_of_a_release_that_asked_for_no_decay_is_the_same() -> None:
+    """Neither its readings nor its rules say anything of it."""
+    found = stored()
+    inputs = through_json(found.inputs)
+    for reading in inputs["readings"]:
+        if reading["standing"] is not None:
+            del reading["standing"]["decay"], reading["standing"]["champion_decay"]
+    del inputs["rules"]["ladder"]["decay_days"]
+    assert again(replace(found, inputs=inputs, inputs_digest=digest(inputs))).differences == ()
+
+
 def with_inputs(change: Callable[[Json], object]) -> StoredNight:
     """A night whose inputs were changed by somebody who also made their digest anew."""
     found = stored()
