@@ -135,6 +135,17 @@ CATALOGUE: Final = (
         labels=("experiment",),
     ),
     Metric(
+        name="liveops_experiment_draw_mismatch",
+        kind=MetricKind.GAUGE,
+        unit="log e-value",
+        help=(
+            "How strongly the units of 30 days say that arms are not drawn as allocated; the "
+            "report fails it above 6.9, one in a thousand."
+        ),
+        labels=("experiment",),
+        absent="until a night has seen units",
+    ),
+    Metric(
         name="liveops_arm_traffic_ratio",
         kind=MetricKind.GAUGE,
         unit="ratio",
@@ -181,6 +192,17 @@ CATALOGUE: Final = (
         ),
         labels=(*ARM, "of"),
         absent=_NO_NIGHT + "; `champion` for an arm that never was the champion",
+    ),
+    Metric(
+        name="liveops_arm_unreported_ratio",
+        kind=MetricKind.GAUGE,
+        unit="ratio",
+        help=(
+            "Part of the decisions claimed within 30 days that ended without an outcome, or opened "
+            "too late, as of the newest night."
+        ),
+        labels=ARM,
+        absent="while none of them is past its attribution window, and until the first night",
     ),
     Metric(
         name="liveops_arm_profit_factor",

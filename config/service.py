@@ -236,6 +236,13 @@ class Evidence(Section):
         ge=10,
         le=100_000,
     )
+    unreported_max: Number = setting(
+        0.05,
+        meaning="Share of claimed decisions that may end without an outcome, or opened too late.",
+        unit="fraction of claims",
+        gt=0,
+        le=0.5,
+    )
     flattery_max: Number = setting(
         0.0002,
         meaning="Results on paper count while they are better than live by less than this.",

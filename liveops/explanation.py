@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, assert_never
 
+from bandit.core.claims import UNREPORTED
 from bandit.core.gates import Gate
 from bandit.core.ladder import CHAMPION_DECAY, DECAY, LadderRule
 from bandit.core.model import (
@@ -41,6 +42,7 @@ _ASKS: Final[dict[str, tuple[str, str]]] = {
     "evidence against": ("evidence that it earns less", "at most"),
     DECAY: ("level of decay in days", "at most"),
     CHAMPION_DECAY: ("level of decay in days of the champion beside it", "at most"),
+    UNREPORTED: ("evidence that too many claimed decisions come to nothing", "at most"),
     "evidence beside the champion": ("evidence beside the champion", "at least"),
     "profit factor on paper": ("profit factor on paper", "at least"),
     "days throttled": ("days since it was throttled", "at least"),
@@ -167,7 +169,7 @@ def _checks(reasons: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
             continue
         asks, side = known[reason["check"]]
         value, limit = (_number(reason[key]) for key in ("value", "limit"))
-        tells = verdict is Verdict.INCONCLUSIVE or reason["check"] == "wanted share"
+        tells = verdict is Verdict.INCONCLUSIVE or reason["check"] in ("wanted share", UNREPORTED)
         note = f" ({reason['note']})" if tells and reason["note"] else ""
         yield f"{asks}: {value}, {side} {limit}: {_VERDICTS[verdict]}{note}", 4
 

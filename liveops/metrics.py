@@ -104,6 +104,8 @@ def _of_experiment(report: ExperimentReport) -> Iterator[Sample]:
     yield "liveops_allocation_version", (name,), report.version
     yield "liveops_experiment_epoch", (name,), report.record.epoch
     yield from _of_budget(report)
+    if report.draws is not None and report.draws.value is not None:
+        yield "liveops_experiment_draw_mismatch", (name,), report.draws.value
     for arm in report.arms:
         place = arm.arm.place
         labels = (name, place.policy, place.role.value)
@@ -151,7 +153,7 @@ def _decay(standing: Standing) -> Mapping[str, float | None]:
 
 
 def _numbers(arm: ArmReport) -> Mapping[str, float | None]:
-    place, sums = arm.arm.place, arm.statistics.sums
+    place, sums, claims = arm.arm.place, arm.statistics.sums, arm.reading.claims
     traffic = place.ppm / WHOLE_PPM
     numbers = {
         "liveops_arm_traffic_ratio": traffic,
@@ -161,6 +163,7 @@ def _numbers(arm: ArmReport) -> Mapping[str, float | None]:
         "liveops_arm_pnl": float(sums.pnl),
         "pf_150": arm.long.profit_factor.value,
         "dd_150": arm.long.drawdown_percent,
+        "liveops_arm_unreported_ratio": None if claims is None else claims.failed_ratio,
     }
     if place.role is ArmRole.CHAMPION:
         return numbers

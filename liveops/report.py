@@ -48,6 +48,8 @@ def render_report(report: ExperimentReport) -> RenderableType:
     tables += [_checklist_table(report), ""]
     if any(arm.evidence for arm in report.arms):
         tables += [_evidence_table(report), *map(Text, advice_lines(report)), ""]
+    if report.draws is not None or any(arm.claims for arm in report.arms):
+        tables += [_operation_table(report), ""]
     if any(arm.on_paper.pairs.n or arm.on_paper.gap.n for arm in report.arms):
         tables += [_paper_table(report), ""]
     return Group(*tables)
@@ -215,6 +217,26 @@ def _evidence_table(report: ExperimentReport) -> Table:
             table.add_row(
                 "" if i else arm.arm.place.policy,
                 "" if i else arm.arm.place.rung.value,
+                reason.check,
+                shown(reason.value),
+                shown(reason.limit),
+                Text(reason.verdict, style=_VERDICT_STYLE[reason.verdict]),
+            )
+    return table
+
+
+def _operation_table(report: ExperimentReport) -> Table:
+    table = _table("decisions of the 30 days before the newest night")
+    for name in ("policy", "check"):
+        table.add_column(name)
+    for name in ("value", "limit"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    checked = [(arm.arm.place.policy, arm.claims) for arm in report.arms]
+    for policy, reason in (*checked, ("", report.draws)):
+        if reason is not None:
+            table.add_row(
+                policy,
                 reason.check,
                 shown(reason.value),
                 shown(reason.limit),

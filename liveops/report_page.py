@@ -53,7 +53,7 @@ _CAPTION: Final = (
     "triangle is a night on which it came to another rung."
 )
 # Of an arm's numbers, what has tables of its own.
-_TABLES: Final = ("checklist", "evidence")
+_TABLES: Final = ("checklist", "evidence", "claims")
 
 
 def report_page(found: Sequence[Illustrated], *, made_at: datetime) -> str:
@@ -89,7 +89,7 @@ def _experiment(found: Illustrated, prefix: str) -> Markup:
     experiment = report.record.experiment
     colors = cast_of(found.life).colors
     account, budget = account_line(report.account).plain, report.exploration
-    told = {k: v for k, v in report.to_json().items() if k not in ("arms", "decisions")}
+    told = {k: v for k, v in report.to_json().items() if k not in ("arms", "decisions", "draws")}
     return element(
         "section",
         element("h1", experiment.name),
@@ -107,6 +107,7 @@ def _experiment(found: Illustrated, prefix: str) -> Markup:
         *(element("p", line, class_="killed") for line in advice_lines(report)),
         element("h2", "Arms"),
         _arms(report, colors),
+        *_draws(report),
         element("div", *(_arm(arm, colors) for arm in report.arms), class_="arms"),
         element("h2", "Newest decisions"),
         *(_decision(decision) for decision in report.newest_decisions),
@@ -163,6 +164,11 @@ def _arms(report: ExperimentReport, colors: Mapping[PolicyName, str]) -> Markup:
     return _table((*head, "pf_prod", "dd_150"), rows, words=(0, 2))
 
 
+def _draws(report: ExperimentReport) -> Iterator[Markup]:
+    if report.draws is not None:
+        yield _reasons([report.draws.to_json()], caption="Draws of 30 days")
+
+
 def _named(arm: ArmReport, colors: Mapping[PolicyName, str]) -> Markup:
     policy = arm.arm.place.policy
     color = colors.get(policy, OTHERS)
@@ -212,6 +218,8 @@ def _arm(arm: ArmReport, colors: Mapping[PolicyName, str]) -> Markup:
     if arm.evidence:
         caption = f"Evidence beside the champion, night of {arm.evidence_night}: {place.rung}"
         parts.append(_reasons([reason.to_json() for reason in arm.evidence], caption=caption))
+    if arm.claims is not None:
+        parts.append(_reasons([arm.claims.to_json()], caption="Claimed decisions of 30 days"))
     return element("section", *parts, _every_number(told), class_=place.role.value)
 
 

@@ -202,6 +202,7 @@ def rules_of(settings: Settings) -> Rules:
             days=evidence.days,
             blocks=evidence.blocks,
             decay_days=evidence.decay_days,
+            unreported_max=evidence.unreported_max,
         ),
         fill_gap=FillGapRule(
             flattery_max=evidence.flattery_max,

@@ -21,6 +21,9 @@ from bandit.core.evidence import BETS, STEP
 _WORSE: Final = (1.5, 2.0, 3.0, 5.0, 10.0)
 PRIOR_DRAWS: Final = 100.0
 
+CERTAIN: Final = 1e6
+"""The log e-value of what no lawful draw does."""
+
 LEVEL_MAX: Final = 1e9
 """Levels of decay beyond this, a few million years, are told as this."""
 
@@ -87,19 +90,19 @@ def ratio_mismatch(versions: Sequence[tuple[Mapping[str, float], Mapping[str, in
     >>> ratio_mismatch([(even, {"a": 620, "b": 380})]) > math.log(20)
     True
 
-    Raises `InvalidInput` for a unit of an arm that had no share.
+    A unit of an arm that had no share settles it: `CERTAIN`. Raises `InvalidInput` for shares that
+    do not sum to one.
     """
     return math.fsum(_mismatch(shares, units) for shares, units in versions)
 
 
 def _mismatch(shares: Mapping[str, float], units: Mapping[str, int]) -> float:
     arms = [arm for arm, share in shares.items() if share > 0.0]
-    stray = [arm for arm, n in units.items() if n and arm not in arms]
-    if stray:
-        raise InvalidInput(field="units", rule="must belong to an arm with a share", found=stray)
     share = np.array([shares[arm] for arm in arms])
     if not math.isclose(share.sum(), 1.0, abs_tol=1e-9):
         raise InvalidInput(field="shares", rule="must sum to 1", found=float(share.sum()))
+    if any(n and arm not in arms for arm, n in units.items()):
+        return CERTAIN
     n = np.array([units.get(arm, 0) for arm in arms], dtype=np.float64)
     prior = PRIOR_DRAWS * share
     gained = gammaln(prior + n) - gammaln(prior) - n * np.log(share)

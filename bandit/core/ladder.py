@@ -33,7 +33,8 @@ class LadderRule:
     Decisions count once `attribution_hours` have passed since their day: winners close early,
     losers late. A challenger is eligible with `trades` of its own, on `days` of decisions, and
     better in each of `blocks` parts of them: an edge of one season is not one. An arm that goes on
-    as it did is said to decay once in `decay_days` days of decisions at most.
+    as it did is said to decay once in `decay_days` days of decisions at most. Of the decisions that
+    a bot claims, a share of `unreported_max` may come to nothing.
 
     >>> LadderRule().alpha
     0.05
@@ -45,6 +46,7 @@ class LadderRule:
     days: int = 30
     blocks: int = 6
     decay_days: int = 1000
+    unreported_max: float = 0.05
 
     def __post_init__(self) -> None:
         """Refuse rules that nobody or everybody satisfies."""
@@ -52,6 +54,9 @@ class LadderRule:
             raise InvalidInput(
                 field="alpha", rule="must be above 0 and at most 0.2", found=self.alpha
             )
+        if not 0.0 < self.unreported_max <= 0.5:
+            rule, found = "must be above 0 and at most 0.5", self.unreported_max
+            raise InvalidInput(field="unreported_max", rule=rule, found=found)
         for name, low, high in (
             ("attribution_hours", 0, 24 * 90),
             ("trades", 1, 10**6),

@@ -16,6 +16,7 @@ from bandit.core import checklist, succession
 from bandit.core.allocators import ramp, registry, sharing
 from bandit.core.allocators.fitting import Proposal
 from bandit.core.checklist import ChecklistRow
+from bandit.core.claims import unreported
 from bandit.core.ladder import CHAMPION_DECAY, Standing, climb, decays, harm
 from bandit.core.lifecycle import after
 from bandit.core.limits import Limits
@@ -57,25 +58,30 @@ def seed_of(strategy: Strategy, salt: bytes, day: date) -> int | None:
 class Judged:
     """An arm on the rung that its evidence gives it, with the reasons.
 
-    `is_worse` says that it was shown to earn less than its champion, from the start or by now.
+    `is_worse` says that it was shown to earn less than its champion, from the start or by now,
+    `is_held` that too many of its claimed decisions come to nothing for it to rise.
     """
 
     reading: ArmReading
     is_worse: bool
+    is_held: bool
     reasons: tuple[Reason, ...]
 
 
 def judged(reading: ArmReading, *, rules: Rules) -> Judged:
     """Place an arm on its rung; the champion, which is compared with nobody, has none."""
     if reading.standing is None:
-        return Judged(reading=_on(reading, Rung.UNPROVEN), is_worse=False, reasons=())
+        place = _on(reading, Rung.UNPROVEN)
+        return Judged(reading=place, is_worse=False, is_held=False, reasons=())
     worse = {r.check for r in _against(reading.standing, rules) if r.verdict is Verdict.FAIL}
     rung, _ = climb(reading.standing, rule=rules.ladder)
+    claims = [] if reading.claims is None else [unreported(reading.claims, rule=rules.ladder)]
     return Judged(
         reading=_on(reading, rung),
         # That the champion does worse than an earlier one is not the earlier one's fault.
         is_worse=bool(worse - {CHAMPION_DECAY}),
-        reasons=reasons_of(reading.standing, rules=rules),
+        is_held=any(reason.verdict is Verdict.FAIL for reason in claims),
+        reasons=(*claims, *reasons_of(reading.standing, rules=rules)),
     )
 
 
@@ -105,12 +111,16 @@ def propose(
 
     `seed` is all chance there is in it; the ramp has none. Outside `seed_exact` the ramp's
     conditions are necessary and, with every strategy, the ladder says how far an arm may rise; one
-    that was shown to earn less than its champion steps down.
+    that was shown to earn less than its champion steps down, and one whose claimed decisions too
+    often come to nothing may not rise.
     """
     readings = [arm.reading for arm in arms]
     worse = frozenset(arm.reading.place.policy for arm in arms if arm.is_worse)
+    held = frozenset(arm.reading.place.policy for arm in arms if arm.is_held)
     if strategy is Strategy.RAMP:
-        made = ramp.propose(readings, rule=rules.ramp, limits=limits, profile=profile, worse=worse)
+        made = ramp.propose(
+            readings, rule=rules.ramp, limits=limits, profile=profile, worse=worse, held=held
+        )
     else:
         assert seed is not None
         made = sharing.propose(
@@ -120,6 +130,7 @@ def propose(
             limits=limits,
             profile=profile,
             worse=worse,
+            held=held,
             seed=seed,
         )
     ladder = {arm.reading.place.policy: arm.reasons for arm in arms}
@@ -274,10 +285,10 @@ def _candidates(
     """Return who may be promoted tonight: nobody about whom the night decides otherwise."""
     if rules.promote is not Promoter.NIGHT:
         return ()
-    worse = {arm.reading.place.policy for arm in arms if arm.is_worse}
+    barred = {arm.reading.place.policy for arm in arms if arm.is_worse or arm.is_held}
     moved = {r.place.policy for r, _ in flagged} | {found.policy for found in back}
     readings = [arm.reading for arm in arms]
-    among = frozenset(reading.place.policy for reading in readings) - worse - moved
+    among = frozenset(reading.place.policy for reading in readings) - barred - moved
     return succession.candidates(readings, among=among, rules=rules, limits=limits)
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from bandit.core.allocators.posterior import Moments
+from bandit.core.claims import Claims
 from bandit.core.errors import InvalidInput
 from bandit.core.fill_gap import FillGap, FillGapRule, paper_agrees
 from bandit.core.gates import Performance
@@ -68,7 +69,8 @@ class ArmReading:
     since the arm was resumed: what it was stopped for must not stop it again. `standing` is what a
     challenger's evidence amounts to, `moments` what the strategy counts of its results, `throttled`
     what an arm's return depends on that the checklist throttled, `shown` what the gates hold
-    against their limits of one that may become the champion.
+    against their limits of one that may become the champion, `claims` what became of the decisions
+    that bots claimed; None where there are none, and of nights before releases that counted them.
     """
 
     place: ArmPlace
@@ -81,6 +83,7 @@ class ArmReading:
     moments: Moments | None = None
     throttled: Throttled | None = None
     shown: Performance | None = None
+    claims: Claims | None = None
 
     @property
     def judged(self) -> tuple[ProfitFactor, float]:
@@ -109,6 +112,7 @@ class ArmReading:
             "moments": None if self.moments is None else asdict(self.moments),
             "throttled": None if self.throttled is None else self.throttled.to_json(),
             **({} if self.shown is None else {"shown": performance_json(self.shown)}),
+            "claims": None if self.claims is None else asdict(self.claims),
         }
 
     @classmethod
@@ -132,7 +136,7 @@ class ArmReading:
     def _read(cls, stored: Mapping[str, Any]) -> ArmReading:
         resumed, prod, moments = (stored[name] for name in ("resumed", "pf_prod", "moments"))
         standing = stored["standing"]
-        throttled = stored["throttled"]
+        throttled, claims = stored["throttled"], stored.get("claims")
         shown = stored.get("shown")  # most nights measure it of nobody
         return cls(
             place=ArmPlace(
@@ -155,6 +159,7 @@ class ArmReading:
             moments=None if moments is None else Moments.from_json(moments),
             throttled=None if throttled is None else Throttled.from_json(throttled),
             shown=None if shown is None else performance_from_json(shown),
+            claims=None if claims is None else Claims(**claims),
         )
 
 

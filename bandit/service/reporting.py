@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 from bandit.core import checklist
 from bandit.core.allocators.posterior import Moments
 from bandit.core.checklist import ChecklistRow
+from bandit.core.claims import Claims, Draws, drawn_as_allocated, unreported
 from bandit.core.daily import Contribution, DailyNumbers, contribution, daily_numbers
 from bandit.core.ladder import Standing
 from bandit.core.limit_check import LimitCheck, limit_checks
@@ -46,7 +47,8 @@ class ArmReport:
     """One arm: its place, its numbers over everything, both windows and days, its checklist.
 
     `evidence` is what the newest night, that of `evidence_night`, held against the ladder's limits;
-    an arm that no night has looked at has none. Beside all this, and in none of it, stands what
+    an arm that no night has looked at has none. `claims` is what that night found of the decisions
+    that bots claimed, where there were any. Beside all this, and in none of it, stands what
     its results on paper say.
 
     The daily ratios are those of its last `DAILY_WINDOW` days, as if the experiment's capital were
@@ -66,6 +68,7 @@ class ArmReport:
     contribution: Contribution
     evidence: tuple[Reason, ...]
     evidence_night: date | None
+    claims: Reason | None
     on_paper: OnPaper
 
     def to_json(self) -> dict[str, Any]:
@@ -113,6 +116,7 @@ class ArmReport:
             "checklist": [row.to_json() for row in self.checklist],
             "evidence": [reason.to_json() for reason in self.evidence],
             "evidence_night": str(self.evidence_night) if self.evidence else None,
+            "claims": None if self.claims is None else self.claims.to_json(),
             "weighed": None if weighed is None else weighed.kind.value,
             "on_paper": self.on_paper.to_json(),
         }
@@ -151,8 +155,8 @@ class ExperimentReport:
     """An experiment at one moment, read in one snapshot.
 
     `exploration` is None where there is no budget and never was one, `newest_of_champion` are the
-    returns of the champion's newest trades.
-    `succession` made its champion one; None where it opened with it.
+    returns of the champion's newest trades, `succession` made its champion one; None where it
+    opened with it. `draws` is what the newest night found of how units fell to arms.
     """
 
     record: ExperimentRecord
@@ -162,6 +166,7 @@ class ExperimentReport:
     exploration: BudgetReport | None
     arms: tuple[ArmReport, ...]
     newest_of_champion: tuple[float, ...]
+    draws: Reason | None
     newest_decisions: tuple[DecisionRecord, ...]
 
     @property
@@ -193,6 +198,7 @@ class ExperimentReport:
             "epoch": self.record.epoch,
             "exploration": None if self.exploration is None else self.exploration.to_json(),
             "drawdown_limits": {found.setting: found.to_json() for found in self.limit_checks},
+            "draws": None if self.draws is None else self.draws.to_json(),
             "arms": [arm.to_json() for arm in self.arms],
             "decisions": [decision_json(decision) for decision in self.newest_decisions],
         }
@@ -214,16 +220,16 @@ def read(
     total = statistics.profit_of_all_by_day(connection, record.id, days=DAILY_WINDOW)
     earned_before = statistics.pnl_of_all(connection, record.id) - sum(total.values())
     everyone = _Everyone(total, record.experiment.capital + earned_before)
-    night, seen = _newest_night(connection, record)
+    night = _newest_night(connection, record)
     arms = [
         _arm_report(
             connection,
             arm,
             held[arm.id],
-            _with_night(readings[arm.place.policy], seen.get(arm.place.policy, {})),
+            _with_night(readings[arm.place.policy], night.read.get(arm.place.policy, {})),
             record,
             everyone,
-            night=night,
+            night=night.day,
         )
         for arm in kept
     ]
@@ -239,6 +245,7 @@ def read(
         exploration=budget if budget.budget is not None or budget.by_arm else None,
         arms=tuple(arms),
         newest_of_champion=tuple(trade.result for trade in newest),
+        draws=None if night.draws is None else drawn_as_allocated(night.draws),
         newest_decisions=tuple(decisions.of_experiment(connection, name, newest=decisions_max)),
     )
 
@@ -254,26 +261,37 @@ class _Everyone(NamedTuple):
         return contribution(mine, self.profit_by_day, capital=self.capital)
 
 
-def _newest_night(
-    connection: Connection, record: ExperimentRecord
-) -> tuple[date | None, dict[str, Mapping[str, Any]]]:
-    """Return the newest night, and what it wrote down of each arm that it read."""
+class _Night(NamedTuple):
+    """The newest night, what it wrote down of each arm that it read, and of how units fell."""
+
+    day: date | None = None
+    read: Mapping[str, Mapping[str, Any]] = {}
+    draws: Draws | None = None
+
+
+def _newest_night(connection: Connection, record: ExperimentRecord) -> _Night:
     night = decisions.newest_night(connection, record.experiment.name, record.id)
     if night is None:
-        return None, {}
+        return _Night()
     # A night that a person wrote by hand has read nothing.
-    return night.trading_day, {row["policy"]: row for row in night.inputs.get("readings", ())}
+    draws = night.inputs.get("draws")
+    return _Night(
+        day=night.trading_day,
+        read={row["policy"]: row for row in night.inputs.get("readings", ())},
+        draws=None if draws is None else Draws(**draws),
+    )
 
 
 def _with_night(reading: ArmReading, seen: Mapping[str, Any]) -> ArmReading:
-    """Add where the newest night found a challenger that is one still, and what it weighed."""
-    standing, moments = seen.get("standing"), seen.get("moments")
+    """Add what the newest night found: of a challenger that is one still, where it stands."""
+    standing, moments, claims = (seen.get(name) for name in ("standing", "moments", "claims"))
     if reading.place.role is ArmRole.CHAMPION:
         standing = None
     return replace(
         reading,
         standing=None if standing is None else Standing.from_json(standing),
         moments=None if moments is None else Moments.from_json(moments),
+        claims=None if claims is None else Claims(**claims),
     )
 
 
@@ -307,6 +325,9 @@ def _arm_report(
         contribution=everyone.contribution_of(profit),
         evidence=() if standing is None else reasons_of(standing, rules=record.rules),
         evidence_night=night,
+        claims=None
+        if reading.claims is None
+        else unreported(reading.claims, rule=record.rules.ladder),
         on_paper=pairing.on_paper(
             connection, arm_id=arm.id, champion_id=champion.id, rule=record.rules.fill_gap
         ),
@@ -358,13 +379,8 @@ def decision_json(decision: DecisionRecord) -> dict[str, Any]:
 
 
 def _succession_json(made: DecisionRecord) -> dict[str, str]:
-    return {
-        "kind": made.kind.value,
-        "demoted": made.inputs["demoted"],
-        "decided_at": made.decided_at.isoformat(),
-        "actor": made.actor,
-        "reason": made.reason,
-    }
+    told = {key: decision_json(made)[key] for key in ("kind", "decided_at", "actor", "reason")}
+    return {**told, "demoted": made.inputs["demoted"]}
 
 
 def allocation_json(versions: Sequence[tuple[Allocation, datetime]]) -> list[dict[str, Any]]:

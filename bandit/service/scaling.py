@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine
 from bandit import __version__
 from bandit.core import checklist, night, succession
 from bandit.core.checklist import ChecklistRow
+from bandit.core.claims import Draws
 from bandit.core.errors import StaleEpoch
 from bandit.core.gates import Performance
 from bandit.core.lifecycle import ArmVerb
@@ -28,7 +29,7 @@ from bandit.core.model import (
 from bandit.core.night import NightDecision
 from bandit.core.reading import ArmReading, Throttled, Windows
 from bandit.core.reentry import Return
-from bandit.service import exploring, pairing, scoring, standing, weighing
+from bandit.service import exploring, pairing, scoring, settling, standing, weighing
 from bandit.service.experiments import apply_verb, succeed
 from bandit.storage import decisions, experiments, locks, outcomes
 from bandit.storage.decisions import DecisionRecord
@@ -65,6 +66,8 @@ def scale(engine: Engine, name: str, *, now: datetime, actor: str) -> Night:
             readings = read_arms(connection, record)
             readings = with_evidence(connection, record, readings, now=now)
             readings = _with_shown(connection, record, readings)
+            found = settling.settled(connection, record, now=now)
+            readings = [replace(r, claims=found.claims.get(r.place.policy)) for r in readings]
         if done is not None:
             return Night(decision=done, actions=(), already_done=True)
         with transaction(engine) as connection:
@@ -72,7 +75,7 @@ def scale(engine: Engine, name: str, *, now: datetime, actor: str) -> Night:
             if experiments.epoch_of(connection, record.id) != record.epoch:
                 raise StaleEpoch(f"experiment {name} changed while the night was computed")
             record = experiments.load(connection, name)  # killed since, perhaps
-            return _write(connection, record, readings, day=day, now=now, actor=actor)
+            return _write(connection, record, readings, found.draws, day=day, now=now, actor=actor)
 
 
 def read_arms(connection: Connection, record: ExperimentRecord) -> list[ArmReading]:
@@ -161,6 +164,7 @@ def _write(
     connection: Connection,
     record: ExperimentRecord,
     readings: Sequence[ArmReading],
+    draws: Draws | None,
     *,
     day: date,
     now: datetime,
@@ -190,7 +194,8 @@ def _write(
     assert decided.before == {place.policy: place.ppm for place in record.places}
     scoring.fix_terms(connection, record, now=now)
     exploring.expect(connection, record)
-    decision_id = _scale(connection, record, decided, inputs=inputs, day=day, now=now, actor=actor)
+    seen = inputs | {"draws": None if draws is None else asdict(draws)}
+    decision_id = _scale(connection, record, decided, inputs=seen, day=day, now=now, actor=actor)
     acted = len(decided.actions) + len(decided.back) + (decided.promotion is not None)
     made = decisions.of_experiment(connection, experiment.name, newest=acted + 1)
     *actions, decision = reversed(made)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from bandit.storage.engine import PROTOCOL
+from bandit.storage.engine import PROTOCOL, rows
 
 
 class ClaimVerdict(NamedTuple):
@@ -22,6 +22,19 @@ class ClaimVerdict(NamedTuple):
     verdict: str
     claimed_at: datetime | None
     expires_at: datetime
+
+
+class RoutedUnits(NamedTuple):
+    """Units that chance gave an arm on a version of the allocation, and what became of them.
+
+    `claimed` of them were, and had the time to be reported; of these `failed` came to nothing.
+    """
+
+    arm_id: int
+    version: int
+    units: int
+    claimed: int
+    failed: int
 
 
 COMMIT = "SELECT id, verdict, claimed_at, expires_at FROM commit_claims(%s, %s, %s)"
@@ -43,3 +56,41 @@ def commit(
 ) -> dict[UUID, ClaimVerdict]:
     """Claim what may still be acted on; return the verdict on each assignment that exists."""
     return by_id(connection.exec_driver_sql(COMMIT, parameters(ids, now=now)).all())
+
+
+def routed_units(
+    connection: Connection, experiment_id: int, *, since: datetime, matured: datetime
+) -> list[RoutedUnits]:
+    """Count the live units that were drawn since a moment; those before `matured` had their time.
+
+    A claim failed that has no outcome, unless its position was marked after `matured`, or whose
+    position was opened too late.
+    """
+    found = rows(
+        connection,
+        """
+        SELECT s.arm_id, s.allocation_version AS version, count(*) AS units,
+               count(c.assignment_id) AS claimed,
+               count(c.assignment_id) FILTER (WHERE CASE
+                 WHEN o.expired IS NULL THEN m.marked_at IS NULL OR m.marked_at < :matured
+                 ELSE coalesce((SELECT r.expired FROM outcome_revisions r
+                                WHERE r.assignment_id = s.id ORDER BY r.revision DESC LIMIT 1),
+                               o.expired) END) AS failed
+        FROM assignments s
+        -- By their keys, one by one: joined as sets, all of history would be read.
+        LEFT JOIN LATERAL (SELECT x.assignment_id FROM claims x
+          WHERE x.assignment_id = s.id AND s.decided_at < :matured OFFSET 0) c ON true
+        LEFT JOIN LATERAL (SELECT x.expired FROM outcomes x
+          WHERE x.assignment_id = c.assignment_id OFFSET 0) o ON true
+        LEFT JOIN LATERAL (SELECT x.marked_at FROM marks x
+          WHERE x.assignment_id = c.assignment_id OFFSET 0) m ON true
+        WHERE s.experiment_id = :id AND s.decided_at >= :since
+          AND s.mode = 'live' AND s.position_id IS NULL AND NOT s.is_fallback
+          AND s.propensity < 1
+        GROUP BY 1, 2 ORDER BY 1, 2
+        """,
+        id=experiment_id,
+        since=since,
+        matured=matured,
+    )
+    return [RoutedUnits(**row) for row in found]

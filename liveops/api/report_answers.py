@@ -107,6 +107,9 @@ class ArmReportAnswer(ArmAnswer):
     checklist: list[ChecklistAnswer]
     evidence: list[ReasonAnswer] = Field(description="What its rung and the next ones ask for.")
     evidence_night: Day | None = Field(description="The night that looked at it, as a UTC day.")
+    claims: ReasonAnswer | None = Field(
+        description="Whether too many decisions that bots claimed came to nothing, that night."
+    )
     weighed: ResultKind | None = Field(
         description="Which results the newest night's strategy weighed; the ramp weighs none."
     )
@@ -176,5 +179,8 @@ class ReportAnswer(Answer):
     epoch: int
     exploration: ExplorationAnswer | None = Field(description="Null where none was ever set.")
     drawdown_limits: dict[str, LimitCheckAnswer] = Field(description="By setting.")
+    draws: ReasonAnswer | None = Field(
+        description="Whether units fell to arms as allocated, in the newest night."
+    )
     arms: list[ArmReportAnswer]
     decisions: list[DecisionAnswer]

@@ -11,7 +11,7 @@ from datetime import timedelta
 import httpx
 import pytest
 from api_service import service
-from ledger import NIGHT, NOON, assign, feed, open_btc, scale, set_budget
+from ledger import NIGHT, NOON, assign, assign_to, feed, open_btc, scale, set_budget
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
@@ -20,11 +20,13 @@ from prometheus_client.samples import Sample
 from sqlalchemy import Engine
 
 from alerts.catalogue import CATALOGUE
+from bandit.core.ladder import LadderRule
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import PolicyName
 from bandit.core.reading import ChecklistRule, Rules
 from bandit.service import auditing, experiments, rebuilding
+from bandit.service.assigning import Router
 from bandit.storage.engine import connect
 from liveops.clock import VirtualClock
 from liveops.metrics import FRESH
@@ -94,10 +96,12 @@ def test_the_champion_has_no_challengers_numbers(engine: Engine) -> None:
 
 
 def test_exactly_the_catalogue_is_exposed(engine: Engine) -> None:
-    open_btc(engine)
+    open_btc(engine, rules=Rules(ladder=LadderRule(attribution_hours=24)))
     set_budget(engine, "100000")
     now = feed(engine, CHALLENGER, ["0.02", "-0.01"])
     feed(engine, "prod", ["0.02", "-0.01"], now=now, prefix="p")
+    [made] = assign_to(engine, CHALLENGER, 1, prefix="claimed")
+    Router(engine).claim(made.id, now=NOON)
     scale(engine)
     rebuilding.compare(engine, now=NIGHT)
     with service(engine, clock=VirtualClock(NIGHT)) as client:

@@ -119,6 +119,8 @@ def test_nights_are_decided_once_each_and_explained(engine: Engine) -> None:
             if policy != CHAMPION.name and decision.inputs["proposed"][policy] != before:
                 verdicts = {r["check"]: r["verdict"] for r in decision.reasons[policy]}
                 assert verdicts["trades"] == "PASS"
+                # The demo reports what it claims; on the first nights nothing is due yet.
+                assert verdicts.pop("unreported claims", "PASS") == "PASS"
                 assert set(verdicts) == {
                     "trades",
                     "pf_150 >= pf_prod",

@@ -209,6 +209,7 @@ def test_experiment_is_reported_with_its_newest_decisions(engine: Engine) -> Non
                 ("checklist.drawdown_halt_percent", 4.0),
             )
         },
+        "draws": None,
     }
     assert [arm["policy"] for arm in made["arms"]] == ["prod", CHALLENGER]
     assert [decision["kind"] for decision in made["decisions"]] == ["RESUME", "THROTTLE"]

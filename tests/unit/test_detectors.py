@@ -8,7 +8,7 @@ from functools import cache, partial
 import numpy as np
 import pytest
 
-from bandit.core.detectors import LEVEL_MAX, decay, exceedance, ratio_mismatch
+from bandit.core.detectors import CERTAIN, LEVEL_MAX, decay, exceedance, ratio_mismatch
 from bandit.core.errors import InvalidInput
 from bandit.core.evidence import BETS, STEP, log_factors
 
@@ -148,17 +148,13 @@ def test_ratio_mismatch_false_alarms_stay_below_alpha() -> None:
     assert alarms / 400 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
 
 
-@pytest.mark.parametrize(
-    ("shares", "units", "field"),
-    [
-        ({"a": 1.0}, {"b": 1}, "units"),
-        ({"a": 1.0, "b": 0.0}, {"b": 1}, "units"),
-        ({"a": 0.6, "b": 0.6}, {"a": 1}, "shares"),
-    ],
-)
-def test_unlawful_draws_are_refused(
-    shares: dict[str, float], units: dict[str, int], field: str
-) -> None:
+@pytest.mark.parametrize("shares", [{"a": 1.0}, {"a": 1.0, "b": 0.0}])
+def test_a_unit_of_an_arm_without_a_share_settles_it(shares: dict[str, float]) -> None:
+    assert ratio_mismatch([(shares, {"b": 1})]) == CERTAIN
+    assert ratio_mismatch([(shares, {"a": 1, "b": 0})]) < 0.1
+
+
+def test_shares_that_are_none_are_refused() -> None:
     with pytest.raises(InvalidInput) as refused:
-        ratio_mismatch([(shares, units)])
-    assert refused.value.field == field
+        ratio_mismatch([({"a": 0.6, "b": 0.6}, {"a": 1})])
+    assert refused.value.field == "shares"

@@ -253,6 +253,9 @@ def test_the_worst_block_is_no_better_than_all_of_it(means: list[float], blocks:
         ("days", 0),
         ("blocks", 0),
         ("decay_days", 9),
+        ("unreported_max", 0.0),
+        ("unreported_max", 0.6),
+        ("unreported_max", math.nan),
     ],
 )
 def test_unlawful_rules_are_refused(field: str, value: float) -> None:

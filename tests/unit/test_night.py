@@ -9,6 +9,7 @@ import pytest
 from night_readings import ELIGIBLE, NEW, OLD, OTHER, PROVEN, UNKNOWN, WORSE, arm
 
 from bandit.core.allocators.fitting import Proposal
+from bandit.core.claims import Claims
 from bandit.core.errors import InvalidInput
 from bandit.core.ladder import LadderRule, Standing
 from bandit.core.limits import Limits
@@ -78,6 +79,18 @@ def test_that_the_champion_decays_is_told_and_takes_nothing_from_its_hold_out() 
     assert made.ppm[NEW] == 225_000
     assert verdict(made, "decay of the champion") is Verdict.FAIL
     assert verdict(made, "decay") is Verdict.PASS
+
+
+def test_an_arm_whose_claims_come_to_nothing_keeps_its_part() -> None:
+    failing = replace(arm(NEW, 150_000, ELIGIBLE), claims=Claims(n=100, failed=30))
+    made = night(failing)
+    assert made.ppm[NEW] == 150_000
+    assert verdict(made, "unreported claims") is Verdict.FAIL
+    assert night(failing, profile=Profile.SEED_EXACT).ppm[NEW] == 225_000
+    assert night(replace(failing, claims=Claims(n=100, failed=5))).ppm[NEW] == 225_000
+    # It may still fall.
+    poor = replace(arm(NEW, 150_000, ELIGIBLE, pf=0.9), claims=failing.claims)
+    assert night(poor).ppm[NEW] == 100_000
 
 
 def verdict(made: Proposal, check: str) -> Verdict:

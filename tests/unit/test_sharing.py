@@ -69,6 +69,7 @@ def night(
     champion_trades: int = 600,
     profile: Profile = Profile.GUARDED,
     worse: frozenset[PolicyName] = frozenset(),
+    held: frozenset[PolicyName] = frozenset(),
     seed: int = 7,
 ) -> Proposal:
     rest = 1_000_000 - sum(r.place.ppm for r in challengers)
@@ -80,6 +81,7 @@ def night(
         limits=LIMITS,
         profile=profile,
         worse=worse,
+        held=held,
         seed=seed,
     )
     kind = DecisionKind.RESCALE
@@ -117,6 +119,14 @@ def test_who_was_shown_to_be_worse_steps_down_whatever_the_strategy_would_like()
     assert night(arm(A, 90_000, GOOD), worse=worse).ppm[A] == 60_000
     assert night(arm(A, 240_000, BAD), worse=worse).ppm[A] == 20_000
     to_the_letter = night(arm(A, 90_000, GOOD), worse=worse, profile=Profile.SEED_EXACT)
+    assert to_the_letter.ppm[A] == 135_000
+
+
+def test_an_arm_that_is_held_falls_and_does_not_rise() -> None:
+    held = frozenset({A})
+    assert night(arm(A, 90_000, GOOD), held=held).ppm[A] == 90_000
+    assert night(arm(A, 240_000, BAD), held=held).ppm[A] == night(arm(A, 240_000, BAD)).ppm[A]
+    to_the_letter = night(arm(A, 90_000, GOOD), held=held, profile=Profile.SEED_EXACT)
     assert to_the_letter.ppm[A] == 135_000
 
 

@@ -27,10 +27,12 @@ def propose(
     limits: Limits,
     profile: Profile,
     worse: frozenset[PolicyName] = frozenset(),
+    held: frozenset[PolicyName] = frozenset(),
 ) -> Proposal:
     """Return tonight's allocation: downs first, then ups share what is left in proportion.
 
-    `worse` are the arms that were shown to earn less than their champion.
+    `worse` are the arms that were shown to earn less than their champion, `held` those that may
+    not rise.
     """
     reasons = {
         r.place.policy: conditions(r, rule=_raised(rule, r.place, limits, profile))
@@ -45,6 +47,7 @@ def propose(
             limits,
             profile,
             is_worse=r.place.policy in worse,
+            is_held=r.place.policy in held,
         )
         for r in readings
         if is_asked(r)
@@ -86,11 +89,12 @@ def _target(
     profile: Profile,
     *,
     is_worse: bool,
+    is_held: bool,
 ) -> int:
     trades, factor, drawdown, traffic = (reason.verdict for reason in reasons)
     grows = all(v is Verdict.PASS for v in (trades, factor, drawdown, traffic))
     to_the_letter = profile is Profile.SEED_EXACT
-    if grows and (to_the_letter or not is_worse):
+    if grows and (to_the_letter or not (is_worse or is_held)):
         most = arm_cap_of(place, limits=limits, profile=profile)
         return min(step_up_limit(place.ppm, limits.step_up), max(most, place.ppm))
     shrinks = is_worse or (trades is Verdict.PASS and Verdict.FAIL in (factor, drawdown))

@@ -25,12 +25,14 @@ def propose(
     limits: Limits,
     profile: Profile,
     worse: frozenset[PolicyName],
+    held: frozenset[PolicyName],
     seed: int,
 ) -> Proposal:
     """Return tonight's allocation: towards the strategy's shares, as far as one night may go.
 
     Downs are taken at once, ups are held to `step_up` and to the arm's cap. Outside `seed_exact`,
-    `worse`, the arms that were shown to earn less than their champion, step down. While the
+    `worse`, the arms that were shown to earn less than their champion, step down, and `held` ones
+    do not rise. While the
     champion has fewer than `min_trades` trades there is nothing to measure by, and every arm keeps
     its part.
     """
@@ -46,10 +48,12 @@ def propose(
     targets, reasons = {}, {}
     for reading in asked:
         place, share = reading.place, shares[reading.place.policy]
-        held = place.ppm / WHOLE_PPM
+        part = place.ppm / WHOLE_PPM
         how = f"{strategy.name}, weighed {moments[place.policy].kind}"
-        reasons[place.policy] = (measured, _wish(share, held, how))
+        reasons[place.policy] = (measured, _wish(share, part, how))
         most = _most(place, limits, profile)
+        if place.policy in held and profile is not Profile.SEED_EXACT:
+            most = min(most, place.ppm)
         if place.policy in worse and profile is not Profile.SEED_EXACT:
             most = stepped_down(place, rule=rule, limits=limits)
         targets[place.policy] = max(min(int(share * WHOLE_PPM), most), limits.arm_minimum_ppm)
