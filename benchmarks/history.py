@@ -59,7 +59,16 @@ def plant(
     trades: int,
     every: timedelta,
 ) -> None:
-    """Give `arm` a history of `trades`, one `every` so often, through every constraint there is."""
+    """Give `arm` a history as `lay` does, and count it."""
+    lay(connection, arm, trades=trades, every=every)
+    rebuilding.repair(engine, now=END, actor=ACTOR)
+
+
+def lay(connection: psycopg.Connection, arm: ArmRecord, *, trades: int, every: timedelta) -> None:
+    """Give `arm` a history of `trades`, one `every` so often, through every constraint there is.
+
+    Nothing is counted of it: of many arms that is done once.
+    """
     values = {
         "arm": arm.id,
         "role": arm.place.role.value,
@@ -73,7 +82,6 @@ def plant(
     connection.execute(_OUTCOMES, values)
     # So much at once, and nobody has looked at it yet: the planner would take it for nothing.
     connection.execute("ANALYZE assignments, outcomes")
-    rebuilding.repair(engine, now=END, actor=ACTOR)
 
 
 def sums_agree(engine: Engine) -> bool:

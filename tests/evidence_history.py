@@ -9,8 +9,8 @@ import numpy as np
 from ledger import NIGHT
 from sqlalchemy import Engine
 
+from bandit.core.cohorts import Cohort
 from bandit.core.evidence import Tally
-from bandit.core.ladder import Cohort
 from bandit.core.model import PolicyName
 from bandit.service import experiments
 from bandit.storage import evidence

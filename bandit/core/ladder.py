@@ -10,14 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
-from itertools import accumulate
 from typing import Any, Final
 
-import numpy as np
-
+from bandit.core.cohorts import Cohort, CohortSums, worst_mean_score
 from bandit.core.detectors import decay
 from bandit.core.errors import InvalidInput
-from bandit.core.evidence import BETS, STEP, Floats, Tally, total
+from bandit.core.evidence import Tally, total
 from bandit.core.model import PolicyName, Rung, Verdict
 from bandit.core.verdicts import Reason, at_least, at_most
 
@@ -67,14 +65,6 @@ class LadderRule:
             if not low <= getattr(self, name) <= high:
                 rule = f"must lie in {low}..{high}"
                 raise InvalidInput(field=name, rule=rule, found=getattr(self, name))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cohort:
-    """The decisions of one UTC day between two arms, with the outcomes known of them."""
-
-    day: date
-    tally: Tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +144,29 @@ class ArmEvidence:
     fill_gap: Verdict
     is_hold_out: bool = False
 
+    @property
+    def sums(self) -> EvidenceSums:
+        """The same without its days."""
+        paired = self.paired
+        return EvidenceSums(
+            trades=self.trades,
+            routed=CohortSums.of(self.routed),
+            paired=None if paired is None else total(cohort.tally for cohort in paired),
+            fill_gap=self.fill_gap,
+            is_hold_out=self.is_hold_out,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceSums:
+    """What is known of a challenger, as `ArmEvidence`, with its cohorts added up."""
+
+    trades: int
+    routed: CohortSums
+    paired: Tally | None
+    fill_gap: Verdict
+    is_hold_out: bool = False
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
@@ -180,21 +193,18 @@ class Standing:
     champion_decay: float | None = None
 
     @classmethod
-    def of(cls, known: ArmEvidence, *, family: Family, rule: LadderRule) -> Standing:
+    def of(cls, known: EvidenceSums, *, family: Family, rule: LadderRule) -> Standing:
         """Reduce what is known of an arm to what its rung follows from."""
-        up, down = _bets_by_day(known.routed)
-        strength = total(cohort.tally for cohort in known.routed).strength
-        paper = None
-        if known.paired is not None:
-            paper = total(cohort.tally for cohort in known.paired).strength.mean_up
+        up, down = known.routed.bets_by_day
+        strength = known.routed.total.strength
         return cls(
             trades=known.trades,
-            days=sum(1 for cohort in known.routed if cohort.tally.n_challenger),
+            days=known.routed.days,
             mean_up=strength.mean_up,
             mean_down=strength.mean_down,
             factor_up=strength.factor_up,
             worst_block=worst_mean_score(known.routed, rule.blocks),
-            paper_up=paper,
+            paper_up=None if known.paired is None else known.paired.strength.mean_up,
             fill_gap=known.fill_gap,
             family=family,
             decay=decay(down),
@@ -211,7 +221,7 @@ class Standing:
 
         >>> first = Family(generation=1, size=1, promotions=0)
         >>> gap = Verdict.INCONCLUSIVE
-        >>> known = ArmEvidence(trades=0, routed=[], paired=None, fill_gap=gap)
+        >>> known = EvidenceSums(trades=0, routed=CohortSums(), paired=None, fill_gap=gap)
         >>> standing = Standing.of(known, family=first, rule=LadderRule())
         >>> Standing.from_json(standing.to_json()) == standing
         True
@@ -258,7 +268,7 @@ def decays(standing: Standing, *, rule: LadderRule) -> tuple[Reason, ...]:
 
     >>> gap, first = Verdict.INCONCLUSIVE, Family(generation=1, size=1, promotions=0)
     >>> known = ArmEvidence(trades=0, routed=[], paired=None, fill_gap=gap, is_hold_out=True)
-    >>> standing = Standing.of(known, family=first, rule=LadderRule())
+    >>> standing = Standing.of(known.sums, family=first, rule=LadderRule())
     >>> [reason.check for reason in decays(standing, rule=LadderRule())]
     ['decay', 'decay of the champion']
     """
@@ -304,30 +314,3 @@ def _lasting(standing: Standing, *, bar: Bar, rule: LadderRule) -> tuple[Reason,
         at_least("days with decisions", standing.days, rule.days),
         at_least(f"worst of {rule.blocks} blocks", standing.worst_block, 0.0, note="mean score"),
     )
-
-
-def _bets_by_day(cohorts: Sequence[Cohort]) -> tuple[Floats, Floats]:
-    """Return the steps of log-wealth of every bet on the mean by day: for the arm, and against."""
-    wealth = np.array([c.tally.wealth for c in cohorts if c.tally.n], dtype=np.float64)
-    days = wealth.reshape(len(wealth), 4, len(BETS))
-    return days[:, 0], days[:, 1]
-
-
-def worst_mean_score(cohorts: Sequence[Cohort], blocks: int) -> float | None:
-    """Return the mean score of the worst of `blocks` runs of days with as many decisions each.
-
-    None while there are fewer days than blocks. Cohorts must come in the order of their days.
-    """
-    filled = [cohort.tally for cohort in cohorts if cohort.tally.n]
-    if len(filled) < blocks:
-        return None
-    reached = list(accumulate(tally.n for tally in filled))
-    parts: list[list[Tally]] = [[] for _ in range(blocks)]
-    for tally, upto in zip(filled, reached, strict=True):
-        # By the middle of the day: one with many decisions falls into the block it mostly fills.
-        middle = upto - tally.n / 2
-        parts[min(int(middle * blocks / reached[-1]), blocks - 1)].append(tally)
-    if not all(parts):
-        return None
-    sums = [total(part) for part in parts]
-    return min(part.scores[0] / STEP / part.n for part in sums)

@@ -17,8 +17,9 @@ from typing import Final
 
 import numpy as np
 
+from bandit.core.cohorts import Cohort
 from bandit.core.evidence import BETS, Floats, Integers, Tally, log_e_values, total
-from bandit.core.ladder import ArmEvidence, Bar, Cohort, Family, LadderRule, Standing, climb
+from bandit.core.ladder import ArmEvidence, Bar, Family, LadderRule, Standing, climb
 from bandit.core.model import Rung, Verdict
 from bandit.core.verdicts import Reason
 
@@ -147,7 +148,7 @@ def outlook(
     `share` is its part of the traffic that it and its champion have now, `until` the newest UTC
     day whose decisions have matured.
     """
-    standing = Standing.of(known, family=family, rule=rule)
+    standing = Standing.of(known.sums, family=family, rule=rule)
     bar = Bar.of(standing, rule=rule)
     rung, reasons = climb(standing, rule=rule)
     routed = partial(

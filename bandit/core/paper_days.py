@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal, localcontext
+from operator import attrgetter
 
 from bandit.core.errors import InvalidInput
 from bandit.core.profit_factor import ProfitFactor
@@ -100,7 +101,7 @@ def newest_factor(days: Iterable[PaperDay], *, window: int, reaching: date) -> P
     if window < 1:
         raise InvalidInput(field="window", rule="must be >= 1", found=window)
     sums = PaperSums()
-    newest = sorted(days, key=lambda found: found.day, reverse=True)
+    newest = sorted(days, key=attrgetter("day"), reverse=True)
     if not newest or newest[0].day < reaching:
         return None
     for day in newest:

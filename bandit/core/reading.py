@@ -9,6 +9,7 @@ from typing import Any
 
 from bandit.core.allocators.posterior import Moments
 from bandit.core.claims import Claims
+from bandit.core.equity import drawdown_percent
 from bandit.core.errors import InvalidInput
 from bandit.core.fill_gap import FillGap, FillGapRule, paper_agrees
 from bandit.core.gates import Performance
@@ -25,8 +26,8 @@ from bandit.core.model import (
     Rung,
     Verdict,
 )
-from bandit.core.performance import ClosedTrade, window_numbers
-from bandit.core.profit_factor import ProfitFactor
+from bandit.core.performance import ClosedTrade, in_closing_order
+from bandit.core.profit_factor import ProfitFactor, profit_factor
 
 _UNASKED = ProfitFactor(gross_profit=0.0, gross_loss=0.0, n=0, n_losses=0)
 
@@ -250,15 +251,12 @@ class Windows:
         >>> Windows.of([], rule=ChecklistRule(), nominal_fraction=0.1).dd_long_percent
         0.0
         """
-        long, short = (
-            window_numbers(newest, window=window, nominal_fraction=nominal_fraction)
-            for window in (rule.long_window, rule.window)
-        )
-        assert long.drawdown_percent is not None
+        results = [trade.result for trade in in_closing_order(newest)][-rule.long_window :]
+        steps = [nominal_fraction * result for result in results]
         return cls(
-            pf_short=short.profit_factor,
-            pf_long=long.profit_factor,
-            dd_long_percent=long.drawdown_percent,
+            pf_short=profit_factor(results[-rule.window :]),
+            pf_long=profit_factor(results),
+            dd_long_percent=drawdown_percent(steps, starting_capital=1.0),
         )
 
     @property

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit.core import checklist, night
+from bandit.core.cohorts import Cohort
 from bandit.core.evidence import Tally, Terms, paired_scores, rewards, routed_scores, terms_of
-from bandit.core.ladder import Cohort, families
+from bandit.core.ladder import families
 from bandit.core.lifecycle import after
 from bandit.core.limits import ArmPlace, opening, with_part
 from bandit.core.model import (
@@ -138,7 +139,7 @@ class _State:
                 scores = routed_scores(rewarded[concerned], picked, share)
                 tally = Tally.of(scores, chosen=picked)
                 date = decided_at(day, 0).date()
-                self.arms[policy].cohorts.append(Cohort(day=date, tally=tally))
+                self.arms[policy].routed.add(Cohort(day=date, tally=tally))
 
     def _pair(self, day: int, terms: Terms) -> None:
         results = self.fate.results[:, day] / SCALE / terms.unit_of(INSTRUMENT)
@@ -147,7 +148,7 @@ class _State:
         for i, policy in enumerate(self.plan.challengers):
             scores = paired_scores(rewards(results[i], terms), champion)
             tally = Tally.of(scores, chosen=elsewhere)
-            self.arms[policy].pairs.append(Cohort(day=decided_at(day, 0).date(), tally=tally))
+            self.arms[policy].paired.add(Cohort(day=decided_at(day, 0).date(), tally=tally))
 
     def night(self, day: int) -> None:
         """Decide the next day's allocation."""
@@ -247,7 +248,6 @@ class _State:
         since = arm.newest[0].closed_at if arm.newest else None
         return ArmReading(
             resumed=arm.resumed(),
-            throttled=arm.throttled(),
             place=self._place(policy),
             pf_short=windows.pf_short,
             pf_long=windows.pf_long,

@@ -9,12 +9,15 @@ from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 
+import numpy as np
+
 from bandit.core.allocators import registry
 from bandit.core.allocators.posterior import Moments, ResultKind
 from bandit.core.allocators.strategy import DayResults
+from bandit.core.cohorts import Cohort, CohortSums
 from bandit.core.evidence import Earned
 from bandit.core.fill_gap import FillGap, paper_agrees
-from bandit.core.ladder import ArmEvidence, Cohort, Family, Standing, matured
+from bandit.core.ladder import EvidenceSums, Family, LadderRule, Standing, newest_matured
 from bandit.core.model import ArmRole, ArmStatus, Ppm, Rung, Strategy
 from bandit.core.paper_days import PaperDay, PaperSums, newest_factor
 from bandit.core.performance import ClosedTrade
@@ -26,9 +29,10 @@ from bandit.core.trial_plan import SCALE, TrialPlan, closed_at, decided_at, unit
 class TrialArm:
     """What an arm has earned so far.
 
-    `cohorts` are its routed decisions beside the champion's, `pairs` its results on paper beside
-    the champion's, both by day; `throttled_at` says since when the checklist keeps it from
-    deciding, `held` what it held before, and `resumed_at` when it last came back.
+    `routed` are its decisions beside the champion's, `paired` its results on paper beside the
+    champion's, `live` and `told` its results of either kind by day. `throttled_at` says since when
+    the checklist keeps it from deciding, `held` what it held before, and `resumed_at` when it last
+    came back.
     """
 
     def __init__(self, plan: TrialPlan, role: ArmRole) -> None:
@@ -42,13 +46,10 @@ class TrialArm:
         self.closed: list[datetime] = []
         # Gains, losses and losers of all trades up to each, and before the first.
         self.sums: list[tuple[int, int, int]] = [(0, 0, 0)]
-        self.squares = 0
-        self.days: dict[date, tuple[int, int]] = {}
-        self.cohorts: list[Cohort] = []
-        self.pairs: list[Cohort] = []
+        self.routed, self.paired = Cohorts(), Cohorts()
         self.gap = FillGap()
         self.paper: list[PaperDay] = []
-        self.paper_totals: dict[date, tuple[int, int]] = {}
+        self.live, self.told = _ByDay(), _ByDay()
 
     @property
     def n(self) -> int:
@@ -66,9 +67,7 @@ class TrialArm:
         for place, result in zip(places, results, strict=True):
             at = closed_at(self.plan, day, place)
             self.closed.append(at)
-            self.squares += result * result
-            n, total_ = self.days.get(at.date(), (0, 0))
-            self.days[at.date()] = (n + 1, total_ + result)
+            self.live.add(at.date(), [result])
             gain, loss, losers = self.sums[-1]
             self.sums.append((gain + max(result, 0), loss + max(-result, 0), losers + (result < 0)))
             trade = ClosedTrade(closed_at=at, unit=unit_of(day, place), result=result / SCALE)
@@ -82,7 +81,7 @@ class TrialArm:
         self.gap += FillGap(n=live)
         date, sums = decided_at(day, 0).date(), PaperSums.of(Decimal(r) / SCALE for r in results)
         self.paper.append(PaperDay(day=date, sums=sums))
-        self.paper_totals[date] = (len(results), sum(results))
+        self.told.add(date, results)
 
     def factor_since(self, since: datetime | None) -> ProfitFactor:
         """Return the profit factor of the trades that closed since then; of none without a time."""
@@ -101,18 +100,12 @@ class TrialArm:
         if self.plan.strategy is Strategy.RAMP or not champion.n:
             return None
         unit = (champion.gain + champion.loss) / champion.n
-        kind, counted, squares = ResultKind.LIVE, self.days, self.squares / SCALE**2
-        on_paper = sum(day.sums.n_trades for day in self.paper)
-        if self.plan.rules.weighs_paper(self.gap, on_paper=on_paper, live=self.n):
-            kind, counted = ResultKind.PAPER, self.paper_totals
-            squares = float(sum(day.sums.return_squares for day in self.paper))
-        n = sum(count for count, _ in counted.values())
-        days = [
-            DayResults(days_ago=(now.date() - at).days, n=count, total=total_ / SCALE / unit)
-            for at, (count, total_) in counted.items()
-        ]
+        kind, counted = ResultKind.LIVE, self.live
+        if self.plan.rules.weighs_paper(self.gap, on_paper=self.told.n, live=self.n):
+            kind, counted = ResultKind.PAPER, self.told
         rule = registry.strategy(self.plan.strategy.value, self.plan.rules.allocator)
-        weighed = rule.weigh(days, second_moment=squares / unit**2 / n if n else 0.0)
+        second = counted.squares / SCALE**2 / unit**2 / counted.n if counted.n else 0.0
+        weighed = rule.weigh(counted.results(now.date(), unit=unit), second_moment=second)
         return replace(weighed, kind=kind)
 
     def windows(self) -> Windows:
@@ -144,10 +137,58 @@ class TrialArm:
     def standing(self, family: Family, *, now: datetime) -> Standing:
         """Return where it stands beside the champion."""
         rules = self.plan.rules
-        known = ArmEvidence(
+        paired = None
+        if self.paired.known:
+            paired = self.paired.matured(now=now, rule=rules.ladder).total
+        known = EvidenceSums(
             trades=self.n,
-            routed=matured(self.cohorts, now=now, rule=rules.ladder),
-            paired=matured(self.pairs, now=now, rule=rules.ladder) if self.pairs else None,
+            routed=self.routed.matured(now=now, rule=rules.ladder),
+            paired=paired,
             fill_gap=paper_agrees(self.gap, rules.fill_gap).verdict,
         )
         return Standing.of(known, family=family, rule=rules.ladder)
+
+
+class Cohorts:
+    """Cohorts of two arms, in the order of their days: those that wait, and the sums of others."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.waiting: deque[Cohort] = deque()
+        self.sums = CohortSums()
+        self.known = False
+
+    def add(self, cohort: Cohort) -> None:
+        """Learn of a day after all others."""
+        self.waiting.append(cohort)
+        self.known = True
+
+    def matured(self, *, now: datetime, rule: LadderRule) -> CohortSums:
+        """Return the sums of those whose attribution window has closed; `now` never runs back."""
+        ready = newest_matured(now=now, rule=rule)
+        while self.waiting and self.waiting[0].day <= ready:
+            self.sums.add(self.waiting.popleft())
+        return self.sums
+
+
+class _ByDay:
+    """Results of one kind, in steps of a return: how many and their sums by day, all squares."""
+
+    def __init__(self) -> None:
+        self.n = self.squares = 0
+        self.counts: dict[int, int] = {}
+        self.totals: dict[int, int] = {}
+
+    def add(self, day: date, results: Sequence[int]) -> None:
+        at = day.toordinal()
+        self.n += len(results)
+        self.squares += sum(result * result for result in results)
+        self.counts[at] = self.counts.get(at, 0) + len(results)
+        self.totals[at] = self.totals.get(at, 0) + sum(results)
+
+    def results(self, today: date, *, unit: float) -> DayResults:
+        days, n, total = (
+            np.fromiter(column, np.int64, len(self.counts))
+            for column in (self.counts, self.counts.values(), self.totals.values())
+        )
+        return DayResults(days_ago=today.toordinal() - days, n=n, total=total / SCALE / unit)

@@ -19,6 +19,7 @@ from bandit.service.reporting import ExperimentReport
 from bandit.storage import account_equity, decisions, experiments, statistics
 from bandit.storage.engine import snapshot
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
+from bandit.storage.statistics import DayReturns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,8 +189,9 @@ def _earned_by(
     connection: Connection, arm: ArmRecord, record: ExperimentRecord
 ) -> tuple[Point, ...]:
     fraction = record.experiment.equity_fraction
-    by_day = statistics.returns_by_day(connection, arm.id)
-    return _curve(((day, fraction * float(total)) for day, _, total in by_day), since=arm.joined_at)
+    found = statistics.returns_by_day(connection, [arm.id]).get(arm.id, DayReturns())
+    by_day = zip(map(date.fromordinal, found.days), found.totals, strict=True)
+    return _curve(((day, fraction * total) for day, total in by_day), since=arm.joined_at)
 
 
 def _curve(steps: Iterable[tuple[date, float]], *, since: datetime) -> tuple[Point, ...]:

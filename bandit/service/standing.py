@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
 
+from bandit.core.cohorts import CohortSums
 from bandit.core.fill_gap import paper_agrees
-from bandit.core.ladder import ArmEvidence, Family, Standing, families, matured
+from bandit.core.ladder import (
+    ArmEvidence,
+    EvidenceSums,
+    Family,
+    Standing,
+    families,
+    matured,
+    newest_matured,
+)
 from bandit.core.model import ArmRole, PolicyName
 from bandit.storage import decisions, evidence, shadows
 from bandit.storage.decisions import DecisionRecord
@@ -24,15 +33,13 @@ def of_challengers(
     """Return where every challenger of an experiment stands beside its champion."""
     since = decisions.newest_succession(connection, record.experiment.name)
     by_arm = _families(connection, record, since)
-    champions = _champions(connection, record, since)
+    arms = [arm for arm in record.kept_arms if arm.place.role is ArmRole.CHALLENGER]
+    known = _sums(connection, arms, record, since=since, now=now)
     return {
         arm.place.policy: Standing.of(
-            _known(connection, arm, record, champions, since=since, now=now),
-            family=by_arm[arm.place.policy],
-            rule=record.rules.ladder,
+            known[arm.id], family=by_arm[arm.place.policy], rule=record.rules.ladder
         )
-        for arm in record.kept_arms
-        if arm.place.role is ArmRole.CHALLENGER
+        for arm in arms
     }
 
 
@@ -51,6 +58,41 @@ def _champions(
 ) -> Collection[PolicyName]:
     """Return everyone who was ever the champion, where there was more than one."""
     return () if since is None else decisions.champions(connection, record.id)
+
+
+def _sums(
+    connection: Connection,
+    arms: Sequence[ArmRecord],
+    record: ExperimentRecord,
+    *,
+    since: DecisionRecord | None,
+    now: datetime,
+) -> dict[int, EvidenceSums]:
+    """Read what is known of arms, its days added up by the ledger; otherwise as `_known`."""
+    ids = [arm.id for arm in arms]
+    routed, paired = (
+        evidence.sums(
+            connection,
+            ids,
+            champion_id=record.arm_of(record.experiment.champion).id,
+            after=None if since is None else since.decided_at.date(),
+            until=newest_matured(now=now, rule=record.rules.ladder),
+            table=table,
+        )
+        for table in _TABLES
+    )
+    gaps = shadows.gaps_of(connection, ids)
+    champions = _champions(connection, record, since)
+    return {
+        arm.id: EvidenceSums(
+            trades=arm.place.trades,
+            routed=routed.get(arm.id, CohortSums()),
+            paired=paired[arm.id].total if arm.id in paired else None,
+            fill_gap=paper_agrees(gaps[arm.id], record.rules.fill_gap).verdict,
+            is_hold_out=arm.place.policy in champions,
+        )
+        for arm in arms
+    }
 
 
 def _families(

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 
+import numpy as np
 from sqlalchemy import Connection
 
 from bandit.core.allocators import registry
 from bandit.core.allocators.posterior import Moments, ResultKind
 from bandit.core.allocators.strategy import DayResults
+from bandit.core.allocators.strategy import Strategy as Rule
 from bandit.core.model import ArmRole, PolicyName, Strategy
 from bandit.core.reading import Rules
 from bandit.core.tally import Sums
 from bandit.storage import paper_days, shadows, statistics
 from bandit.storage.experiments import ExperimentRecord
+from bandit.storage.statistics import DayReturns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +27,19 @@ class _Results:
     """An arm's results of one kind: trades and the sum of their returns by day, and all squares."""
 
     kind: ResultKind
-    days: Sequence[tuple[date, int, Decimal]]
+    days: DayReturns
     squares: Decimal
 
-    @property
-    def n(self) -> int:
-        return sum(n for _, n, _ in self.days)
+    def moments(self, rule: Rule, *, day: date, unit: float) -> Moments:
+        """Weigh them as the strategy does on a day."""
+        days = DayResults(
+            days_ago=np.maximum(day.toordinal() - np.array(self.days.days, np.int64), 0),
+            n=np.array(self.days.n, np.int64),
+            total=np.array(self.days.totals, np.float64) / unit,
+        )
+        n = sum(self.days.n)
+        second = float(self.squares) / unit**2 / n if n else 0.0
+        return replace(rule.weigh(days, second_moment=second), kind=self.kind)
 
 
 def moments(
@@ -49,34 +59,34 @@ def moments(
     unit = _mean_size(held[champion.id].sums)
     if not unit:
         return {}
-    strategy = registry.strategy(record.experiment.strategy.value, record.rules.allocator)
+    rule = registry.strategy(record.experiment.strategy.value, record.rules.allocator)
+    live = {arm.id: held[arm.id].sums for arm in record.kept_arms}
+    results = _results(connection, live, record.rules)
+    return {
+        arm.place.policy: results[arm.id].moments(rule, day=day, unit=unit)
+        for arm in record.kept_arms
+    }
+
+
+def _results(connection: Connection, live: Mapping[int, Sums], rules: Rules) -> dict[int, _Results]:
+    """Read the results that arms are weighed by: on paper, or live; no number holds both."""
     found = {}
-    for arm in record.kept_arms:
-        results = _results(connection, arm.id, held[arm.id].sums, record.rules)
-        days = [
-            DayResults(days_ago=max(0, (day - at).days), n=n, total=float(total) / unit)
-            for at, n, total in results.days
-        ]
-        second = float(results.squares) / unit**2 / results.n if results.n else 0.0
-        weighed = strategy.weigh(days, second_moment=second)
-        found[arm.place.policy] = replace(weighed, kind=results.kind)
-    return found
-
-
-def _results(connection: Connection, arm_id: int, live: Sums, rules: Rules) -> _Results:
-    """Read the results that an arm is weighed by: on paper, or live; no number holds both."""
     if rules.weigh_paper:
-        told = paper_days.of_arm(connection, arm_id)
-        paper = _Results(
-            kind=ResultKind.PAPER,
-            days=[(day.day, day.sums.n_trades, day.sums.return_sum) for day in told],
-            squares=sum((day.sums.return_squares for day in told), Decimal(0)),
+        gaps = shadows.gaps_of(connection, list(live))
+        for arm_id, (days, squares) in paper_days.returns_by_day(connection, live).items():
+            traded = live[arm_id].n_trades
+            if rules.weighs_paper(gaps[arm_id], on_paper=sum(days.n), live=traded):
+                found[arm_id] = _Results(kind=ResultKind.PAPER, days=days, squares=squares)
+    by_day = statistics.returns_by_day(connection, live.keys() - found.keys())
+    return found | {
+        arm_id: _Results(
+            kind=ResultKind.LIVE,
+            days=by_day.get(arm_id, DayReturns()),
+            squares=sums.return_squares,
         )
-        gap = shadows.gap_of(connection, arm_id)
-        if rules.weighs_paper(gap, on_paper=paper.n, live=live.n_trades):
-            return paper
-    days = statistics.returns_by_day(connection, arm_id)
-    return _Results(kind=ResultKind.LIVE, days=days, squares=live.return_squares)
+        for arm_id, sums in live.items()
+        if arm_id not in found
+    }
 
 
 def _mean_size(sums: Sums) -> float:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import Connection
 
-from bandit.core.evidence import Earned, Tally, Terms
-from bandit.core.ladder import Cohort
+from bandit.core.cohorts import BETS_ON_MEAN, Cohort, CohortSums
+from bandit.core.evidence import BETS, Earned, Tally, Terms
 from bandit.storage.engine import rows, run, streamed, uuids
 
 CohortTable = Literal["evidence_cohorts", "aged_cohorts", "paired_cohorts", "aged_paired_cohorts"]
 """Cohorts of draws and of pairs, and of each the part whose outcomes have left."""
+
+
+def _summed(column: str, count: int) -> str:
+    """Return an array's sums by place, each a term of a statement."""
+    return ", ".join(f"coalesce(sum({column}[{i}]), 0)" for i in range(1, count + 1))
 
 
 # Whole numbers as text: a night reads years of them, and needs no decimal of each.
@@ -189,6 +196,31 @@ def cohorts(
     return [Cohort(day=row["day"], tally=_tally(row)) for row in found]
 
 
+def sums(
+    connection: Connection,
+    arm_ids: Iterable[int],
+    *,
+    champion_id: int,
+    after: date | None,
+    until: date,
+    table: CohortTable = "evidence_cohorts",
+) -> dict[int, CohortSums]:
+    """Return the sums of the cohorts of arms beside one champion, of days after one until another.
+
+    Of an arm without a cohort after the first there is nothing; cohorts of days to come are not
+    in the sums. Added up by the ledger: a night reads years of cohorts of every arm.
+    """
+    found = rows(
+        connection,
+        _SUMS.format(table=table),
+        arm_ids=list(arm_ids),
+        champion_id=champion_id,
+        after=after or date.min,
+        until=until,
+    )
+    return {row["arm_id"]: _sums(row) for row in found}
+
+
 def tallies(
     connection: Connection,
     arm_id: int,
@@ -258,6 +290,25 @@ _DRAWS = """
 """
 
 
+_SUMS = f"""
+  SELECT a.id AS arm_id, c.* FROM unnest(CAST(:arm_ids AS bigint[])) AS a(id)
+  CROSS JOIN LATERAL (
+    SELECT coalesce(sum(n_challenger), 0)::bigint AS n_challenger,
+           coalesce(sum(n_champion), 0)::bigint AS n_champion,
+           array_to_string(ARRAY[{_summed("scores", 2)}], ',') AS scores,
+           array_to_string(ARRAY[{_summed("wealth", 4 * len(BETS))}], ',') AS wealth,
+           count(*) FILTER (WHERE n_challenger > 0) AS days,
+           string_agg((n_challenger + n_champion)::text, ',' ORDER BY day) AS n_by_day,
+           string_agg(scores[1]::text, ',' ORDER BY day) AS scores_by_day,
+           string_agg(array_to_string(wealth[1:{BETS_ON_MEAN}], ','), ',' ORDER BY day)
+             FILTER (WHERE n_challenger + n_champion > 0) AS bets_by_day
+    FROM {{table}} WHERE arm_id = a.id AND champion_id = :champion_id
+      AND day > :after AND day <= :until) AS c
+  WHERE EXISTS (SELECT FROM {{table}} WHERE arm_id = a.id AND champion_id = :champion_id
+                  AND day > :after)
+"""  # noqa: S608 - constants
+
+
 def flat(tally: Tally) -> tuple[int, ...]:
     """Return all that a tally counts, in the order of its columns."""
     return (tally.n_challenger, tally.n_champion, *tally.scores, *tally.wealth)
@@ -282,5 +333,17 @@ def _tally(row: Mapping[str, Any]) -> Tally:
     )
 
 
-def _integers(values: str) -> tuple[int, ...]:
-    return tuple(map(int, values.split(",")))
+def _sums(row: Mapping[str, Any]) -> CohortSums:
+    by_day = zip(_integers(row["n_by_day"]), _integers(row["scores_by_day"]), strict=True)
+    filled = [(n, score) for n, score in by_day if n]
+    return CohortSums(
+        total=_tally(row),
+        days=row["days"],
+        n=list(accumulate((n for n, _ in filled), initial=0)),
+        scores=list(accumulate((score for _, score in filled), initial=0)),
+        bets=array("d", map(float, row["bets_by_day"].split(",")) if filled else ()),
+    )
+
+
+def _integers(values: str | None) -> tuple[int, ...]:
+    return tuple(map(int, values.split(","))) if values else ()

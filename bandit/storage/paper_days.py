@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import date
+from decimal import Decimal
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -12,6 +13,7 @@ from sqlalchemy import Connection
 
 from bandit.core.paper_days import PaperDay, PaperSums
 from bandit.storage.engine import rows, run
+from bandit.storage.statistics import DayReturns
 
 DayTable = Literal["paper_days", "aged_paper_days"]
 
@@ -37,6 +39,27 @@ def of_arm(
         arm_id=arm_id,
     )
     return [PaperDay(day=row.pop("day"), sums=PaperSums(**row)) for row in found]
+
+
+def returns_by_day(
+    connection: Connection, arm_ids: Iterable[int]
+) -> dict[int, tuple[DayReturns, Decimal]]:
+    """Return what arms would have earned by day, and the sum of all squares; of each told of."""
+    found = rows(
+        connection,
+        """
+        SELECT arm_id, array_agg(day - DATE '0001-01-01' + 1 ORDER BY day) AS days,
+               array_agg(n_trades ORDER BY day) AS n,
+               array_agg(return_sum::double precision ORDER BY day) AS totals,
+               sum(return_squares) AS squares
+        FROM paper_days WHERE arm_id = ANY(:arm_ids) GROUP BY 1
+        """,
+        arm_ids=list(arm_ids),
+    )
+    return {
+        row["arm_id"]: (DayReturns(row["days"], row["n"], row["totals"]), row["squares"])
+        for row in found
+    }
 
 
 def by_key(

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from bandit.core.fill_gap import FillGap
 from bandit.core.model import ArmMode, PolicyName
 from bandit.core.shadow import ShadowOutcome, ShadowSource
-from bandit.storage.engine import one, rows, run, streamed, uuids
+from bandit.storage.engine import rows, run, streamed, uuids
 
 GapTable = Literal["fill_gaps", "aged_fill_gaps"]
 
@@ -177,14 +177,22 @@ def _decided(row: Mapping[str, Any]) -> Decided:
 
 def gap_of(connection: Connection, arm_id: int, *, table: GapTable = "fill_gaps") -> FillGap:
     """Return the sums of an arm's trades that have both results."""
-    found = one(
+    return gaps_of(connection, [arm_id], table=table)[arm_id]
+
+
+def gaps_of(
+    connection: Connection, arm_ids: Sequence[int], *, table: GapTable = "fill_gaps"
+) -> dict[int, FillGap]:
+    """Return the sums of trades that have both results, of each of some arms."""
+    found = rows(
         connection,
-        f"SELECT n, total, squares FROM {table} WHERE arm_id = :arm_id",  # noqa: S608 - a constant
-        arm_id=arm_id,
+        f"SELECT arm_id, n, total, squares FROM {table} WHERE arm_id = ANY(:arm_ids)",  # noqa: S608 - a constant
+        arm_ids=list(arm_ids),
     )
-    if found is None:
-        return FillGap()
-    return FillGap(n=found["n"], total=int(found["total"]), squares=int(found["squares"]))
+    return dict.fromkeys(arm_ids, FillGap()) | {
+        row["arm_id"]: FillGap(n=row["n"], total=int(row["total"]), squares=int(row["squares"]))
+        for row in found
+    }
 
 
 def add_gaps(

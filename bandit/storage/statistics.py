@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, text
@@ -75,6 +75,17 @@ def _counted(row: Mapping[str, Any]) -> CountedArm:
         windows=(row["short_window"], row["long_window"]),
     )
     return CountedArm(terms=terms, statistics=_statistics(row))
+
+
+class DayReturns(NamedTuple):
+    """An arm's trades by UTC day, the oldest first: how many, and the sums of their returns.
+
+    A day is its `date.toordinal`.
+    """
+
+    days: Sequence[int] = ()
+    n: Sequence[int] = ()
+    totals: Sequence[float] = ()
 
 
 def of_arms(connection: Connection, arm_ids: Sequence[int]) -> dict[int, ArmStatistics]:
@@ -224,15 +235,23 @@ def pnl_of_all(connection: Connection, experiment_id: int) -> Decimal:
     return Decimal(found["pnl"])
 
 
-def returns_by_day(connection: Connection, arm_id: int) -> list[tuple[date, int, Decimal]]:
-    """Return an arm's trades and the sum of their returns by the UTC day they closed on."""
+def returns_by_day(connection: Connection, arm_ids: Iterable[int]) -> dict[int, DayReturns]:
+    """Return what the trades of arms earned by the UTC day they closed on; of each that had any."""
     found = rows(
         connection,
-        "SELECT day, sum(n_trades)::bigint AS n, sum(return_gain - return_loss) AS total"
-        " FROM arm_days WHERE arm_id = :arm_id GROUP BY day ORDER BY day",
-        arm_id=arm_id,
+        """
+        SELECT a.id AS arm_id, d.* FROM unnest(CAST(:arm_ids AS bigint[])) AS a(id)
+        CROSS JOIN LATERAL (
+          SELECT array_agg(day - DATE '0001-01-01' + 1 ORDER BY day) AS days,
+                 array_agg(n ORDER BY day) AS n,
+                 array_agg(total::double precision ORDER BY day) AS totals
+          FROM (SELECT day, sum(n_trades)::bigint AS n, sum(return_gain - return_loss) AS total
+                FROM arm_days WHERE arm_id = a.id GROUP BY day) AS s
+          HAVING count(*) > 0) AS d
+        """,
+        arm_ids=list(arm_ids),
     )
-    return [(row["day"], row["n"], row["total"]) for row in found]
+    return {row.pop("arm_id"): DayReturns(**row) for row in found}
 
 
 def newest_close(connection: Connection) -> datetime | None:

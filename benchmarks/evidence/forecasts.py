@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bandit.core.cohorts import Cohort
 from bandit.core.evidence import Floats, Tally, log_e_values, log_factors
-from bandit.core.ladder import Cohort
 from bandit.core.outlook import HORIZON_DAYS, Forecast, Path, Question, forecast
 from bandit.core.simulation import HARD, IID, REAL, HypotheticalArm
 from benchmarks.claims import QUICK, Target, claim, progress

@@ -10,8 +10,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandit.core.cohorts import Cohort
 from bandit.core.evidence import Tally
-from bandit.core.ladder import Cohort
 from bandit.core.outlook import Forecast, Path, Question, State, forecast
 
 FIRST = date(2026, 1, 1)

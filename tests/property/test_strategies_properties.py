@@ -15,6 +15,7 @@ from bandit.core.allocators.strategy import DayResults, Strategy
 from bandit.core.model import PolicyName
 
 RULES = [strategy(name, {}) for name in STRATEGIES]
+Days = list[tuple[int, int, float]]
 DRAWN = ("thompson", "discounted_thompson", "sliding_window_thompson")
 
 counts = st.one_of(st.just(0.0), st.floats(0.0, 1e6))
@@ -30,9 +31,9 @@ def moments(draw: st.DrawFn) -> Moments:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[DayResults]:
+def histories(draw: st.DrawFn) -> Days:
     days = draw(st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 200), sizes), max_size=30))
-    return [DayResults(days_ago=ago, n=n, total=n * mean) for ago, n, mean in days]
+    return [(ago, n, n * mean) for ago, n, mean in days]
 
 
 fields = st.lists(moments(), min_size=1, max_size=20).map(
@@ -91,20 +92,18 @@ def test_the_order_of_the_arms_is_within_the_error_of_the_draws(
 
 @given(rules, histories(), st.floats(0.0, 1e60))
 def test_what_counts_of_a_history_is_always_lawful(
-    rule: Strategy, days: list[DayResults], second_moment: float
+    rule: Strategy, days: Days, second_moment: float
 ) -> None:
-    found = rule.weigh(days, second_moment=second_moment)
-    assert 0.0 <= found.n <= sum(day.n for day in days)
-    assert found == rule.weigh(days[::-1], second_moment=second_moment)
+    found = rule.weigh(DayResults.of(days), second_moment=second_moment)
+    assert 0.0 <= found.n <= sum(n for _, n, _ in days)
+    assert found == rule.weigh(DayResults.of(days[::-1]), second_moment=second_moment)
 
 
 @given(rules, histories(), histories())
-def test_weighing_is_linear_in_the_days(
-    rule: Strategy, days: list[DayResults], more: list[DayResults]
-) -> None:
-    parts = [rule.weigh(some, second_moment=2.0) for some in (days, more)]
-    whole = rule.weigh([*days, *more], second_moment=2.0)
-    biggest = max([abs(day.total) for day in [*days, *more]], default=0.0)
+def test_weighing_is_linear_in_the_days(rule: Strategy, days: Days, more: Days) -> None:
+    parts = [rule.weigh(DayResults.of(some), second_moment=2.0) for some in (days, more)]
+    whole = rule.weigh(DayResults.of([*days, *more]), second_moment=2.0)
+    biggest = max([abs(total) for _, _, total in [*days, *more]], default=0.0)
     assert whole.n == pytest.approx(parts[0].n + parts[1].n)
     assert whole.total == pytest.approx(
         parts[0].total + parts[1].total, abs=1e-9 * max(biggest, 1.0)
@@ -115,7 +114,6 @@ def test_weighing_is_linear_in_the_days(
 def test_no_day_ever_counts_more_the_longer_ago_it_was(name: str, ages: list[int]) -> None:
     rule = strategy(name, {})
     counted = [
-        rule.weigh([DayResults(days_ago=ago, n=10, total=1.0)], second_moment=2.0).n
-        for ago in sorted(ages)
+        rule.weigh(DayResults.of([(ago, 10, 1.0)]), second_moment=2.0).n for ago in sorted(ages)
     ]
     assert counted == sorted(counted, reverse=True)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandit.core.cohorts import Cohort, CohortSums, worst_mean_score
 from bandit.core.errors import InvalidInput
 from bandit.core.evidence import Tally
 from bandit.core.ladder import (
     ArmEvidence,
-    Cohort,
     Family,
     LadderRule,
     Standing,
@@ -24,7 +24,6 @@ from bandit.core.ladder import (
     families,
     harm,
     matured,
-    worst_mean_score,
 )
 from bandit.core.model import PolicyName, Rung, Verdict
 
@@ -52,11 +51,11 @@ def strong(**changes: object) -> ArmEvidence:
 
 
 def stand(known: ArmEvidence) -> Standing:
-    return Standing.of(known, family=FIRST, rule=RULE)
+    return Standing.of(known.sums, family=FIRST, rule=RULE)
 
 
 def rung(known: ArmEvidence, **family: int) -> Rung:
-    standing = Standing.of(known, family=replace(FIRST, **family), rule=RULE)
+    standing = Standing.of(known.sums, family=replace(FIRST, **family), rule=RULE)
     return climb(standing, rule=RULE)[0]
 
 
@@ -228,16 +227,16 @@ def test_a_day_matures_when_the_window_of_its_last_decision_has_closed(
 def test_blocks_hold_as_many_decisions_each() -> None:
     # Ten days of 10 and one of 100: the long day is a block, the short ones are the other.
     cohorts = [cohort(day, 0.1, n=10) for day in range(10)] + [cohort(10, -0.2, n=100)]
-    assert worst_mean_score(cohorts, 2) == pytest.approx(-0.2)
-    assert worst_mean_score(cohorts[:10], 2) == pytest.approx(0.1)
-    assert worst_mean_score(cohorts[:1], 2) is None
-    assert worst_mean_score([], 1) is None
+    assert worst_mean_score(CohortSums.of(cohorts), 2) == pytest.approx(-0.2)
+    assert worst_mean_score(CohortSums.of(cohorts[:10]), 2) == pytest.approx(0.1)
+    assert worst_mean_score(CohortSums.of(cohorts[:1]), 2) is None
+    assert worst_mean_score(CohortSums(), 1) is None
 
 
 @given(st.lists(st.floats(-1, 1), min_size=6, max_size=40), st.integers(1, 6))
 def test_the_worst_block_is_no_better_than_all_of_it(means: list[float], blocks: int) -> None:
     cohorts = [cohort(day, mean) for day, mean in enumerate(means)]
-    worst = worst_mean_score(cohorts, blocks)
+    worst = worst_mean_score(CohortSums.of(cohorts), blocks)
     assert worst is not None
     assert worst <= math.fsum(means) / len(means) + 1e-9
 

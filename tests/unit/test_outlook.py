@@ -10,8 +10,9 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
+from bandit.core.cohorts import Cohort
 from bandit.core.evidence import BETS, Tally
-from bandit.core.ladder import ArmEvidence, Bar, Cohort, Family, LadderRule, Standing
+from bandit.core.ladder import ArmEvidence, Bar, Family, LadderRule, Standing
 from bandit.core.model import Rung, Verdict
 from bandit.core.outlook import (
     HORIZON_DAYS,
@@ -201,7 +202,7 @@ def seen(known: ArmEvidence, *, share: float = 0.25) -> Outlook:
 
 def test_an_outlook_starts_from_what_the_ladder_reads() -> None:
     known = evidence_of(days(*[0.01, 0.005] * 15), days(*[0.01] * 30))
-    standing = Standing.of(known, family=ALONE, rule=RULE)
+    standing = Standing.of(known.sums, family=ALONE, rule=RULE)
     found = seen(known)
     bar = Bar.of(standing, rule=RULE)
     assert found.paper is not None

@@ -71,7 +71,7 @@ def test_shares_are_the_probability_of_being_the_best(name: str) -> None:
 
 
 def test_thompson_counts_all_that_ever_was() -> None:
-    days = [DayResults(days_ago=0, n=2, total=1.0), DayResults(days_ago=3000, n=6, total=-2.0)]
+    days = DayResults.of([(0, 2, 1.0), (3000, 6, -2.0)])
     assert strategy("thompson", {}).weigh(days, second_moment=1.5) == Moments(
         n=8.0, total=-1.0, squares=12.0
     )
@@ -79,15 +79,15 @@ def test_thompson_counts_all_that_ever_was() -> None:
 
 def test_discounting_halves_with_every_half_life() -> None:
     rule = strategy("discounted_thompson", {"half_life_days": 10})
-    days = [DayResults(days_ago=ago, n=16, total=8.0) for ago in (0, 10, 20, 40)]
+    days = DayResults.of((ago, 16, 8.0) for ago in (0, 10, 20, 40))
     found = rule.weigh(days, second_moment=2.0)
     assert (found.n, found.total, found.squares) == (16 + 8 + 4 + 1, 14.5, 58.0)
 
 
 def test_discounting_lets_a_fallen_arm_go() -> None:
-    once = [DayResults(days_ago=ago, n=20, total=10.0) for ago in range(200, 500)]
-    lately = [DayResults(days_ago=ago, n=20, total=-2.0) for ago in range(100)]
-    steady = [DayResults(days_ago=ago, n=20, total=2.0) for ago in range(500)]
+    once = [(ago, 20, 10.0) for ago in range(200, 500)]
+    lately = [(ago, 20, -2.0) for ago in range(100)]
+    steady = [(ago, 20, 2.0) for ago in range(500)]
     share = {}
     for name, settings in (
         ("thompson", {}),
@@ -96,8 +96,8 @@ def test_discounting_lets_a_fallen_arm_go() -> None:
     ):
         rule = strategy(name, settings)
         arms = {
-            OLD: rule.weigh(steady, second_moment=2.0),
-            NEW: rule.weigh([*once, *lately], second_moment=2.0),
+            OLD: rule.weigh(DayResults.of(steady), second_moment=2.0),
+            NEW: rule.weigh(DayResults.of([*once, *lately]), second_moment=2.0),
         }
         share[name] = shares_of(rule, arms)[NEW]
     assert share["thompson"] > 0.99
@@ -107,15 +107,14 @@ def test_discounting_lets_a_fallen_arm_go() -> None:
 
 def test_a_window_forgets_what_lies_before_it() -> None:
     rule = strategy("sliding_window_thompson", {"window_days": 3})
-    days = [DayResults(days_ago=ago, n=1, total=10.0**ago) for ago in range(6)]
-    assert rule.weigh(days, second_moment=5000.0) == Moments(n=3.0, total=111.0, squares=15_000.0)
-    assert rule.weigh(days[3:], second_moment=5000.0) == NOTHING
+    days = [(ago, 1, 10.0**ago) for ago in range(6)]
+    found = rule.weigh(DayResults.of(days), second_moment=5000.0)
+    assert found == Moments(n=3.0, total=111.0, squares=15_000.0)
+    assert rule.weigh(DayResults.of(days[3:]), second_moment=5000.0) == NOTHING
 
 
 def test_a_day_wilder_than_the_life_it_is_of_has_lawful_squares() -> None:
-    found = strategy("thompson", {}).weigh(
-        [DayResults(days_ago=0, n=4, total=40.0)], second_moment=2.0
-    )
+    found = strategy("thompson", {}).weigh(DayResults.of([(0, 4, 40.0)]), second_moment=2.0)
     assert found.squares == 400.0
 
 
@@ -206,12 +205,12 @@ def test_settings_out_of_range_are_refused(name: str, setting: str, wrong: float
 )
 def test_impossible_days_are_refused(values: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        DayResults(**{"days_ago": 1, "n": 2, "total": 0.5} | values)
+        DayResults.of([tuple(({"days_ago": 1, "n": 2, "total": 0.5} | values).values())])
     assert refused.value.field == field
 
 
 @pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf])
 def test_an_impossible_second_moment_is_refused(wrong: float) -> None:
     with pytest.raises(InvalidInput) as refused:
-        strategy("thompson", {}).weigh([], second_moment=wrong)
+        strategy("thompson", {}).weigh(DayResults.of([]), second_moment=wrong)
     assert refused.value.field == "second_moment"

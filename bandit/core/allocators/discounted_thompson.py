@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,10 +29,10 @@ class DiscountedThompson:
         """Refuse a half-life under a day or over ten years."""
         require_within("half_life_days", self.half_life_days, 1.0, 3650.0)
 
-    def weigh(self, days: Sequence[DayResults], *, second_moment: float) -> Moments:
+    def weigh(self, days: DayResults, *, second_moment: float) -> Moments:
         """Count a day half as much for every half-life since.
 
-        >>> spring = [DayResults(days_ago=140, n=10, total=5.0)]
+        >>> spring = DayResults.of([(140, 10, 5.0)])
         >>> halved = Moments(n=5.0, total=2.5, squares=10.0)
         >>> DiscountedThompson().weigh(spring, second_moment=2.0) == halved
         True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,7 +35,7 @@ class EpsilonGreedy:
         """Refuse what is no share."""
         require_within("epsilon", self.epsilon, 0.0, 1.0)
 
-    def weigh(self, days: Sequence[DayResults], *, second_moment: float) -> Moments:
+    def weigh(self, days: DayResults, *, second_moment: float) -> Moments:
         """Count every day in full."""
         return weighed(days, lambda _: 1.0, second_moment=second_moment)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,7 +34,7 @@ class Fixed:
         """Refuse what is no share of a challenger."""
         require_within("challenger_share", self.challenger_share, 0.001, 0.5)
 
-    def weigh(self, days: Sequence[DayResults], *, second_moment: float) -> Moments:
+    def weigh(self, days: DayResults, *, second_moment: float) -> Moments:
         """Count every day in full."""
         return weighed(days, lambda _: 1.0, second_moment=second_moment)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,10 +28,10 @@ class SlidingWindowThompson:
         """Refuse a window under a day or over ten years."""
         require_within("window_days", self.window_days, 1.0, 3650.0)
 
-    def weigh(self, days: Sequence[DayResults], *, second_moment: float) -> Moments:
+    def weigh(self, days: DayResults, *, second_moment: float) -> Moments:
         """Count the days of the window in full and no other.
 
-        >>> week = [DayResults(days_ago=6, n=3, total=1.5), DayResults(days_ago=7, n=9, total=9.0)]
+        >>> week = DayResults.of([(6, 3, 1.5), (7, 9, 9.0)])
         >>> newest = Moments(n=3.0, total=1.5, squares=6.0)
         >>> SlidingWindowThompson(window_days=7).weigh(week, second_moment=2.0) == newest
         True

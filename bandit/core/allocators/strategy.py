@@ -8,42 +8,64 @@ its line in `registry.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bandit.core.allocators.posterior import PRIOR_TRADES, Moments
 from bandit.core.errors import InvalidInput
 from bandit.core.model import PolicyName
 
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
 LARGEST: Final = 1e100
 """No result is this many units; beyond it, squares would overflow."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DayResults:
-    """An arm's trades that closed on one UTC day; `total` in units, the champion's mean |result|.
+    """An arm's trades by the UTC day on which they closed, a column of each number.
 
-    >>> DayResults(days_ago=0, n=0, total=1.0)
+    `total` in units, the champion's mean |result|.
+
+    >>> DayResults.of([(0, 0, 1.0)])
     Traceback (most recent call last):
-    bandit.core.errors.InvalidInput: total: must be what n results can add up to, found 1.0
+    bandit.core.errors.InvalidInput: total: must be what n results can add up to, found [1.0]
     """
 
-    days_ago: int
-    n: int
-    total: float
+    days_ago: Integers
+    n: Integers
+    total: Floats
+
+    @classmethod
+    def of(cls, days: Iterable[tuple[int, int, float]]) -> DayResults:
+        """Take days one by one: how many ago, how many trades, what they came to.
+
+        Days come in any order, and may come in parts.
+        """
+        days_ago, n, total = list(zip(*days, strict=True)) or ((), (), ())
+        return cls(
+            days_ago=np.array(days_ago, dtype=np.int64),
+            n=np.array(n, dtype=np.int64),
+            total=np.array(total, dtype=np.float64),
+        )
 
     def __post_init__(self) -> None:
         """Refuse what no day can have brought."""
         for name in ("days_ago", "n"):
-            if not 0 <= getattr(self, name) <= 10**12:
+            found = getattr(self, name)
+            wrong = (found < 0) | (found > 10**12)
+            if wrong.any():
                 rule = "must lie in 0..10^12"
-                raise InvalidInput(field=name, rule=rule, found=getattr(self, name))
-        if not abs(self.total) <= LARGEST * self.n:
+                raise InvalidInput(field=name, rule=rule, found=found[wrong].tolist())
+        wrong = ~(np.abs(self.total) <= LARGEST * self.n)  # written so that NaN fails too
+        if wrong.any():
             rule = "must be what n results can add up to"
-            raise InvalidInput(field="total", rule=rule, found=self.total)
+            raise InvalidInput(field="total", rule=rule, found=self.total[wrong].tolist())
 
 
 class Strategy(Protocol):
@@ -54,7 +76,7 @@ class Strategy(Protocol):
 
     name: ClassVar[str]
 
-    def weigh(self, days: Sequence[DayResults], *, second_moment: float) -> Moments:
+    def weigh(self, days: DayResults, *, second_moment: float) -> Moments:
         """Return what counts of an arm's history, and how much.
 
         Linear in the days. `second_moment` is the mean squared result of a trade, in units, over
@@ -73,14 +95,12 @@ class Strategy(Protocol):
         ...
 
 
-def weighed(
-    days: Sequence[DayResults], weight: Callable[[int], float], *, second_moment: float
-) -> Moments:
+def weighed(days: DayResults, weight: Callable[[int], float], *, second_moment: float) -> Moments:
     """Sum the days up, each weighed by how many days ago it was; their order does not matter.
 
     Squares are never less than the totals demand: a window may be wilder than the life it is of.
 
-    >>> days = [DayResults(days_ago=0, n=4, total=2.0), DayResults(days_ago=9, n=4, total=-6.0)]
+    >>> days = DayResults.of([(0, 4, 2.0), (9, 4, -6.0)])
     >>> found = weighed(days, lambda days_ago: 1.0 if days_ago < 5 else 0.5, second_moment=2.0)
     >>> found.n, found.total, found.squares
     (6.0, -1.0, 12.0)
@@ -88,8 +108,8 @@ def weighed(
     if not 0.0 <= second_moment <= LARGEST:
         rule = "must be at least 0 and finite"
         raise InvalidInput(field="second_moment", rule=rule, found=second_moment)
-    n = math.fsum(weight(day.days_ago) * day.n for day in days)
-    total = math.fsum(weight(day.days_ago) * day.total for day in days)
+    weights = np.array([weight(ago) for ago in days.days_ago.tolist()])
+    n, total = (math.fsum((weights * each).tolist()) for each in (days.n, days.total))
     least = total * total / n if n else 0.0
     return Moments(n=n, total=total if n else 0.0, squares=max(n * second_moment, least))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +22,7 @@ class Thompson:
 
     name: ClassVar[str] = "thompson"
 
-    def weigh(self, days: Sequence[DayResults], *, second_moment: float) -> Moments:
+    def weigh(self, days: DayResults, *, second_moment: float) -> Moments:
         """Count every day in full."""
         return weighed(days, lambda _: 1.0, second_moment=second_moment)
 

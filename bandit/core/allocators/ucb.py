@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,7 +40,7 @@ class Ucb:
         """Refuse a width that never or always explores."""
         require_within("width", self.width, 0.01, 10.0)
 
-    def weigh(self, days: Sequence[DayResults], *, second_moment: float) -> Moments:
+    def weigh(self, days: DayResults, *, second_moment: float) -> Moments:
         """Count every day in full."""
         return weighed(days, lambda _: 1.0, second_moment=second_moment)
 
