@@ -1,4 +1,4 @@
-"""What every player of a regret benchmark meets: arms, results, delays, and who knows what when."""
+"""What every player of a regret benchmark meets: arms, results, and who knows what when."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 
 from bandit.core import simulation
 from bandit.core.simulation import REAL, HypotheticalArm, Luck, Market
+from bandit.core.trial_plan import SCALE, Fate
 
 DAY = 20
 """Opportunities a day; whoever plays learns and shares anew each night."""
+
+DELAY_DAYS = 1
+"""How many days after its own a result is told, before that day's night."""
 
 CHAMPION = HypotheticalArm(profit_factor=1.3)
 SWAP = 2_500
@@ -47,18 +51,18 @@ SCENARIOS = (
 class Tape:
     """One run: what each arm would earn at each opportunity, and its mean, in units.
 
-    `closes` is the opportunity by which a result is known, `draws` the chance that routes: both
-    are alike for every player, so that two of them differ by what they do.
+    `draws` and `salt` are the chance that routes, alike for every player, so that two of them
+    differ by what they do.
     """
 
     results: NDArray[np.float64]
     means: NDArray[np.float64]
-    closes: NDArray[np.int64]
     draws: NDArray[np.float64]
+    salt: bytes
 
     @classmethod
     def drawn(cls, scenario: Scenario, *, opportunities: int, seed: Sequence[int]) -> Tape:
-        """Draw a run; delays are exponential, a day on average, whatever the result."""
+        """Draw a run."""
         rng = np.random.default_rng(seed)
         market = Market.drawn(REAL, runs=1, opportunities=opportunities, rng=rng)
         lucks = [Luck.drawn(market, rng) for _ in range(scenario.arms)]
@@ -77,9 +81,16 @@ class Tape:
         return cls(
             results=earned[edges, at[:, None], places] / CHAMPION.size,
             means=np.array([arm.mean for arm in arms])[edges] / CHAMPION.size,
-            closes=at + 1 + rng.exponential(DAY, opportunities).astype(np.int64),
             draws=rng.random(opportunities),
+            salt=rng.bytes(32),
         )
+
+    @property
+    def fate(self) -> Fate:
+        """The same run as the fate of a trial, whose champion comes last."""
+        steps = np.rint(np.roll(self.results, -1, axis=1) * CHAMPION.size * SCALE)
+        days = steps.T.astype(np.int64).reshape(steps.shape[1], -1, DAY)
+        return Fate(salt=self.salt, results=days)
 
 
 class Trade(NamedTuple):
@@ -102,16 +113,20 @@ class Player(Protocol):
         ...
 
 
-def played(tape: Tape, player: Player) -> NDArray[np.int64]:
-    """Let a player loose on a run, night by night, and return the arms it picked."""
-    count = len(tape.draws)
+def played(tape: Tape, player: Player, *, on_paper: bool) -> NDArray[np.int64]:
+    """Let a player loose on a run, night by night, and return the arms it picked.
+
+    `on_paper` tells it of every arm what that earned or would have, beyond doubt.
+    """
+    count, arms = tape.results.shape
     picked, chances = np.zeros(count, np.int64), np.ones(count)
-    order = np.argsort(tape.closes, kind="stable")
-    nights = np.searchsorted(tape.closes[order], np.arange(0, count + 1, DAY), side="right")
-    for night, start in enumerate(range(0, count, DAY)):
-        fresh = order[nights[night - 1] if night else 0 : nights[night]]
-        arms = picked[fresh]
-        heard = arms.tolist(), tape.results[fresh, arms].tolist(), chances[fresh].tolist()
+    for start in range(0, count, DAY):
+        told = np.arange(max(0, start - (DELAY_DAYS + 1) * DAY), max(0, start - DELAY_DAYS * DAY))
+        seen, chance = picked[told], chances[told]
+        if on_paper:
+            told, seen = np.repeat(told, arms), np.tile(np.arange(arms), len(told))
+            chance = np.ones(len(told))
+        heard = seen.tolist(), tape.results[told, seen].tolist(), chance.tolist()
         player.learn([Trade(*each) for each in zip(*heard, strict=True)])
         day = slice(start, start + DAY)
         picked[day], chances[day] = player.pick(tape.draws[day].tolist())

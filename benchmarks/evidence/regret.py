@@ -1,10 +1,11 @@
-"""What learning costs: regret of each strategy beside the bandits of other packages, run live.
+"""What learning costs: regret of our nights beside the bandits of other packages, run live.
 
-10,000 opportunities in the market `real`, twenty a day, results known a day later on average, and
-new shares every night. Ours are held to limits (`limited`), as they are in service: the champion
-keeps a tenth, a live challenger 2 %, and nobody grows by more than half a night. Lines named
-`bare` are the same strategies without; peers are never limited. The setting of each peer is the
-best of those in `_peers.py` on tuning runs of their own; ours have the product's defaults.
+10,000 opportunities in the market `real`, twenty a day, each told a day later, and new shares every
+night. Ours live through the nights of production (`bandit/core/trial.py`) in `guarded`, within all
+limits; peers are held to nothing. Everything is played twice: `live`, where a player hears of what
+it did, and `on_paper`, where all hear what every arm would have earned. Which strategy of ours
+plays, with the checklist or without, and which setting of each package, is the best over all
+scenarios on tuning runs with a seed of their own; what the product does by itself is told beside.
 """
 
 from __future__ import annotations
@@ -12,127 +13,50 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bandit.core.allocators.posterior import Moments
-from bandit.core.allocators.registry import STRATEGIES, strategy
-from bandit.core.allocators.strategy import DayResults, Strategy
-from bandit.core.model import PolicyName
+from bandit.core import trial
+from bandit.core.model import PolicyName, Strategy
+from bandit.core.reading import ChecklistRule, Rules
+from bandit.core.simulation import REAL, HypotheticalArm
+from bandit.core.trial_plan import TrialPlan
 from benchmarks.claims import QUICK, Target, claim, progress
 from benchmarks.evidence._opportunities import (
+    CHAMPION,
+    DAY,
+    DELAY_DAYS,
     SCENARIOS,
-    Player,
     Scenario,
     Score,
     Tape,
-    Trade,
     played,
     scored,
 )
 from benchmarks.evidence._peers import ABSENT, PEERS
 
-OPPORTUNITIES = 500 if QUICK else 10_000
+OPPORTUNITIES = 200 if QUICK else 10_000
 RUNS = 2 if QUICK else 48
 TUNING_RUNS = 1 if QUICK else 3
 SEED = 730_401
 TUNING_SEED = 730_400
-BARE = ("thompson", "discounted_thompson", "ucb")
-START, FLOOR, MINIMUM, STEP_UP = 0.1, 0.1, 0.02, 1.5
-OURS = "discounted_thompson"
-CHAMPION = "champion_only"
-CHAMPION_ARM = PolicyName("arm0")
+USUAL, SILENT = Rules(), Rules(checklist=ChecklistRule().silenced)
+OURS: dict[str, tuple[Strategy, Rules]] = {
+    f"ours.{strategy.value}({name})": (strategy, rules)
+    for strategy in Strategy
+    for name, rules in (("default", USUAL), ("checklist=silenced", SILENT))
+}
+DEFAULT = f"ours.{Strategy.RAMP.value}(default)"
+NOBODY = "champion_only"
+HARMLESS = "3_bad"
+OURS_BEST = ("1_bad", HARMLESS, "switching")
+"""Scenarios in which no peer may cost less."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """What a night is decided on: the arms' moments, what each holds, and chance."""
-
-    moments: Mapping[PolicyName, Moments]
-    held: Mapping[PolicyName, float]
-    rule: Strategy
-    limits: bool
-    rng: np.random.Generator
-
-
-def ours(state: State) -> dict[PolicyName, float]:
-    """Return tonight's shares: what the strategy would like, within the limits."""
-    liked = state.rule.shares(state.moments, champion=CHAMPION_ARM, rng=state.rng)
-    return limited(liked, state.held) if state.limits else liked
-
-
-def limited(
-    liked: Mapping[PolicyName, float], held: Mapping[PolicyName, float]
-) -> dict[PolicyName, float]:
-    """Lift and cut the challengers' shares to their limits; the champion has the rest."""
-    found = {
-        arm: max(MINIMUM, min(share, held[arm] * STEP_UP))
-        for arm, share in liked.items()
-        if arm != CHAMPION_ARM
-    }
-    over = sum(found.values()) - (1.0 - FLOOR)
-    if over > 0.0:
-        room = sum(share - MINIMUM for share in found.values())
-        found = {arm: share - over * (share - MINIMUM) / room for arm, share in found.items()}
-    return {CHAMPION_ARM: 1.0 - sum(found.values())} | found
-
-
-class Ours:
-    """A strategy as a player."""
-
-    def __init__(self, rule: Strategy, *, arms: int, limits: bool, seed: int) -> None:
-        self.rule, self.limits, self.rng = rule, limits, np.random.default_rng([SEED, seed])
-        self.names = [PolicyName(f"arm{arm}") for arm in range(arms)]
-        self.held = dict.fromkeys(self.names, START) | {CHAMPION_ARM: 1.0 - START * (arms - 1)}
-        nights = OPPORTUNITIES // 20
-        # Days are weighed one by one, which makes a table of it: last night is the last entry.
-        ages = [DayResults(days_ago=ago, n=1, total=0.0) for ago in range(nights - 1, -1, -1)]
-        self.weights = np.array([rule.weigh([age], second_moment=1.0).n for age in ages])
-        self.days = np.zeros((2, arms, nights))
-        self.life = np.zeros((2, arms))
-        self.night = 0
-
-    def learn(self, trades: Sequence[Trade]) -> None:
-        """Put the day that has ended beside the others."""
-        if self.night:
-            where = np.array([trade.arm for trade in trades], np.int64)
-            results = np.array([trade.result for trade in trades])
-            brought = [np.ones(len(trades)), results, results**2]
-            n, total, squares = (
-                np.bincount(where, weights=each, minlength=len(self.names)) for each in brought
-            )
-            self.days[:, :, self.night - 1] = n, total
-            self.life += n, squares
-        self.night += 1
-
-    def pick(self, draws: Sequence[float]) -> tuple[list[int], list[float]]:
-        """Route by tonight's shares."""
-        self.held = ours(
-            State(
-                moments=self.moments(),
-                held=self.held,
-                rule=self.rule,
-                limits=self.limits,
-                rng=self.rng,
-            )
-        )
-        shares = np.array([self.held[name] for name in self.names])
-        arms = np.searchsorted(np.cumsum(shares)[:-1], draws, side="right")
-        return arms.tolist(), shares[arms].tolist()
-
-    def moments(self) -> dict[PolicyName, Moments]:
-        """Weigh each arm's days as its strategy does."""
-        past = self.night - 1
-        n, total = self.days[:, :, :past] @ self.weights[len(self.weights) - past :]
-        second = self.life[1] / np.maximum(self.life[0], 1.0)
-        least = np.divide(total**2, n, out=np.zeros_like(n), where=n > 0)
-        rows = zip(n.tolist(), total.tolist(), np.maximum(n * second, least).tolist(), strict=True)
-        return {
-            name: Moments(n=count, total=sum_, squares=squares)
-            for name, (count, sum_, squares) in zip(self.names, rows, strict=True)
-        }
+LABELS = {f"{p.package}.{p.algorithm}({p.setting})": p for p in PEERS}
+Played = dict[str, dict[str, list[Score]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,14 +67,27 @@ class Job:
     run: int
     seed: int
     players: tuple[str, ...]
+    on_paper: bool
 
 
-def player_of(name: str, arms: int, run: int) -> Player:
-    """Make a player: a peer by its label, or a strategy of ours, `limited` or `bare`."""
-    if name in LABELS:
-        return LABELS[name].player(arms, run + 1)
-    rule, held = name.split(".")
-    return Ours(strategy(rule, {}), arms=arms, limits=held == "limited", seed=run)
+def lived(job: Job, tape: Tape, strategy: Strategy, rules: Rules) -> NDArray[np.int64]:
+    """Let the nights of production live through a run, and return the arms they picked."""
+    plan = TrialPlan(
+        setting=REAL,
+        champion=CHAMPION,
+        challengers={
+            PolicyName(f"new-{i}"): (HypotheticalArm(profit_factor=factor),)
+            for i, factor in enumerate(job.scenario.factors)
+        },
+        days=OPPORTUNITIES // DAY,
+        per_day=DAY,
+        delay_days=DELAY_DAYS,
+        strategy=strategy,
+        rules=rules,
+        on_paper=job.on_paper,
+    )
+    # A trial counts its challengers first; here the champion is arm 0.
+    return (trial.run(plan, tape.fate).chosen.ravel() + 1) % job.scenario.arms
 
 
 def scores(job: Job) -> dict[str, Score]:
@@ -160,29 +97,30 @@ def scores(job: Job) -> dict[str, Score]:
         opportunities=OPPORTUNITIES,
         seed=[job.seed, SCENARIOS.index(job.scenario), job.run],
     )
-    found = {CHAMPION: scored(tape, np.zeros(OPPORTUNITIES, np.int64))}
+    found = {NOBODY: scored(tape, np.zeros(OPPORTUNITIES, np.int64))}
     for name in job.players:
-        picked = played(tape, player_of(name, job.scenario.arms, job.run))
+        if name in OURS:
+            picked = lived(job, tape, *OURS[name])
+        else:
+            player = LABELS[name].player(job.scenario.arms, job.run + 1)
+            picked = played(tape, player, on_paper=job.on_paper)
         found[name] = scored(tape, picked)
     return found
 
 
-LABELS = {f"{p.package}.{p.algorithm}({p.setting})": p for p in PEERS}
-Played = dict[str, dict[str, list[Score]]]
-
-
-def all_scores(players: Iterable[str], *, runs: int, seed: int) -> Played:
-    """Return the scores of every player by scenario and run, on all cores."""
+def all_scores(
+    players: Iterable[str], processes: Executor, *, runs: int, seed: int, on_paper: bool
+) -> Played:
+    """Return the scores of every player by scenario and run."""
     jobs = [
-        Job(scenario=scenario, run=run, seed=seed, players=tuple(players))
+        Job(scenario=scenario, run=run, seed=seed, players=tuple(players), on_paper=on_paper)
         for scenario in SCENARIOS
         for run in range(runs)
     ]
     found: Played = {scenario.name: {} for scenario in SCENARIOS}
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as processes:
-        for job, scored_ in zip(jobs, processes.map(scores, jobs), strict=True):
-            for name, score in scored_.items():
-                found[job.scenario.name].setdefault(name, []).append(score)
+    for job, scored_ in zip(jobs, processes.map(scores, jobs), strict=True):
+        for name, score in scored_.items():
+            found[job.scenario.name].setdefault(name, []).append(score)
     return found
 
 
@@ -191,38 +129,107 @@ def regrets(found: Sequence[Score]) -> np.ndarray:
     return np.array([score.regret for score in found])
 
 
-def best_settings() -> list[str]:
-    """Return the best peer of each package over all scenarios, and say what each setting costs."""
-    tuned = all_scores(LABELS, runs=TUNING_RUNS, seed=TUNING_SEED)
-    cost = {
-        label: float(np.mean([regrets(tuned[name][label]).mean() for name in tuned]))
-        for label in LABELS
-    }
-    progress(f"tuning: regret per 1000, mean of {len(tuned)} scenarios of {TUNING_RUNS} runs")
-    for label in sorted(cost, key=cost.__getitem__):
-        progress(f"  {cost[label]:6.1f} {label}")
+def totals(found: Played, name: str) -> np.ndarray:
+    """Return the regret of each run, its scenarios together."""
+    return np.sum([regrets(by_player[name]) for by_player in found.values()], axis=0)
+
+
+def dip(found: Sequence[Score]) -> float:
+    """Return how far the sum so far fell under champion-only in the worst run of twenty."""
+    return float(np.quantile([score.dip for score in found], 0.05))
+
+
+def who_plays(processes: Executor, *, on_paper: bool) -> tuple[str, list[str]]:
+    """Return the best of ours and of each package over all scenarios, and say what each costs."""
+    everyone = [*OURS, *LABELS]
+    tuned = all_scores(everyone, processes, runs=TUNING_RUNS, seed=TUNING_SEED, on_paper=on_paper)
+    cost = {name: float(totals(tuned, name).mean()) for name in everyone}
+    progress(f"tuning: regret per 1000, sum of {len(tuned)} scenarios, of {TUNING_RUNS} runs")
+    for name in sorted(cost, key=cost.__getitem__):
+        progress(f"  {cost[name]:6.1f} {name}")
     packages = dict.fromkeys(peer.package for peer in PEERS)
-    return [
+    peers = [
         min((label for label in LABELS if LABELS[label].package == package), key=cost.__getitem__)
         for package in packages
     ]
+    return min(OURS, key=cost.__getitem__), peers
 
 
-def tell(scenario: str, found: Mapping[str, Sequence[Score]], yardstick: str) -> None:
-    """Print what every player cost, beside the yardstick on the same runs."""
+def tell(title: str, cost: Mapping[str, np.ndarray], dips: Mapping[str, float], ours: str) -> None:
+    """Print what every player cost, beside ours on the same runs."""
     progress(
-        f"{scenario}: regret per 1000 in units, its difference from {yardstick} with its standard "
-        f"error over {len(found[yardstick])} runs, 5 % quantile of the dip"
+        f"{title}: regret per 1000 in units, its difference from ours with its standard error "
+        f"over {len(cost[ours])} runs, 5 % quantile of the dip"
     )
-    beside = regrets(found[yardstick])
-    for name, score in sorted(found.items(), key=lambda item: regrets(item[1]).mean()):
-        difference = regrets(score) - beside
-        error = difference.std(ddof=1) / np.sqrt(len(difference))
-        dip = np.quantile([each.dip for each in score], 0.05)
-        progress(
-            f"  {regrets(score).mean():6.1f} {difference.mean():+7.1f} +- {error:4.1f}"
-            f" {dip:8.0f}  {name}"
+    for name in sorted(cost, key=lambda name: float(cost[name].mean())):
+        more, error = apart(cost[name], cost[ours])
+        deepest = f"{dips[name]:8.0f}" if dips else " " * 8
+        progress(f"  {cost[name].mean():6.1f} {more:+7.1f} +- {error:4.1f} {deepest}  {name}")
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Return the mean difference of paired runs, and its standard error."""
+    difference = one - other
+    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+
+
+def claim_total(way: str, cost: Mapping[str, np.ndarray], ours: str, peers: list[str]) -> None:
+    """No peer may be better over all scenarios by more than two standard errors."""
+
+    def ahead(peer: str) -> float:
+        more, error = apart(cost[ours], cost[peer])
+        return more / error
+
+    closest = max(peers, key=ahead)
+    claim(
+        f"evidence.regret.total.{way}",
+        ours=f"{cost[ours].mean():.1f}",
+        yardstick=f"{cost[closest].mean():.1f}",
+        ratio=ahead(closest),
+        side=Target.AT_MOST,
+        target=2.0,
+    )
+
+
+def claim_best(way: str, found: Played, ours: str, peers: list[str]) -> None:
+    """Ours must cost least where challengers are bad and where edges switch."""
+    for scenario in OURS_BEST:
+        cost = {name: float(regrets(found[scenario][name]).mean()) for name in (ours, *peers)}
+        best = min(cost[peer] for peer in peers)
+        claim(
+            f"evidence.regret.{scenario}.{way}",
+            ours=f"{cost[ours]:.1f}",
+            yardstick=f"{best:.1f}",
+            ratio=cost[ours] / best,
+            side=Target.AT_MOST,
+            target=1.0,
         )
+
+
+def claim_dip(way: str, found: Mapping[str, Sequence[Score]], ours: str, peers: list[str]) -> None:
+    """Where every challenger is bad, ours may fall a quarter as far as the best peer."""
+    best = max(dip(found[peer]) for peer in peers)
+    claim(
+        f"evidence.regret.dip.{HARMLESS}.{way}",
+        ours=f"{dip(found[ours]):.0f}",
+        yardstick=f"{best:.0f}",
+        ratio=dip(found[ours]) / best if best else np.inf,
+        side=Target.AT_MOST,
+        target=0.25,
+    )
+
+
+def judge(way: str, found: Played, ours: str, peers: list[str]) -> None:
+    """Print what everybody cost, and the claims about it."""
+    for scenario, by_player in found.items():
+        cost = {name: regrets(score) for name, score in by_player.items()}
+        dips = {name: dip(score) for name, score in by_player.items()}
+        tell(f"{scenario}, {way}", cost, dips, ours)
+    cost = {name: totals(found, name) for name in (NOBODY, *dict.fromkeys((ours, DEFAULT, *peers)))}
+    tell(f"all scenarios, {way}", cost, {}, ours)
+    claim_total(way, cost, ours, peers)
+    claim_best(way, found, ours, peers)
+    claim_dip(way, found[HARMLESS], ours, peers)
 
 
 def main() -> int:
@@ -231,23 +238,12 @@ def main() -> int:
         progress(f"ABSENT: {package} is not installed and takes no part")
     if not PEERS:
         return 1
-    peers = best_settings()
-    mine = [f"{name}.limited" for name in STRATEGIES]
-    bare = [f"{name}.bare" for name in BARE]
-    found = all_scores([*mine, *bare, *peers], runs=RUNS, seed=SEED)
-    for scenario, by_player in found.items():
-        cost = {name: float(regrets(score).mean()) for name, score in by_player.items()}
-        yardstick = min(peers, key=cost.__getitem__)
-        tell(scenario, by_player, yardstick)
-        for way in ("bare", "limited"):
-            claim(
-                f"evidence.regret.{scenario}.{way}",
-                ours=f"{cost[f'{OURS}.{way}']:.1f}",
-                yardstick=f"{cost[yardstick]:.1f}",
-                ratio=cost[f"{OURS}.{way}"] / cost[yardstick],
-                side=Target.AT_MOST,
-                target=1.0,
-            )
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as processes:
+        for way, on_paper in (("live", False), ("on_paper", True)):
+            ours, peers = who_plays(processes, on_paper=on_paper)
+            players = dict.fromkeys((ours, DEFAULT, *peers))
+            found = all_scores(players, processes, runs=RUNS, seed=SEED, on_paper=on_paper)
+            judge(way, found, ours, peers)
     return 0
 
 
