@@ -131,7 +131,8 @@ def regrets(found: Sequence[Score]) -> np.ndarray:
 
 def totals(found: Played, name: str) -> np.ndarray:
     """Return the regret of each run, its scenarios together."""
-    return np.sum([regrets(by_player[name]) for by_player in found.values()], axis=0)
+    runs = zip(*(by_player[name] for by_player in found.values()), strict=True)
+    return np.array([sum(score.regret for score in run) for run in runs])
 
 
 def dip(found: Sequence[Score]) -> float:

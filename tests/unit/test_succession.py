@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from night_readings import ELIGIBLE, NEW, OLD, OTHER, PROVEN, WORSE, arm, performance, ready
 
+from bandit.core.claims import Claims
 from bandit.core.errors import InvalidInput
 from bandit.core.ladder import Family
 from bandit.core.limits import Limits
@@ -154,6 +155,12 @@ def test_only_the_last_rung_is_promoted(standing: object) -> None:
 def test_who_is_shown_to_be_worse_at_the_same_time_is_not_promoted() -> None:
     both = replace(ELIGIBLE, mean_down=WORSE.mean_down)
     assert chosen(ready(NEW, 100_000, both)) is None
+
+
+def test_who_does_not_report_what_it_claimed_is_not_promoted() -> None:
+    eligible = ready(NEW, 100_000, ELIGIBLE)
+    assert chosen(replace(eligible, claims=Claims(n=100, failed=1))) == NEW
+    assert chosen(replace(eligible, claims=Claims(n=100, failed=30))) is None
 
 
 @pytest.mark.parametrize(
