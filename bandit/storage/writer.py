@@ -73,7 +73,11 @@ class DecisionWriter:
             rule = "must be something the ledger can hold"
             raise InvalidInput(field="value", rule=rule, found=_first_line(error)) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            await self.close()
+            # Ours, and not one that was made since this one was abandoned.
+            if self._connection is connection:
+                self._connection = None
+            if connection is not None:
+                await connection.close()
             raise LedgerUnavailable(f"the ledger did not answer: {_first_line(error)}") from error
         except psycopg.Error as error:
             refusal = refusal_of(error)

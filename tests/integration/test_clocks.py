@@ -30,6 +30,7 @@ from sqlalchemy.exc import DBAPIError
 from bandit.core.errors import BanditError, LedgerUnavailable
 from bandit.core.model import EARLIEST, LATEST, checked_instant
 from bandit.service import killing, reporting
+from bandit.storage.engine import PROTOCOL
 from config.settings import Settings
 from liveops import cli
 from liveops.clock import VirtualClock
@@ -206,23 +207,26 @@ def test_no_decision_or_claim_is_taken_at_the_end_of_time(engine: Engine, moment
     batch = json.dumps([row | {"arm_id": 1, "propensity": 0.9}])
     decide = text("""
         SELECT * FROM commit_assignments(
-          1, 1, 1, 1, CAST(:decided AS timestamptz), CAST(:expires AS timestamptz), false,
+          :spoken, 1, 1, 1, CAST(:decided AS timestamptz), CAST(:expires AS timestamptz), false,
           CAST(:batch AS json))""")
+    spoken = {"spoken": PROTOCOL}
     with engine.begin() as connection:
-        statement = "SELECT commit_claims(1, CAST(:at AS timestamptz), ARRAY[CAST(:id AS uuid)])"
+        statement = (
+            "SELECT commit_claims(:spoken, CAST(:at AS timestamptz), ARRAY[CAST(:id AS uuid)])"
+        )
         for decided, expires in ((moment, moment), (moment, SOON), (NOON, moment)):
-            values = {"decided": decided, "expires": expires, "batch": batch}
+            values = {"decided": decided, "expires": expires, "batch": batch, **spoken}
             with pytest.raises(DBAPIError), connection.begin_nested():
                 connection.execute(decide, values)
         try:
             with connection.begin_nested():
-                connection.execute(text(statement), {"at": moment, "id": made.id})
+                connection.execute(text(statement), {"at": moment, "id": made.id, **spoken})
         except DBAPIError as error:
             assert isinstance(error.orig, psycopg.errors.CheckViolation)  # noqa: PT017
     assert (count(engine, "assignments"), count(engine, "claims")) == (1, 0)
     with engine.begin() as connection:  # the control: at noon both are
-        connection.execute(decide, {"decided": NOON, "expires": SOON, "batch": batch})
-        connection.execute(text(statement), {"at": NOON, "id": made.id})
+        connection.execute(decide, {"decided": NOON, "expires": SOON, "batch": batch, **spoken})
+        connection.execute(text(statement), {"at": NOON, "id": made.id, **spoken})
     assert (count(engine, "assignments"), count(engine, "claims")) == (2, 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
@@ -30,6 +31,7 @@ from bandit.core.errors import (
     ForeignProtocol,
     InvalidInput,
     Killed,
+    LedgerUnavailable,
     Revoked,
     UnknownName,
 )
@@ -39,8 +41,10 @@ from bandit.core.model import UnitId
 from bandit.service import killing
 from bandit.service.assigning import Router
 from bandit.service.live_routing import LiveRouter
-from bandit.service.routing_table import Opportunity
+from bandit.service.routing_table import Opportunity, routed
 from bandit.storage import assignments
+from bandit.storage.locks import WRITER_NAME
+from bandit.storage.writer import DecisionWriter
 
 T = TypeVar("T")
 
@@ -313,3 +317,29 @@ def test_position_s_own_arm_may_claim_after_its_halt(engine: Engine) -> None:
     leaving = opportunity("exit", position=opened.id)
     [made] = Router(engine).assign("btc", [leaving], now=NOON)
     assert Router(engine).claim(made.id, now=NOON) == NOON
+
+
+def test_connection_that_was_abandoned_is_closed_when_its_statement_fails(
+    engine: Engine, database_url: str
+) -> None:
+    open_btc(engine)
+    batch = routed(Router(engine).table("btc"), [opportunity("u")], now=NOON).batch
+
+    async def abandoned() -> None:
+        writer = DecisionWriter(database_url)
+        waiting = asyncio.create_task(writer.assign(batch))
+        while not rows(engine, "SELECT FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0.01)
+        writer.abandon()
+        with pytest.raises(LedgerUnavailable):
+            await waiting
+
+    with engine.begin() as connection:
+        connection.execute(text("LOCK TABLE assignments IN ACCESS EXCLUSIVE MODE"))
+        asyncio.run(abandoned())
+    sessions = f"SELECT FROM pg_stat_activity WHERE application_name = '{WRITER_NAME}'"
+    for _ in range(500):
+        if not rows(engine, sessions):
+            return
+        time.sleep(0.01)
+    raise AssertionError("its session is open still")
