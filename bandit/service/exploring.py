@@ -99,7 +99,8 @@ def set_budget(
             amount=amount, at_risk=put, expected=_expected(connection, record)
         )
         if budget.reservation.charge > budget.amount:
-            rule = f"must not be below what a decision is charged, {budget.reservation.charge:f}"
+            charge = f"{budget.reservation.charge:f} (at_risk {put:f}, and what the champion earns)"
+            rule = f"must not be below what a decision is charged, {charge}"
             raise InvalidInput(field="amount", rule=rule, found=f"{budget.amount:f}")
         exploration.set_budget(connection, record.id, budget, now=now)
         told = {"amount": f"{budget.amount:f}", "at_risk": f"{budget.at_risk:f}", "reason": reason}
