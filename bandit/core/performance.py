@@ -44,6 +44,7 @@ __all__ = [
     "expectancy",
     "expectancy_ratio",
     "in_closing_order",
+    "nominal_drawdown",
     "payoff_ratio",
     "profit_factor",
     "profit_factor_interval",
@@ -273,15 +274,10 @@ def window_numbers(
     """
     if window < 1:
         raise InvalidInput(field="window", rule="must be at least 1 trade", found=window)
-    if nominal_fraction is not None and not 0.0 < nominal_fraction < math.inf:
-        raise InvalidInput(
-            field="nominal_fraction", rule="must be positive and finite", found=nominal_fraction
-        )
     results = [trade.result for trade in in_closing_order(trades)[-window:]]
     deepest = None
     if nominal_fraction is not None:
-        steps = [nominal_fraction * result for result in results]
-        deepest = drawdown_percent(steps, starting_capital=1.0)
+        deepest = nominal_drawdown(results, nominal_fraction)
     return WindowNumbers(
         window=window,
         n=len(results),
@@ -290,6 +286,21 @@ def window_numbers(
         drawdown_percent=deepest,
         losing_streak=streaks(results).current_losing,
     )
+
+
+def nominal_drawdown(results: Sequence[float], nominal_fraction: float) -> float:
+    """Return the deepest drawdown of 1 + `nominal_fraction` · Σ result, in percent.
+
+    >>> round(nominal_drawdown([0.2, -0.1], 0.5), 6)
+    4.545455
+
+    Raises `InvalidInput` for a fraction that is not positive and finite.
+    """
+    if not 0.0 < nominal_fraction < math.inf:
+        rule = "must be positive and finite"
+        raise InvalidInput(field="nominal_fraction", rule=rule, found=nominal_fraction)
+    steps = [nominal_fraction * result for result in results]
+    return drawdown_percent(steps, starting_capital=1.0)
 
 
 def _drawdowns_json(equity: EquityState | None) -> dict[str, object]:

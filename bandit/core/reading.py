@@ -9,7 +9,6 @@ from typing import Any
 
 from bandit.core.allocators.posterior import Moments
 from bandit.core.claims import Claims
-from bandit.core.equity import drawdown_percent
 from bandit.core.errors import InvalidInput
 from bandit.core.fill_gap import FillGap, FillGapRule, paper_agrees
 from bandit.core.gates import Performance
@@ -26,7 +25,7 @@ from bandit.core.model import (
     Rung,
     Verdict,
 )
-from bandit.core.performance import ClosedTrade, in_closing_order
+from bandit.core.performance import ClosedTrade, in_closing_order, nominal_drawdown
 from bandit.core.profit_factor import ProfitFactor, profit_factor
 
 _UNASKED = ProfitFactor(gross_profit=0.0, gross_loss=0.0, n=0, n_losses=0)
@@ -252,11 +251,10 @@ class Windows:
         0.0
         """
         results = [trade.result for trade in in_closing_order(newest)][-rule.long_window :]
-        steps = [nominal_fraction * result for result in results]
         return cls(
             pf_short=profit_factor(results[-rule.window :]),
             pf_long=profit_factor(results),
-            dd_long_percent=drawdown_percent(steps, starting_capital=1.0),
+            dd_long_percent=nominal_drawdown(results, nominal_fraction),
         )
 
     @property

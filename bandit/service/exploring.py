@@ -94,7 +94,7 @@ def set_budget(
     reason = checked_text(reason, field="reason", length_max=1000)
     with transaction(engine) as connection:
         record = experiments.load(connection, name)
-        put = nominal_size(record) if at_risk is None else at_risk
+        put = _nominal_size(record) if at_risk is None else at_risk
         budget = ExplorationBudget(
             amount=amount, at_risk=put, expected=_expected(connection, record)
         )
@@ -158,7 +158,7 @@ def read(connection: Connection, record: ExperimentRecord) -> BudgetReport:
     )
 
 
-def nominal_size(record: ExperimentRecord) -> Decimal:
+def _nominal_size(record: ExperimentRecord) -> Decimal:
     """Return what an experiment puts into a trade at nominal size: no more can be lost unlevered.
 
     Money to eight decimals, rounded down.

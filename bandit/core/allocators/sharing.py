@@ -32,9 +32,8 @@ def propose(
 
     Downs are taken at once, ups are held to `step_up` and to the arm's cap. Outside `seed_exact`,
     `worse`, the arms that were shown to earn less than their champion, step down, and `held` ones
-    do not rise. While the
-    champion has fewer than `min_trades` trades there is nothing to measure by, and every arm keeps
-    its part.
+    do not rise. While the champion has fewer than `min_trades` trades there is nothing to measure
+    by, and every arm keeps its part.
     """
     (champion,) = (r.place for r in readings if r.place.role is ArmRole.CHAMPION)
     asked = [r for r in readings if is_asked(r)]
