@@ -51,23 +51,10 @@ FROM told t ORDER BY t.decided_at
 """
 
 
-def plant(
-    engine: Engine,
-    connection: psycopg.Connection,
-    arm: ArmRecord,
-    *,
-    trades: int,
-    every: timedelta,
-) -> None:
-    """Give `arm` a history as `lay` does, and count it."""
-    lay(connection, arm, trades=trades, every=every)
-    rebuilding.repair(engine, now=END, actor=ACTOR)
-
-
-def lay(connection: psycopg.Connection, arm: ArmRecord, *, trades: int, every: timedelta) -> None:
+def plant(connection: psycopg.Connection, arm: ArmRecord, *, trades: int, every: timedelta) -> None:
     """Give `arm` a history of `trades`, one `every` so often, through every constraint there is.
 
-    Nothing is counted of it: of many arms that is done once.
+    Nothing is counted of it: `count_planted` does that once, after the last arm.
     """
     values = {
         "arm": arm.id,
@@ -82,6 +69,11 @@ def lay(connection: psycopg.Connection, arm: ArmRecord, *, trades: int, every: t
     connection.execute(_OUTCOMES, values)
     # So much at once, and nobody has looked at it yet: the planner would take it for nothing.
     connection.execute("ANALYZE assignments, outcomes")
+
+
+def count_planted(engine: Engine) -> None:
+    """Make the statistics of every arm those of its outcomes."""
+    rebuilding.repair(engine, now=END, actor=ACTOR)
 
 
 def sums_agree(engine: Engine) -> bool:

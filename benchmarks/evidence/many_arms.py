@@ -21,12 +21,12 @@ from bandit.core.limits import Limits
 from bandit.core.model import ArmMode, Strategy
 from bandit.core.reading import ChecklistRule, Rules
 from bandit.core.rederivation import Comparison
-from bandit.service import experiments, rebuilding, scaling
+from bandit.service import experiments, scaling
 from bandit.service.rederiving import rederive
 from bandit.storage import evidence
 from bandit.storage.engine import transaction
 from benchmarks.claims import QUICK, Target, claim, progress
-from benchmarks.history import END, lay
+from benchmarks.history import END, count_planted, plant
 from benchmarks.temporary_ledger import (
     ACTOR,
     EXPERIMENT,
@@ -83,8 +83,8 @@ def planted(server: EmbeddedPostgres, strategy: Strategy, stack: ExitStack) -> E
     database = f"arms_{strategy}"
     with psycopg.connect(server.conninfo(database), autocommit=True) as connection_:
         for arm in record.arms:
-            lay(connection_, arm, trades=TRADES, every=every)
-        rebuilding.repair(engine, now=END, actor=ACTOR)
+            plant(connection_, arm, trades=TRADES, every=every)
+        count_planted(engine)
         for multiplied in (_MORE_BY_DAY, _MORE_IN_ALL):
             connection_.execute(multiplied, {"k": OUTCOMES // TRADES})
         connection_.execute("VACUUM (ANALYZE)")

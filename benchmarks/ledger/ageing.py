@@ -23,7 +23,7 @@ from bandit.service import ageing
 from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
 from benchmarks.claims import QUICK, Target, claim, progress
-from benchmarks.history import END, plant, sums_agree
+from benchmarks.history import END, count_planted, plant, sums_agree
 from benchmarks.temporary_ledger import (
     ACTOR,
     EXPERIMENT,
@@ -115,8 +115,9 @@ def main() -> None:
             psycopg.connect(server.conninfo("ageing"), autocommit=True) as connection,
             tempfile.TemporaryDirectory(dir=VAR, prefix="benchmark-") as folder,
         ):
-            plant(engine, connection, champion, trades=DECISIONS * 4 // 5, every=every * 5 / 4)
-            plant(engine, connection, challenger, trades=DECISIONS // 5, every=every * 5)
+            plant(connection, champion, trades=DECISIONS * 4 // 5, every=every * 5 / 4)
+            plant(connection, challenger, trades=DECISIONS // 5, every=every * 5)
+            count_planted(engine)
             connection.execute("VACUUM (ANALYZE)")
             measure(engine, connection, Path(folder))
         assert sums_agree(engine)

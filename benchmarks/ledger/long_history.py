@@ -25,7 +25,7 @@ from bandit.service.recording import Recorded
 from bandit.service.reporting import report
 from bandit.service.routing_table import Opportunity
 from benchmarks.claims import QUICK, Target, alternated, claim, paired, progress
-from benchmarks.history import END, plant, sums_agree
+from benchmarks.history import END, count_planted, plant, sums_agree
 from benchmarks.temporary_ledger import (
     EXPERIMENT,
     INSTRUMENT,
@@ -53,8 +53,10 @@ def planted(server: EmbeddedPostgres, size: int, stack: ExitStack) -> Engine:
     champion, challenger = open_experiment(engine, challenger_ppm=200_000).arms
     every = timedelta(days=365 * YEARS) / size
     with psycopg.connect(server.conninfo(database), autocommit=True) as connection:
-        plant(engine, connection, champion, trades=size * 4 // 5, every=every * 5 / 4)
-        plant(engine, connection, challenger, trades=size // 5, every=every * 5)
+        plant(connection, champion, trades=size * 4 // 5, every=every * 5 / 4)
+        plant(connection, challenger, trades=size // 5, every=every * 5)
+        progress(f"inserted {size} decisions in {perf_counter() - start:.0f} s")
+        count_planted(engine)
         connection.execute("VACUUM (ANALYZE)")
         connection.execute("CHECKPOINT")
     progress(f"planted {size} decisions in {perf_counter() - start:.0f} s")

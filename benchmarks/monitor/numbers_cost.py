@@ -27,7 +27,7 @@ from bandit.service.reporting import report
 from bandit.service.routing_table import Opportunity
 from bandit.storage.experiments import ExperimentRecord
 from benchmarks.claims import QUICK, Target, alternated, claim, paired, progress
-from benchmarks.history import END, plant, sums_agree
+from benchmarks.history import END, count_planted, plant, sums_agree
 from benchmarks.temporary_ledger import (
     EXPERIMENT,
     INSTRUMENT,
@@ -70,8 +70,9 @@ def planted(server: EmbeddedPostgres, name: str, stack: ExitStack) -> Ledger:
     trades, years = HISTORIES[name]
     every = timedelta(days=365 * years) / trades
     with psycopg.connect(server.conninfo(database), autocommit=True) as connection:
-        plant(engine, connection, champion, trades=trades, every=every)
-        plant(engine, connection, challenger, trades=trades // 4, every=4 * every)
+        plant(connection, champion, trades=trades, every=every)
+        plant(connection, challenger, trades=trades // 4, every=4 * every)
+        count_planted(engine)
         connection.execute("VACUUM (ANALYZE)")
         connection.execute("CHECKPOINT")
     progress(f"planted {trades} trades of {years} years in {perf_counter() - start:.0f} s")
