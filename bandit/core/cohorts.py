@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import pairwise
-from typing import Final
 
 import numpy as np
 
@@ -23,18 +22,14 @@ class Cohort:
     tally: Tally
 
 
-BETS_ON_MEAN: Final = 2 * len(BETS)
-"""How many of a tally's bets are on the mean; they come first."""
-
-
 @dataclass(slots=True, kw_only=True)
 class CohortSums:
     """Cohorts of two arms as a rung reads them: all together, and how they came to that.
 
     `days` are those on which the challenger decided. `n` and `scores` are the decisions and the
-    steps of their scores on the mean up to each day that had any, and before the first; `bets` what
-    each such day added to the wealth of the bets on the mean, first those for the arm, then those
-    against it.
+    steps of their scores on the mean up to each day that had any, and before the first;
+    `bets_for` and `bets_against` what each such day added to the wealth of the bets on the mean,
+    for the arm and against it, day after day; the first may be left out.
 
     >>> day = Cohort(day=date(2026, 3, 1), tally=Tally(n_challenger=2, scores=(7, 0)))
     >>> sums = CohortSums.of([day, day])
@@ -46,7 +41,8 @@ class CohortSums:
     days: int = 0
     n: list[int] = field(default_factory=lambda: [0])
     scores: list[int] = field(default_factory=lambda: [0])
-    bets: array[float] = field(default_factory=lambda: array("d"))
+    bets_for: array[float] = field(default_factory=lambda: array("d"))
+    bets_against: array[float] = field(default_factory=lambda: array("d"))
 
     @classmethod
     def of(cls, cohorts: Iterable[Cohort]) -> CohortSums:
@@ -65,13 +61,14 @@ class CohortSums:
         if tally.n:
             self.n.append(self.n[-1] + tally.n)
             self.scores.append(self.scores[-1] + tally.scores[0])
-            self.bets.extend(tally.wealth[:BETS_ON_MEAN])
+            self.bets_for.extend(tally.wealth[: len(BETS)])
+            self.bets_against.extend(tally.wealth[len(BETS) : 2 * len(BETS)])
 
     @property
     def bets_by_day(self) -> tuple[Floats, Floats]:
         """Steps of log-wealth of every bet on the mean, for the arm and against: (days, bets)."""
-        days = np.array(self.bets).reshape(-1, 2, len(BETS))
-        return days[:, 0], days[:, 1]
+        up, down = (np.array(bets) for bets in (self.bets_for, self.bets_against))
+        return up.reshape(-1, len(BETS)), down.reshape(-1, len(BETS))
 
 
 def worst_mean_score(sums: CohortSums, blocks: int) -> float | None:

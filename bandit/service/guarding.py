@@ -138,7 +138,7 @@ def _stop_arms(
     for watched in flagged:
         record = experiments.load(connection, watched.experiment)
         arm = next(arm for arm in record.arms if arm.id == watched.id)
-        reading = scaling.read_arm(connection, arm, record)
+        [reading] = scaling.read_arms(connection, record, [arm])
         row = checklist.action_of(reading, watched.rule)
         if row is None:
             continue

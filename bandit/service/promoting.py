@@ -21,7 +21,7 @@ from bandit.core.model import (
 from bandit.core.night import reasons_of
 from bandit.core.promotion import champion_to_return, promoted, require_promotable, rolled_back
 from bandit.service.experiments import succeed
-from bandit.service.scaling import inputs_of, read_arm, shown, with_evidence
+from bandit.service.scaling import inputs_of, read_arms, shown, with_evidence
 from bandit.storage import decisions, experiments, locks, policies
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
@@ -144,7 +144,7 @@ def _succeed(
 ) -> None:
     """Make `arm` the champion, with what was known of both when a person decided so."""
     policy, before = arm.place.policy, record.arm_of(record.experiment.champion)
-    read = [read_arm(connection, one, record) for one in (before, record.arm_of(policy))]
+    read = read_arms(connection, record, [before, record.arm_of(policy)])
     old, new = readings = with_evidence(connection, record, read, now=now)
     reasons: dict[str, object]
     if kind is DecisionKind.PROMOTE:

@@ -214,7 +214,7 @@ def read(
     connection: Connection, record: ExperimentRecord, *, decisions_max: int
 ) -> ExperimentReport:
     """Report on an experiment as a snapshot has it, with its newest decisions."""
-    readings = {r.place.policy: r for r in read_arms(connection, record)}
+    readings = {r.place.policy: r for r in read_arms(connection, record, record.kept_arms)}
     kept = [arm for arm in record.arms if arm.place.policy in readings]
     held = statistics.of_arms(connection, [arm.id for arm in kept])
     total = statistics.profit_of_all_by_day(connection, record.id, days=DAILY_WINDOW)

@@ -63,7 +63,7 @@ def scale(engine: Engine, name: str, *, now: datetime, actor: str) -> Night:
         with snapshot(engine) as connection:
             done = decisions.of_night(connection, name, day)
             record = experiments.load(connection, name)
-            readings = read_arms(connection, record)
+            readings = read_arms(connection, record, record.kept_arms)
             readings = with_evidence(connection, record, readings, now=now)
             readings = _with_shown(connection, record, readings)
             found = settling.settled(connection, record, now=now)
@@ -78,9 +78,33 @@ def scale(engine: Engine, name: str, *, now: datetime, actor: str) -> Night:
             return _write(connection, record, readings, found.draws, day=day, now=now, actor=actor)
 
 
-def read_arms(connection: Connection, record: ExperimentRecord) -> list[ArmReading]:
-    """Return the numbers every decision about the experiment reads, arm by arm."""
-    return [read_arm(connection, arm, record) for arm in record.kept_arms]
+def read_arms(
+    connection: Connection, record: ExperimentRecord, arms: Sequence[ArmRecord]
+) -> list[ArmReading]:
+    """Return the numbers every decision about these arms of an experiment reads."""
+    rule, fraction = record.rules.checklist, record.experiment.equity_fraction
+    ids = [arm.id for arm in arms]
+    newest = outcomes.newest_trades_of(connection, ids, rule.long_window)
+    beside = outcomes.champion_over_windows(connection, ids)
+    since = decisions.judged_since(connection, record.id, [arm.place.policy for arm in arms])
+
+    def reading(arm: ArmRecord) -> ArmReading:
+        trades, began = newest[arm.id], since.get(arm.place.policy)
+        windows = Windows.of(trades, rule=rule, nominal_fraction=fraction)
+        resumed = None
+        if began is not None:
+            fresh = [trade for trade in trades if trade.closed_at > began]
+            resumed = Windows.of(fresh, rule=rule, nominal_fraction=fraction).judged
+        return ArmReading(
+            place=arm.place,
+            pf_short=windows.pf_short,
+            pf_long=windows.pf_long,
+            dd_long_percent=windows.dd_long_percent,
+            pf_prod=beside[arm.id],
+            resumed=resumed,
+        )
+
+    return [reading(arm) for arm in arms]
 
 
 def with_evidence(
@@ -138,26 +162,6 @@ def _throttled(
     window, reaching = record.rules.checklist.long_window, found.since.date()
     paper = pairing.paper_factor(connection, arm.id, window=window, reaching=reaching)
     return Throttled(since=found.since, held=found.held, paper=paper)
-
-
-def read_arm(connection: Connection, arm: ArmRecord, record: ExperimentRecord) -> ArmReading:
-    """Return the numbers of one arm."""
-    rule, fraction = record.rules.checklist, record.experiment.equity_fraction
-    newest = outcomes.newest_trades(connection, arm.id, rule.long_window)
-    windows = Windows.of(newest, rule=rule, nominal_fraction=fraction)
-    resumed = None
-    since = decisions.judged_since(connection, record.id, arm.place.policy)
-    if since is not None:
-        fresh = [trade for trade in newest if trade.closed_at > since]
-        resumed = Windows.of(fresh, rule=rule, nominal_fraction=fraction).judged
-    return ArmReading(
-        place=arm.place,
-        pf_short=windows.pf_short,
-        pf_long=windows.pf_long,
-        dd_long_percent=windows.dd_long_percent,
-        pf_prod=outcomes.champion_over_window(connection, arm.id),
-        resumed=resumed,
-    )
 
 
 def _write(

@@ -70,26 +70,23 @@ def _sums(
 ) -> dict[int, EvidenceSums]:
     """Read what is known of arms, its days added up by the ledger; otherwise as `_known`."""
     ids = [arm.id for arm in arms]
-    routed, paired = (
-        evidence.sums(
-            connection,
-            ids,
-            champion_id=record.arm_of(record.experiment.champion).id,
-            after=None if since is None else since.decided_at.date(),
-            until=newest_matured(now=now, rule=record.rules.ladder),
-            table=table,
-        )
-        for table in _TABLES
-    )
-    gaps = shadows.gaps_of(connection, ids)
+    champion = record.arm_of(record.experiment.champion).id
     champions = _champions(connection, record, since)
+    hold_outs = [arm.id for arm in arms if arm.place.policy in champions]
+    after = None if since is None else since.decided_at.date()
+    until = newest_matured(now=now, rule=record.rules.ladder)
+    routed = evidence.sums(
+        connection, ids, champion_id=champion, after=after, until=until, hold_outs=hold_outs
+    )
+    paired = evidence.paired_totals(connection, ids, champion_id=champion, after=after, until=until)
+    gaps = shadows.gaps_of(connection, ids)
     return {
         arm.id: EvidenceSums(
             trades=arm.place.trades,
             routed=routed.get(arm.id, CohortSums()),
-            paired=paired[arm.id].total if arm.id in paired else None,
+            paired=paired.get(arm.id),
             fill_gap=paper_agrees(gaps[arm.id], record.rules.fill_gap).verdict,
-            is_hold_out=arm.place.policy in champions,
+            is_hold_out=arm.id in hold_outs,
         )
         for arm in arms
     }

@@ -161,24 +161,28 @@ def by_id(connection: Connection, name: str, decision_id: int) -> DecisionRecord
     return _decision(found)
 
 
-def judged_since(connection: Connection, experiment_id: int, policy: PolicyName) -> datetime | None:
-    """Return when an arm was last resumed or replaced as the champion; None if it never was.
+def judged_since(
+    connection: Connection, experiment_id: int, policies: Sequence[PolicyName]
+) -> dict[PolicyName, datetime]:
+    """Return when arms were last resumed or replaced as the champion; nothing of one never was.
 
-    Its checklist reads only trades since.
+    Their checklists read only trades since.
     """
-    found = one(
+    found = rows(
         connection,
         """
-        SELECT greatest(
-          (SELECT max(decided_at) FROM decisions WHERE experiment_id = :id
-             AND kind = 'RESUME' AND inputs ->> 'policy' = :policy),
-          (SELECT max(decided_at) FROM decisions WHERE experiment_id = :id
-             AND kind = 'PROMOTE' AND inputs ->> 'demoted' = :policy)) AS at
+        SELECT policy, max(at) AS at FROM (
+          SELECT inputs ->> 'policy' AS policy, decided_at AS at FROM decisions
+          WHERE experiment_id = :id AND kind = 'RESUME' AND inputs ->> 'policy' = ANY(:policies)
+          UNION ALL
+          SELECT inputs ->> 'demoted', decided_at FROM decisions
+          WHERE experiment_id = :id AND kind = 'PROMOTE' AND inputs ->> 'demoted' = ANY(:policies)
+        ) AS began GROUP BY policy
         """,
         id=experiment_id,
-        policy=policy,
+        policies=list(policies),
     )
-    return None if found is None else found["at"]
+    return {PolicyName(row["policy"]): row["at"] for row in found}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from sqlalchemy import Connection
 
-from bandit.core.cohorts import BETS_ON_MEAN, Cohort, CohortSums
+from bandit.core.cohorts import Cohort, CohortSums
 from bandit.core.evidence import BETS, Earned, Tally, Terms
 from bandit.storage.engine import rows, run, streamed, uuids
 
@@ -26,6 +26,11 @@ CohortTable = Literal["evidence_cohorts", "aged_cohorts", "paired_cohorts", "age
 def _summed(column: str, count: int) -> str:
     """Return an array's sums by place, each a term of a statement."""
     return ", ".join(f"coalesce(sum({column}[{i}]), 0)" for i in range(1, count + 1))
+
+
+def _as_doubles(column: str, places: range) -> str:
+    """Return the nearest double to each of an array's numbers, as bytes in a row."""
+    return " || ".join(f"float8send(CAST({column}[{i}] AS double precision))" for i in places)
 
 
 # Whole numbers as text: a night reads years of them, and needs no decimal of each.
@@ -204,22 +209,44 @@ def sums(
     champion_id: int,
     after: date | None,
     until: date,
-    table: CohortTable = "evidence_cohorts",
+    hold_outs: Iterable[int],
 ) -> dict[int, CohortSums]:
     """Return the sums of the cohorts of arms beside one champion, of days after one until another.
 
     Of an arm without a cohort after the first there is nothing; cohorts of days to come are not
-    in the sums. Added up by the ledger: a night reads years of cohorts of every arm.
+    in the sums. Bets for an arm are read by day of `hold_outs` alone: of others nobody asks for
+    them. Added up by the ledger: a night reads years of cohorts of every arm.
     """
     found = rows(
         connection,
-        _SUMS.format(table=table),
+        _SUMS,
+        arm_ids=list(arm_ids),
+        champion_id=champion_id,
+        after=after or date.min,
+        until=until,
+        hold_outs=list(hold_outs),
+    )
+    return {row["arm_id"]: _sums(row) for row in found}
+
+
+def paired_totals(
+    connection: Connection,
+    arm_ids: Iterable[int],
+    *,
+    champion_id: int,
+    after: date | None,
+    until: date,
+) -> dict[int, Tally]:
+    """Return what the paired cohorts of the same arms and days come to, as `sums` does."""
+    found = rows(
+        connection,
+        _PAIRED_TOTALS,
         arm_ids=list(arm_ids),
         champion_id=champion_id,
         after=after or date.min,
         until=until,
     )
-    return {row["arm_id"]: _sums(row) for row in found}
+    return {row["arm_id"]: _tally(row) for row in found}
 
 
 def tallies(
@@ -291,23 +318,37 @@ _DRAWS = """
 """
 
 
-_SUMS = f"""
-  SELECT a.id AS arm_id, c.* FROM unnest(CAST(:arm_ids AS bigint[])) AS a(id)
-  CROSS JOIN LATERAL (
-    SELECT coalesce(sum(n_challenger), 0)::bigint AS n_challenger,
-           coalesce(sum(n_champion), 0)::bigint AS n_champion,
-           array_to_string(ARRAY[{_summed("scores", 2)}], ',') AS scores,
-           array_to_string(ARRAY[{_summed("wealth", 4 * len(BETS))}], ',') AS wealth,
-           count(*) FILTER (WHERE n_challenger > 0) AS days,
-           string_agg((n_challenger + n_champion)::text, ',' ORDER BY day) AS n_by_day,
-           string_agg(scores[1]::text, ',' ORDER BY day) AS scores_by_day,
-           string_agg(array_to_string(wealth[1:{BETS_ON_MEAN}], ','), ',' ORDER BY day)
-             FILTER (WHERE n_challenger + n_champion > 0) AS bets_by_day
-    FROM {{table}} WHERE arm_id = a.id AND champion_id = :champion_id
-      AND day > :after AND day <= :until) AS c
-  WHERE EXISTS (SELECT FROM {{table}} WHERE arm_id = a.id AND champion_id = :champion_id
-                  AND day > :after)
-"""  # noqa: S608 - constants
+def _each_of(columns: str, table: str) -> str:
+    """Return a statement that gives columns of the cohorts of each arm that has any."""
+    return f"""
+      SELECT a.id AS arm_id, c.* FROM unnest(CAST(:arm_ids AS bigint[])) AS a(id)
+      CROSS JOIN LATERAL (
+        SELECT coalesce(sum(n_challenger), 0)::bigint AS n_challenger,
+               coalesce(sum(n_champion), 0)::bigint AS n_champion,
+               array_to_string(ARRAY[{_summed("scores", 2)}], ',') AS scores,
+               array_to_string(ARRAY[{_summed("wealth", 4 * len(BETS))}], ',') AS wealth
+               {columns}
+        FROM {table} WHERE arm_id = a.id AND champion_id = :champion_id
+          AND day > :after AND day <= :until) AS c
+      WHERE EXISTS (SELECT FROM {table} WHERE arm_id = a.id AND champion_id = :champion_id
+                      AND day > :after)
+    """  # noqa: S608 - constants
+
+
+_PAIRED_TOTALS = _each_of("", "paired_cohorts")
+_FOR, _AGAINST = range(1, len(BETS) + 1), range(len(BETS) + 1, 2 * len(BETS) + 1)
+_SUMS = _each_of(
+    f"""
+      , count(*) FILTER (WHERE n_challenger > 0) AS days,
+      string_agg((n_challenger + n_champion)::text, ',' ORDER BY day) AS n_by_day,
+      string_agg(scores[1]::text, ',' ORDER BY day) AS scores_by_day,
+      string_agg({_as_doubles("wealth", _FOR)}, '' ORDER BY day)
+        FILTER (WHERE n_challenger + n_champion > 0 AND a.id = ANY(:hold_outs)) AS bets_for,
+      string_agg({_as_doubles("wealth", _AGAINST)}, '' ORDER BY day)
+        FILTER (WHERE n_challenger + n_champion > 0) AS bets_against
+    """,
+    "evidence_cohorts",
+)
 
 
 def flat(tally: Tally) -> tuple[int, ...]:
@@ -342,13 +383,14 @@ def _sums(row: Mapping[str, Any]) -> CohortSums:
         days=row["days"],
         n=list(accumulate((n for n, _ in filled), initial=0)),
         scores=list(accumulate((score for _, score in filled), initial=0)),
-        bets=_floats(row["bets_by_day"]) if filled else array("d"),
+        bets_for=_floats(row["bets_for"]),
+        bets_against=_floats(row["bets_against"]),
     )
 
 
-def _floats(values: str) -> array[float]:
-    """Return the nearest number to each, of years of days: ten times faster than one by one."""
-    return array("d", np.fromstring(values, sep=",").tobytes())
+def _floats(sent: bytes | None) -> array[float]:
+    """Return the doubles that `float8send` wrote."""
+    return array("d", np.frombuffer(sent or b"", ">f8").astype(np.float64).tobytes())
 
 
 def _integers(values: str | None) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 from bandit.core.merits import MarkedTrade
 from bandit.core.model import UnitId
 from bandit.core.outcomes import Flags, Outcome
-from bandit.core.performance import ClosedTrade
+from bandit.core.performance import ClosedTrade, in_closing_order
 from bandit.core.profit_factor import ProfitFactor
 from bandit.storage.archives import StoredBody
 from bandit.storage.engine import one, rows, run, uuids
@@ -138,16 +138,16 @@ def append_revision(
     )
 
 
-def _newest(columns: str) -> str:
+def _newest(columns: str, *, arm: str = "%(arm)s") -> str:
     """`current_outcomes` spelt out: the planner hands no LIMIT into the branches of a view."""
     return f"""
       (SELECT {columns} FROM outcomes o
-       WHERE o.arm_id = %(arm)s AND NOT o.no_trade AND NOT EXISTS (
+       WHERE o.arm_id = {arm} AND NOT o.no_trade AND NOT EXISTS (
          SELECT FROM outcome_revisions r WHERE r.assignment_id = o.assignment_id OFFSET 0)
        ORDER BY o.closed_at DESC, o.unit_id DESC LIMIT %(most)s)
       UNION ALL
       (SELECT {columns} FROM outcome_revisions v
-       WHERE v.arm_id = %(arm)s AND NOT v.no_trade AND NOT EXISTS (
+       WHERE v.arm_id = {arm} AND NOT v.no_trade AND NOT EXISTS (
          SELECT FROM outcome_revisions r
          WHERE r.assignment_id = v.assignment_id AND r.revision = v.revision + 1 OFFSET 0)
        ORDER BY v.closed_at DESC, v.unit_id DESC LIMIT %(most)s)
@@ -155,7 +155,12 @@ def _newest(columns: str) -> str:
     """  # noqa: S608 - names are ours
 
 
-NEWEST_TRADES: Final = _newest("closed_at, unit_id, return_ratio")
+_TRADE = "closed_at, unit_id, CAST(return_ratio AS double precision) AS result"
+NEWEST_TRADES: Final = _newest(_TRADE)
+_NEWEST_OF_EACH: Final = f"""
+  SELECT a.id, t.* FROM unnest(%(arms)s::bigint[]) AS a(id)
+  CROSS JOIN LATERAL ({_newest(_TRADE, arm="a.id")}) AS t
+"""  # noqa: S608 - names are ours
 _NEWEST_MARKED: Final = _newest("closed_at, unit_id, return_ratio, opened_at, worst_excursion")
 
 
@@ -163,6 +168,17 @@ def newest_trades(connection: Connection, arm_id: int, count: int) -> list[Close
     """Return an arm's newest `count` trades in closing order, each in its newest version."""
     found = connection.exec_driver_sql(NEWEST_TRADES, {"arm": arm_id, "most": count}).all()
     return [_trade(*row) for row in reversed(found)]
+
+
+def newest_trades_of(
+    connection: Connection, arm_ids: Sequence[int], count: int
+) -> dict[int, list[ClosedTrade]]:
+    """Return the same of every one of these arms, in one statement."""
+    values = {"arms": list(arm_ids), "most": count}
+    found: dict[int, list[ClosedTrade]] = {arm_id: [] for arm_id in arm_ids}
+    for arm_id, *told in connection.exec_driver_sql(_NEWEST_OF_EACH, values):
+        found[arm_id].append(_trade(*told))
+    return {arm_id: in_closing_order(trades) for arm_id, trades in found.items()}
 
 
 def newest_marked(connection: Connection, arm_id: int, count: int) -> list[MarkedTrade]:
@@ -177,7 +193,7 @@ def trades_after(
     """Stream an arm's trades that closed after `last`, in closing order and newest version."""
     closed_at, unit_id = last or (_BEFORE_ALL, "")
     statement = text(
-        "SELECT closed_at, unit_id, return_ratio FROM current_outcomes "
+        f"SELECT {_TRADE} FROM current_outcomes "  # noqa: S608 - names are ours
         "WHERE arm_id = :arm_id AND NOT no_trade "
         "AND (closed_at, unit_id) > (:closed_at, CAST(:unit_id AS text)) "
         "ORDER BY closed_at, unit_id"
@@ -189,20 +205,29 @@ def trades_after(
             yield _trade(*row)
 
 
-def champion_over_window(connection: Connection, arm_id: int) -> ProfitFactor:
-    """Return the champion's profit factor over a challenger's own window and instruments."""
-    found = one(connection, "SELECT * FROM champion_over_window(:arm_id)", arm_id=arm_id)
-    assert found is not None
-    return ProfitFactor.from_sums(
-        gross_profit=found["gain"],
-        gross_loss=found["loss"],
-        n=found["n"],
-        n_losses=found["n_losses"],
+def champion_over_windows(
+    connection: Connection, arm_ids: Sequence[int]
+) -> dict[int, ProfitFactor]:
+    """Return the champion's profit factor over each challenger's own window and instruments."""
+    found = rows(
+        connection,
+        "SELECT a.id, w.* FROM unnest(CAST(:arm_ids AS bigint[])) AS a(id)"
+        " CROSS JOIN LATERAL champion_over_window(a.id) AS w",
+        arm_ids=list(arm_ids),
     )
+    return {
+        row["id"]: ProfitFactor.from_sums(
+            gross_profit=row["gain"],
+            gross_loss=row["loss"],
+            n=row["n"],
+            n_losses=row["n_losses"],
+        )
+        for row in found
+    }
 
 
-def _trade(closed_at: datetime, unit_id: str, return_ratio: Decimal) -> ClosedTrade:
-    return ClosedTrade(closed_at=closed_at, unit=unit_id, result=float(return_ratio))
+def _trade(closed_at: datetime, unit_id: str, result: float) -> ClosedTrade:
+    return ClosedTrade(closed_at=closed_at, unit=unit_id, result=result)
 
 
 def _marked(

@@ -352,7 +352,7 @@ def test_arms_keep_what_a_young_one_is_or_may_be_compared_with(
     history.tell([told(1, other, "0.001")], now=NOW)
     arm = next(a for a in experiments.load(engine, "btc").arms if a.place.policy == CHALLENGER)
     with snapshot(engine) as connection:
-        found = outcomes.champion_over_window(connection, arm.id)
+        found = outcomes.champion_over_windows(connection, [arm.id])[arm.id]
     expected = [
         o for o in earned[1:] if history.made[o.assignment_id].instrument == other.instrument
     ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
+from dataclasses import replace
 from datetime import date, timedelta
 
-import pytest
 from evidence_history import leave
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -32,41 +33,49 @@ tallies = st.builds(
 histories = st.dictionaries(st.integers(0, 12), tallies, max_size=8)
 
 
-@pytest.mark.parametrize("table", ["evidence_cohorts", "paired_cohorts"])
-def test_the_ledger_adds_up_what_the_cohorts_come_to(engine: Engine, table: CohortTable) -> None:
+TABLES: tuple[CohortTable, CohortTable] = ("evidence_cohorts", "paired_cohorts")
+
+
+def test_the_ledger_adds_up_what_the_cohorts_come_to(engine: Engine) -> None:
     open_btc(engine)
     ids = arm_ids(engine)
+    challenger = ids[CHALLENGER]
 
     @settings(
-        max_examples=40,
+        max_examples=60,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture],
         phases=[Phase.explicit, Phase.generate],
     )
-    @given(histories, st.none() | st.integers(0, 12), st.integers(0, 12))
-    def holds(history: dict[int, Tally], after: int | None, until: int) -> None:
-        with transaction(engine) as connection:
-            connection.execute(text(f"DELETE FROM {table}"))
+    @given(histories, st.none() | st.integers(0, 12), st.integers(0, 12), st.booleans())
+    def holds(history: dict[int, Tally], after: int | None, until: int, holds_out: bool) -> None:
         cohorts = [
             Cohort(day=FIRST + timedelta(days=day), tally=tally)
             for day, tally in sorted(history.items())
         ]
-        leave(engine, CHALLENGER, cohorts, table=table)
+        with transaction(engine) as connection:
+            for table in TABLES:
+                connection.execute(text(f"DELETE FROM {table}"))
+        for table in TABLES:
+            leave(engine, CHALLENGER, cohorts, table=table)
+        asked = {
+            "champion_id": ids["prod"],
+            "after": None if after is None else FIRST + timedelta(days=after),
+            "until": FIRST + timedelta(days=until),
+        }
         with snapshot(engine) as connection:
-            found = evidence.sums(
-                connection,
-                ids.values(),
-                champion_id=ids["prod"],
-                after=None if after is None else FIRST + timedelta(days=after),
-                until=FIRST + timedelta(days=until),
-                table=table,
-            )
+            hold_outs = [challenger] if holds_out else []
+            routed = evidence.sums(connection, ids.values(), **asked, hold_outs=hold_outs)
+            paired = evidence.paired_totals(connection, ids.values(), **asked)
         first = -1 if after is None else after
         counted = [c for c in cohorts if first < (c.day - FIRST).days <= until]
         if all(day <= first for day in history):
-            assert found == {}
+            assert routed == paired == {}
         else:
-            assert found == {ids[CHALLENGER]: CohortSums.of(counted)}
-            assert found[ids[CHALLENGER]].total == total(c.tally for c in counted)
+            expected = CohortSums.of(counted)
+            if not holds_out:
+                expected = replace(expected, bets_for=array("d"))
+            assert routed == {challenger: expected}
+            assert paired == {challenger: total(c.tally for c in counted)}
 
     holds()

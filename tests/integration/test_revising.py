@@ -173,7 +173,7 @@ def test_views_window_and_report_read_the_newest_version(engine: Engine) -> None
     assert days == [(Decimal(-20),), (Decimal(10),)]
     with engine.connect() as connection:
         arm = experiments.load(connection, "btc").arm_of(PolicyName(CHALLENGER))
-        champion = outcomes.champion_over_window(connection, arm.id)
+        champion = outcomes.champion_over_windows(connection, [arm.id])[arm.id]
     assert (champion.n, champion.gross_loss) == (1, 0.02)
     arms = {arm.arm.place.policy: arm for arm in reporting.report(engine, "btc").arms}
     assert arms["prod"].short.profit_factor.n_losses == 1

@@ -261,7 +261,7 @@ def check_champion(
     ]
     with engine.connect() as connection:
         arm = experiments.load(connection, "btc").arm_of(CHALLENGER)
-        found = outcomes.champion_over_window(connection, arm.id)
+        found = outcomes.champion_over_windows(connection, [arm.id])[arm.id]
     assert (found.n, found.n_losses) == (len(expected), sum(r < 0 for r in expected))
     assert found.value == pytest.approx(naive_factor(expected), rel=1e-14)
 
