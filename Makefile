@@ -47,7 +47,10 @@ bench:  ## measure each claim beside its yardstick [GROUP=core] [QUICK=1]
 lock:  ## compile requirements/ from pyproject.toml [ARGS="--upgrade"]
 	$(BOOTSTRAP) dev
 	$(LOCK) --output-file requirements/core.txt $(ARGS)
-	$(LOCK) --extra dev --constraints requirements/core.txt --output-file requirements/dev.txt $(ARGS)
+	$(LOCK) --extra learners --constraints requirements/core.txt \
+		--output-file requirements/learners.txt $(ARGS)
+	$(LOCK) --extra learners --extra dev --constraints requirements/learners.txt \
+		--output-file requirements/dev.txt $(ARGS)
 
 clean:  ## stop the embedded server; remove .venv, caches and var/
 	@exec $(PYTHON) scripts/clean.py

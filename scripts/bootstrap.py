@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Set up `.venv`, once: `bootstrap.py core` to run the product, `bootstrap.py dev` to test it too.
+"""Set up `.venv`, once: `bootstrap.py core` to serve, `learners` to train, `dev` to test.
 
-Standard library only, in syntax that an older Python can still read, so that it can say what it
-needs. Doing nothing is the common case: a stamp in `.venv` holds the digest of everything the
-installation is made from. Exit codes: 0 ready, 1 cannot be set up, 2 usage, 130 interrupted.
+Each profile contains the ones before it. Standard library only, in syntax that an older Python can
+still read, so that it can say what it needs. Doing nothing is the common case: a stamp in `.venv`
+holds the digest of everything the installation is made from. Exit codes: 0 ready, 1 cannot be set
+up, 2 usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -24,8 +25,16 @@ from urllib.parse import unquote, urlsplit
 
 UV = "uv==0.13.8"
 PYTHON_MIN = (3, 11)
-DISK_FREE_MIN_BYTES = 2 * 1024**3
+DISK_FREE_MIN_GIB = {"core": 2, "learners": 4, "dev": 5}
+PROFILES = tuple(DISK_FREE_MIN_GIB)
 PROJECT = "liveops-bandit"
+_TORCH = "torch takes 190 MB of it in its build for the CPU, and gigabytes more in that for CUDA"
+DOWNLOADS = {
+    "core": "about 200 MB",
+    "learners": f"about 450 MB; {_TORCH}",
+    "dev": f"about 700 MB; {_TORCH}",
+}
+"""What a first set-up fetches, at most."""
 
 
 class CannotSetUp(Exception):
@@ -40,11 +49,15 @@ def say(message: str) -> None:
 # What the installation is made from, and whether it is there
 
 
+def contained(profile: str) -> tuple[str, ...]:
+    """Every profile that this one contains, itself last."""
+    return PROFILES[: PROFILES.index(profile) + 1]
+
+
 def digest(root: Path, profile: str) -> str:
     """Fingerprint of every file that decides what `profile` installs."""
-    names = ["pyproject.toml", "scripts/bootstrap.py", "requirements/core.txt"]
-    if profile == "dev":
-        names.append("requirements/dev.txt")
+    names = ["pyproject.toml", "scripts/bootstrap.py"]
+    names += [f"requirements/{known}.txt" for known in contained(profile)]
     return hashlib.sha256(b"\0".join((root / name).read_bytes() for name in names)).hexdigest()
 
 
@@ -75,11 +88,12 @@ def write_stamp(root: Path, *, profile: str, finished: bool) -> None:
 
 
 def is_ready(root: Path, profile: str) -> bool:
-    """Whether a finished set-up of `profile`, or of `dev`, which contains `core`, still holds."""
+    """Whether a finished set-up of `profile`, or of one that contains it, still holds."""
     stamp = read_stamp(root)
     done = str(stamp.get("profile"))
     return (
-        done in (profile, "dev")
+        done in PROFILES
+        and profile in contained(done)
         and stamp.get("home") == home(root)
         and stamp.get("digest") == digest(root, done)
         and (root / ".venv/bin/python").exists()
@@ -168,7 +182,7 @@ def run(command: list[str], *, root: Path, extra: Mapping[str, str] | None = Non
         return False
 
 
-def check_machine(root: Path) -> None:
+def check_machine(root: Path, profile: str) -> None:
     """Refuse, in plain words, what would fail half-way."""
     for module in ("venv", "ensurepip"):
         if importlib.util.find_spec(module) is None:
@@ -179,10 +193,10 @@ def check_machine(root: Path) -> None:
                 f"then run the same command again."
             )
     free = shutil.disk_usage(root).free
-    if free < DISK_FREE_MIN_BYTES:
+    if free < DISK_FREE_MIN_GIB[profile] * 1024**3:
         raise CannotSetUp(
             f"the disk under {root} has {free / 1024**3:.1f} GiB free; the set-up asks for "
-            f"{DISK_FREE_MIN_BYTES / 1024**3:.0f} GiB. Make room and run the same command again."
+            f"{DISK_FREE_MIN_GIB[profile]} GiB. Make room and run the same command again."
         )
 
 
@@ -225,18 +239,44 @@ def install_with_uv(root: Path, lock: str) -> bool:
     sources = uv_environment(config, root=root)
     uv, here = str(root / ".venv/bin/uv"), ["--python", str(root / ".venv/bin/python")]
     link = ["--no-deps", "--no-build-isolation", "--editable", "."]
+    torch = torch_pin(root, lock)
+    backends: list[dict[str, str]] = [{}]
+    if torch is not None and wants_backend(sources):
+        backends.insert(0, {"UV_TORCH_BACKEND": "auto"})
     say(f"  installing {lock} with uv")
-    return run([uv, "pip", "sync", *here, lock], root=root, extra=sources) and run(
-        [uv, "pip", "install", "--offline", *here, *link], root=root
-    )
+    for backend in backends:
+        extra = {**sources, **backend}
+        synced = run([uv, "pip", "sync", *here, lock], root=root, extra=extra)
+        # What the chosen build wants beside what every build does; nothing, for that of the CPU.
+        wanted = [uv, "pip", "install", "--no-config", *here, "--constraints", lock, torch or ""]
+        if synced and (torch is None or run(wanted, root=root, extra=extra)):
+            return run([uv, "pip", "install", "--offline", *here, *link], root=root)
+    return False
+
+
+def torch_pin(root: Path, lock: str) -> str | None:
+    """The lock's line of torch, if it has one."""
+    lines = (root / lock).read_text().splitlines()
+    return next((line for line in lines if line.startswith("torch==")), None)
+
+
+def wants_backend(sources: Mapping[str, str]) -> bool:
+    """Whether uv should look for the smallest build of torch that fits this machine.
+
+    Not where the person has decided: by a variable, or a folder or index of packages of their own.
+    """
+    own = "UV_FIND_LINKS" in sources or "UV_DEFAULT_INDEX" in sources
+    return sys.platform == "linux" and not own and "UV_TORCH_BACKEND" not in os.environ
 
 
 def install_with_pip(root: Path, lock: str) -> None:
     """Install the lock and this checkout with pip alone."""
     say(f"  installing {lock} with pip; this may take a few minutes")
-    packages = [*pip(root), "install", "--no-compile", "--no-deps", "-r", lock]
-    link = ["--no-deps", "--no-build-isolation", "--no-index", "--editable", "."]
-    if not run(packages, root=root) or not run([*pip(root), "install", *link], root=root):
+    torch = torch_pin(root, lock)
+    steps = [["--no-compile", "--no-deps", "-r", lock]]
+    steps += [] if torch is None else [["--no-compile", "--constraint", lock, torch]]
+    steps += [["--no-deps", "--no-build-isolation", "--no-index", "--editable", "."]]
+    if not all(run([*pip(root), "install", *step], root=root) for step in steps):
         raise CannotSetUp(
             "the packages could not be installed; the lines above say why.\n"
             "Run the same command again: what was fetched is kept."
@@ -256,14 +296,16 @@ def only_one(root: Path) -> Iterator[None]:
 
 
 def set_up(root: Path, profile: str) -> None:
-    """Bring `.venv` to `profile`; one that had `dev` keeps it."""
+    """Bring `.venv` to `profile`, or to what it had where that contains it."""
     with only_one(root):
         if is_ready(root, profile):
             return
-        check_machine(root)
-        if read_stamp(root).get("profile") == "dev":
-            profile = "dev"
+        had = str(read_stamp(root).get("profile"))
+        if had in PROFILES and profile in contained(had):
+            profile = had
+        check_machine(root, profile)
         say(f"setting up .venv ({profile}), once; later runs skip this")
+        say(f"  to download: {DOWNLOADS[profile]}")
         ensure_venv(root)
         write_stamp(root, profile=profile, finished=False)
         lock = f"requirements/{profile}.txt"
@@ -282,8 +324,8 @@ def main() -> int:
         say("If another is installed, name it: make run PYTHON=python3.11")
         return 1
     profile = " ".join(sys.argv[1:])
-    if profile not in ("core", "dev"):
-        say("usage: scripts/bootstrap.py core|dev")
+    if profile not in PROFILES:
+        say(f"usage: scripts/bootstrap.py {'|'.join(PROFILES)}")
         return 2
     root = Path(__file__).resolve().parents[1]
     try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -17,6 +19,7 @@ FILES = (
     "pyproject.toml",
     "scripts/bootstrap.py",
     "requirements/core.txt",
+    "requirements/learners.txt",
     "requirements/dev.txt",
 )
 
@@ -86,10 +89,32 @@ def test_a_changed_test_package_leaves_the_core_ready(checkout: Path) -> None:
     assert bootstrap.is_ready(checkout, "core")
 
 
-def test_dev_contains_core_and_core_does_not_contain_dev(checkout: Path) -> None:
-    assert not bootstrap.is_ready(checkout, "dev")
-    bootstrap.write_stamp(checkout, profile="dev", finished=True)
-    assert bootstrap.is_ready(checkout, "core")
+@pytest.mark.parametrize(
+    ("done", "ready"),
+    [
+        ("core", {"core"}),
+        ("learners", {"core", "learners"}),
+        ("dev", {"core", "learners", "dev"}),
+        ("another release's", set()),
+    ],
+)
+def test_a_set_up_serves_every_profile_that_it_contains(
+    checkout: Path, done: str, ready: set[str]
+) -> None:
+    stamp = checkout / ".venv/.set-up.json"
+    if done in bootstrap.PROFILES:
+        bootstrap.write_stamp(checkout, profile=done, finished=True)
+    else:
+        stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "profile": done}))
+    assert {name for name in bootstrap.PROFILES if bootstrap.is_ready(checkout, name)} == ready
+
+
+def test_a_changed_learner_leaves_the_core_ready_and_asks_for_the_learners(checkout: Path) -> None:
+    bootstrap.write_stamp(checkout, profile="learners", finished=True)
+    (checkout / "requirements/dev.txt").write_text("pytest==1\n")
+    assert bootstrap.is_ready(checkout, "learners")
+    (checkout / "requirements/learners.txt").write_text("torch==1\n")
+    assert not bootstrap.is_ready(checkout, "learners")
 
 
 def test_an_interrupted_set_up_is_done_again(checkout: Path) -> None:
@@ -162,7 +187,7 @@ def test_a_python_without_ensurepip_is_told_what_to_install(
         bootstrap.importlib.util, "find_spec", lambda name: None if name == "ensurepip" else name
     )
     with pytest.raises(bootstrap.CannotSetUp, match=r"no `ensurepip`.*\n.*apt install python3"):
-        bootstrap.check_machine(checkout)
+        bootstrap.check_machine(checkout, "core")
 
 
 def test_a_nearly_full_disk_is_refused_before_anything_is_written(
@@ -171,7 +196,11 @@ def test_a_nearly_full_disk_is_refused_before_anything_is_written(
     nearly_full = SimpleNamespace(free=3 * 2**29)
     monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda _: nearly_full)
     with pytest.raises(bootstrap.CannotSetUp, match=r"has 1\.5 GiB free; .* asks for 2 GiB"):
-        bootstrap.check_machine(checkout)
+        bootstrap.check_machine(checkout, "core")
+    nearly_full.free = 3 * 2**30
+    bootstrap.check_machine(checkout, "core")
+    with pytest.raises(bootstrap.CannotSetUp, match=r"has 3\.0 GiB free; .* asks for 4 GiB"):
+        bootstrap.check_machine(checkout, "learners")
 
 
 def test_an_old_python_is_told_which_one_is_needed(
@@ -210,6 +239,65 @@ def test_where_uv_fails_pip_installs(checkout: Path, calls: Path) -> None:
     assert installs[0].endswith("-r requirements/core.txt")
     assert installs[1].endswith("--editable .")
     assert bootstrap.is_ready(checkout, "core")
+
+
+def test_torch_is_asked_for_what_its_own_build_needs(checkout: Path, calls: Path) -> None:
+    done = run(checkout, "learners")
+    assert done.returncode == 0, done.stderr
+    installs = [line.split(" install ")[1] for line in calls.read_text().splitlines()[-3:]]
+    assert installs[0].endswith("--no-deps -r requirements/learners.txt")
+    assert installs[1].startswith("--no-compile --constraint requirements/learners.txt torch==")
+    assert installs[2].endswith("--editable .")
+    assert "to download: about" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("sources", "variables", "system", "expected"),
+    [
+        ({}, {}, "linux", True),
+        ({"UV_EXTRA_INDEX_URL": "https://more.invalid/simple"}, {}, "linux", True),
+        ({"UV_FIND_LINKS": "wheels"}, {}, "linux", False),
+        ({"UV_DEFAULT_INDEX": "https://mirror.invalid/simple"}, {}, "linux", False),
+        ({}, {"UV_TORCH_BACKEND": "cu130"}, "linux", False),
+        ({}, {}, "darwin", False),
+    ],
+)
+def test_uv_looks_for_the_smallest_torch_where_nobody_has_decided(
+    monkeypatch: pytest.MonkeyPatch,
+    sources: dict[str, str],
+    variables: dict[str, str],
+    system: str,
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(bootstrap.sys, "platform", system)
+    monkeypatch.delenv("UV_TORCH_BACKEND", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert bootstrap.wants_backend(sources) is expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="uv chooses among builds of torch on Linux")
+@pytest.mark.parametrize("reachable", [True, False])
+def test_uv_falls_back_to_any_torch_where_the_smallest_is_out_of_reach(
+    checkout: Path, calls: Path, reachable: bool
+) -> None:
+    uv = checkout / ".venv/bin/uv"
+    refuse = "" if reachable else '[ "$2" = sync ] && [ -n "$UV_TORCH_BACKEND" ] && exit 1\n'
+    uv.write_text(
+        uv.read_text().replace("test ", f'echo "backend $UV_TORCH_BACKEND" >>"{calls}"\n{refuse}')
+        + "\nexit 0\n"
+    )
+    done = run(checkout, "learners")
+    assert done.returncode == 0, done.stderr
+    said = calls.read_text().splitlines()
+    tried = [
+        backend.removeprefix("backend ")
+        for line, backend in pairwise(said)
+        if line.startswith("uv pip sync")
+    ]
+    assert tried == (["auto"] if reachable else ["auto", ""])
+    [wanted] = [line for line in said if " torch==" in line]
+    assert wanted.startswith("uv pip install --no-config")
 
 
 def test_where_pip_fails_too_the_set_up_says_so_and_is_not_ready(
