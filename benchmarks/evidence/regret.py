@@ -1,11 +1,13 @@
 """What learning costs: regret of our nights beside the bandits of other packages, run live.
 
 10,000 opportunities in the market `real`, twenty a day, each told a day later, and new shares every
-night. Ours live through the nights of production (`bandit/core/trial.py`) in `guarded`, within all
-limits; peers are held to nothing. Everything is played twice: `live`, where a player hears of what
-it did, and `on_paper`, where all hear what every arm would have earned. Which strategy of ours
-plays, with the checklist or without, and which setting of each package, is the best over all
-scenarios on tuning runs with a seed of their own; what the product does by itself is told beside.
+night. Ours live through the nights of production (`bandit/core/trial.py`) in `guarded`; peers are
+held to nothing. Everything is played twice: `live`, where a player hears of what it did, and
+`on_paper`, where all hear what every arm would have earned. Two of ours play: `within`, the best
+strategy under the product's own limits, and `open`, the best whose limits were opened as far as an
+experiment may open them, as a peer has none. Which strategy that is, with the checklist or without,
+and which setting of each package, is the best over all scenarios on tuning runs with a seed of
+their own; what the product does by itself is told beside.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bandit.core import trial
-from bandit.core.model import PolicyName, Strategy
+from bandit.core.limits import Limits
+from bandit.core.model import WHOLE_PPM, PolicyName, Strategy
 from bandit.core.reading import ChecklistRule, Rules
 from bandit.core.simulation import REAL, HypotheticalArm
 from bandit.core.trial_plan import TrialPlan
@@ -44,11 +48,31 @@ TUNING_RUNS = 1 if QUICK else 3
 SEED = 730_401
 TUNING_SEED = 730_400
 USUAL, SILENT = Rules(), Rules(checklist=ChecklistRule().silenced)
-OURS: dict[str, tuple[Strategy, Rules]] = {
-    f"ours.{strategy.value}({name})": (strategy, rules)
+OPENED = Limits(
+    champion_floor_ppm=0,
+    champion_floor_proven_ppm=0,
+    unproven_cap_ppm=WHOLE_PPM,
+    arm_minimum_ppm=0,
+    step_up=10.0,
+)
+"""As far as limits open."""
+
+
+class Ours(NamedTuple):
+    """A player of ours: an experiment's settings."""
+
+    strategy: Strategy
+    rules: Rules = USUAL
+    limits: Limits = Limits()
+
+
+WITHIN = {
+    f"ours.{strategy.value}({name})": Ours(strategy, rules)
     for strategy in Strategy
     for name, rules in (("default", USUAL), ("checklist=silenced", SILENT))
 }
+OPEN = {f"ours.{s.value}(open)": Ours(s, SILENT, OPENED) for s in Strategy}
+OURS = WITHIN | OPEN
 DEFAULT = f"ours.{Strategy.RAMP.value}(default)"
 NOBODY = "champion_only"
 HARMLESS = "3_bad"
@@ -70,7 +94,7 @@ class Job:
     on_paper: bool
 
 
-def lived(job: Job, tape: Tape, strategy: Strategy, rules: Rules) -> NDArray[np.int64]:
+def lived(job: Job, tape: Tape, ours: Ours) -> NDArray[np.int64]:
     """Let the nights of production live through a run, and return the arms they picked."""
     plan = TrialPlan(
         setting=REAL,
@@ -82,8 +106,9 @@ def lived(job: Job, tape: Tape, strategy: Strategy, rules: Rules) -> NDArray[np.
         days=OPPORTUNITIES // DAY,
         per_day=DAY,
         delay_days=DELAY_DAYS,
-        strategy=strategy,
-        rules=rules,
+        strategy=ours.strategy,
+        rules=ours.rules,
+        limits=ours.limits,
         on_paper=job.on_paper,
     )
     # A trial counts its challengers first; here the champion is arm 0.
@@ -100,7 +125,7 @@ def scores(job: Job) -> dict[str, Score]:
     found = {NOBODY: scored(tape, np.zeros(OPPORTUNITIES, np.int64))}
     for name in job.players:
         if name in OURS:
-            picked = lived(job, tape, *OURS[name])
+            picked = lived(job, tape, OURS[name])
         else:
             player = LABELS[name].player(job.scenario.arms, job.run + 1)
             picked = played(tape, player, on_paper=job.on_paper)
@@ -140,8 +165,8 @@ def dip(found: Sequence[Score]) -> float:
     return float(np.quantile([score.dip for score in found], 0.05))
 
 
-def who_plays(processes: Executor, *, on_paper: bool) -> tuple[str, list[str]]:
-    """Return the best of ours and of each package over all scenarios, and say what each costs."""
+def who_plays(processes: Executor, *, on_paper: bool) -> tuple[dict[str, str], list[str]]:
+    """Return the best of ours, by limits, and of each package; say what each costs."""
     everyone = [*OURS, *LABELS]
     tuned = all_scores(everyone, processes, runs=TUNING_RUNS, seed=TUNING_SEED, on_paper=on_paper)
     cost = {name: float(totals(tuned, name).mean()) for name in everyone}
@@ -153,7 +178,8 @@ def who_plays(processes: Executor, *, on_paper: bool) -> tuple[str, list[str]]:
         min((label for label in LABELS if LABELS[label].package == package), key=cost.__getitem__)
         for package in packages
     ]
-    return min(OURS, key=cost.__getitem__), peers
+    ours = {"within": WITHIN, "open": OPEN}
+    return {name: min(each, key=cost.__getitem__) for name, each in ours.items()}, peers
 
 
 def tell(title: str, cost: Mapping[str, np.ndarray], dips: Mapping[str, float], ours: str) -> None:
@@ -220,17 +246,20 @@ def claim_dip(way: str, found: Mapping[str, Sequence[Score]], ours: str, peers: 
     )
 
 
-def judge(way: str, found: Played, ours: str, peers: list[str]) -> None:
-    """Print what everybody cost, and the claims about it."""
+def judge(way: str, found: Played, best: Mapping[str, str], peers: list[str]) -> None:
+    """Print what everybody cost, and the claims about each of ours."""
+    ours = best["within"]
     for scenario, by_player in found.items():
         cost = {name: regrets(score) for name, score in by_player.items()}
         dips = {name: dip(score) for name, score in by_player.items()}
         tell(f"{scenario}, {way}", cost, dips, ours)
-    cost = {name: totals(found, name) for name in (NOBODY, *dict.fromkeys((ours, DEFAULT, *peers)))}
+    names = (NOBODY, *dict.fromkeys((*best.values(), DEFAULT, *peers)))
+    cost = {name: totals(found, name) for name in names}
     tell(f"all scenarios, {way}", cost, {}, ours)
-    claim_total(way, cost, ours, peers)
-    claim_best(way, found, ours, peers)
-    claim_dip(way, found[HARMLESS], ours, peers)
+    for limits, name in best.items():
+        claim_total(f"{limits}.{way}", cost, name, peers)
+        claim_best(f"{limits}.{way}", found, name, peers)
+        claim_dip(f"{limits}.{way}", found[HARMLESS], name, peers)
 
 
 def main() -> int:
@@ -241,10 +270,10 @@ def main() -> int:
         return 1
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as processes:
         for way, on_paper in (("live", False), ("on_paper", True)):
-            ours, peers = who_plays(processes, on_paper=on_paper)
-            players = dict.fromkeys((ours, DEFAULT, *peers))
+            best, peers = who_plays(processes, on_paper=on_paper)
+            players = dict.fromkeys((*best.values(), DEFAULT, *peers))
             found = all_scores(players, processes, runs=RUNS, seed=SEED, on_paper=on_paper)
-            judge(way, found, ours, peers)
+            judge(way, found, best, peers)
     return 0
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import psycopg
 from sqlalchemy import Engine
 
+from bandit.core.evidence import Terms
 from bandit.core.model import Assignment, UnitId
 from bandit.core.outcomes import Outcome
 from bandit.service import rebuilding, recording
@@ -27,6 +28,8 @@ from bandit.service.assigning import Router
 from bandit.service.bulk_recording import record_stream
 from bandit.service.recording import BATCH_MAX, Recorded
 from bandit.service.routing_table import Opportunity
+from bandit.storage import evidence
+from bandit.storage.engine import transaction
 from benchmarks.claims import QUICK, Target, claim, paired, progress
 from benchmarks.temporary_ledger import (
     EXPERIMENT,
@@ -37,6 +40,7 @@ from benchmarks.temporary_ledger import (
     server_on_disk,
 )
 from liveops.api.outcome_lines import outcomes_in
+from liveops.embedded_postgres import EmbeddedPostgres
 
 ROWS = 2_000 if QUICK else 20_000
 ROUNDS = 1 if QUICK else 7
@@ -136,35 +140,49 @@ def taken_out(connection: psycopg.Connection, *, day: int) -> bytes:
     return rows
 
 
-def main() -> None:
-    """Measure on a server that waits for its disk."""
+def measured(server: EmbeddedPostgres, name: str, *, terms: Terms | None) -> dict[str, list[float]]:
+    """Seconds of each round in a ledger that scores evidence by `terms`, or none."""
     rng = np.random.default_rng(7)
     seconds: dict[str, list[float]] = {"read": [], "store": [], "stream": [], "copy": []}
     with (
-        server_on_disk(durable=True) as server,
-        ledger(server, "ledger") as engine,
-        psycopg.connect(server.conninfo("ledger")) as connection,
+        ledger(server, name) as engine,
+        psycopg.connect(server.conninfo(name)) as connection,
     ):
-        open_experiment(engine, challenger_ppm=100_000)
+        record = open_experiment(engine, challenger_ppm=100_000)
+        if terms is not None:
+            with transaction(engine) as writing:
+                evidence.fix_terms(writing, record.id, terms, fixed_at=OPENED)
         for round_ in range(ROUNDS):
-            progress(f"round {round_ + 1} of {ROUNDS}")
-            for name, taken in ingested(engine, batches_of(engine, rng, day=2 * round_)).items():
-                seconds[name].append(taken)
+            progress(f"{name}: round {round_ + 1} of {ROUNDS}")
+            for part, taken in ingested(engine, batches_of(engine, rng, day=2 * round_)).items():
+                seconds[part].append(taken)
             seconds["stream"].append(streamed(engine, batches_of(engine, rng, day=2 * round_ + 1)))
             seconds["copy"].append(copied(connection, taken_out(connection, day=2 * round_ + 1)))
         assert rebuilding.compare(engine, now=END).mismatches == ()
-    for name, found in seconds.items():
-        progress(f"{name}: {1e6 * median(found) / ROWS:.1f} µs a row")
-    one = [read + store for read, store in zip(seconds["read"], seconds["store"], strict=True)]
-    for name, ours, target in (("batches", one, 0.25), ("stream", seconds["stream"], 0.5)):
-        claim(
-            f"ledger.outcome_ingestion.{name}_beside_copy",
-            ours=f"{ROWS / median(ours):.0f}/s",
-            yardstick=f"{ROWS / median(seconds['copy']):.0f}/s",
-            ratio=paired(seconds["copy"], ours),
-            side=Target.AT_LEAST,
-            target=target,
-        )
+        scored = connection.execute("SELECT coalesce(sum(n_challenger), 0) FROM evidence_cohorts")
+        assert (scored.fetchone() != (0,)) == (terms is not None)
+    for part, found in seconds.items():
+        progress(f"{name}: {part}: {1e6 * median(found) / ROWS:.1f} µs a row")
+    return seconds
+
+
+def main() -> None:
+    """Measure on a server that waits for its disk, without evidence and with it."""
+    scored = Terms(unit=0.005, baseline=0.05, profit_factor=1.2)
+    with server_on_disk(durable=True) as server:
+        for suffix, terms in (("", None), ("_with_evidence", scored)):
+            seconds = measured(server, f"ledger{suffix}", terms=terms)
+            both = zip(seconds["read"], seconds["store"], strict=True)
+            one = [read + store for read, store in both]
+            for name, ours, target in (("batches", one, 0.25), ("stream", seconds["stream"], 0.5)):
+                claim(
+                    f"ledger.outcome_ingestion.{name}{suffix}_beside_copy",
+                    ours=f"{ROWS / median(ours):.0f}/s",
+                    yardstick=f"{ROWS / median(seconds['copy']):.0f}/s",
+                    ratio=paired(seconds["copy"], ours),
+                    side=Target.AT_LEAST,
+                    target=target,
+                )
 
 
 if __name__ == "__main__":
