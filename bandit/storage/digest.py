@@ -80,6 +80,12 @@ TABLES = {
         JOIN arms a ON a.id = s.arm_id
         JOIN experiments e ON e.id = a.experiment_id JOIN policies p ON p.id = a.policy_id
         ORDER BY e.name, p.name""",
+    "backtest_trials": """
+        SELECT t.family, t.kind, t.spec, t.data, t.features, t.window_first, t.window_last, t.seed,
+               t.steps, t.n_periods, t.mean, t.variance, t.skew, t.kurtosis, t.sharpe,
+               t.periods_per_year, t.n_trades, t.n_losses, t.gross_profit, t.gross_loss,
+               t.total_return, t.drawdown_max_percent, t.verdict, t.failure
+        FROM backtest_trials t ORDER BY t.family, t.id""",
     "archives": """
         SELECT e.name AS experiment, r.name, r.n_rows, encode(r.sha256, 'hex') AS sha256
         FROM archives r JOIN experiments e ON e.id = r.experiment_id ORDER BY r.name""",

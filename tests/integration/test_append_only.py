@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from backtest_trials import a_trial
 from ledger import CHALLENGER, NOON, assign, closed, feed, open_btc, record_all
 from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
@@ -14,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from bandit.core.evidence import Terms
 from bandit.core.kill_switch import KillCause
 from bandit.core.outcomes import declined
-from bandit.service import ageing, auditing, killing, rebuilding, recording, revising
+from bandit.service import ageing, auditing, killing, rebuilding, recording, revising, trials
 from bandit.service.assigning import Router
 from bandit.storage import evidence
 from snapshots.archive_files import ParquetArchives
@@ -38,6 +39,7 @@ FACTS = {
     "evidence_terms": "baseline",
     "shadow_outcomes": "return_ratio",
     "aged_shadow_outcomes": "body_hash",
+    "backtest_trials": "sharpe",
 }
 
 
@@ -60,6 +62,7 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     terms = Terms(unit=0.001, baseline=0.0, profit_factor=1.0)
     with engine.begin() as connection:
         evidence.fix_terms(connection, record.id, terms, fixed_at=NOON)
+    trials.record(engine, a_trial(), now=NOON, actor="test")
     killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
     auditing.seal(engine, now=NOON)
     return engine
