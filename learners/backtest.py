@@ -234,14 +234,17 @@ class _Played:
         if n == 0:
             return np.ones(FLIPS)
         lengths = np.array([last - first + 1 for first, last in self.places])
-        lengths = rng.permuted(np.tile(lengths, (FLIPS, 1)), axis=1)
+        if lengths.min() == lengths.max():
+            lengths = np.tile(lengths, (FLIPS, 1))
+        else:
+            lengths = rng.permuted(np.tile(lengths, (FLIPS, 1)), axis=1)
         # Where the waits between trades fall is random; the trades keep their order.
         slack = max(n_bars - int(lengths[0].sum()), 0)
         waits = np.sort(rng.integers(0, slack + 1, size=(FLIPS, n)), axis=1)
         starts = np.minimum(waits + np.cumsum(lengths, axis=1) - lengths, n_bars - lengths)
         entry = self.market.candles.open[self.market.bars[starts]]
         leave = self.market.candles.close[self.market.bars[starts + lengths - 1]]
-        signs = rng.choice(np.array([-1, 1]), size=(FLIPS, n))
+        signs = 2 * rng.integers(2, size=(FLIPS, n)) - 1
         grown = np.maximum(1.0 + costs.net(signs, entry, leave), 0.0)
         return _compounded(grown)[:, -1]
 

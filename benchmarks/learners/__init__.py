@@ -1,0 +1,1 @@
+"""Claims about how challengers are made and measured."""
