@@ -146,8 +146,13 @@ class CoinFlips:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backtest:
-    """What was measured, and what earned the same bars for those who know nothing."""
+    """What was measured, and what earned the same bars for those who know nothing.
 
+    The costs are those of one fill, as ratios of its value.
+    """
+
+    fee_ratio: float
+    slippage_ratio: float
     metrics: BacktestMetrics
     summary: PerformanceSummary
     buy_and_hold: BacktestMetrics
@@ -185,6 +190,8 @@ def measure(
     held = [_hold(market, costs) for market in markets]
     flips = np.mean([p.flipped(costs, rng=rng) for p in played], axis=0) - 1.0
     return Backtest(
+        fee_ratio=fee_ratio,
+        slippage_ratio=slippage_ratio,
         metrics=metrics,
         summary=summarise(map(_closed, trades), starting_capital=None),
         buy_and_hold=_metrics(

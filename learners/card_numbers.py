@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 from scipy.special import stdtrit
 
+from bandit.core.errors import InvalidInput
+from bandit.core.live_gap import TradeSample, wilson_interval
 from bandit.core.multiplicity import (
     ReturnMoments,
     probabilistic_sharpe,
@@ -18,7 +21,6 @@ from bandit.core.performance import NumberState
 from learners.backtest import Backtest
 
 _QUANTILE: Final = 0.975
-_NORMAL: Final = 1.959963984540054
 
 
 class Number(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,13 +79,10 @@ def _profit_factor(backtest: Backtest) -> Number:
 
 
 def _win_rate(wins: int, n: int) -> Number:
-    """Wilson's interval, which stays within 0 and 1."""
-    if n == 0:
+    interval = wilson_interval(wins, n)
+    if interval is None:
         return _number(None, NumberState.NO_TRADES)
-    rate, z2_n = wins / n, _NORMAL * _NORMAL / n
-    middle = (rate + z2_n / 2) / (1 + z2_n)
-    half = _NORMAL * math.sqrt(rate * (1 - rate) / n + z2_n / (4 * n)) / (1 + z2_n)
-    return _number(rate, NumberState.NO_TRADES, (max(middle - half, 0.0), min(middle + half, 1.0)))
+    return _number(wins / n, NumberState.NO_TRADES, (interval.low, interval.high))
 
 
 def _return_mean(backtest: Backtest) -> Number:
@@ -94,3 +93,25 @@ def _return_mean(backtest: Backtest) -> Number:
     # sqn is the mean over its standard error.
     half = abs(mean / sqn) * float(stdtrit(n - 1, _QUANTILE))
     return _number(mean, NumberState.NO_TRADES, (mean - half, mean + half))
+
+
+def sample_of(numbers: Mapping[str, Number], *, slippage_ratio: float) -> TradeSample:
+    """Return what a card promises of a policy's live trades, which slip twice each.
+
+    Raises `InvalidInput` where a number that every card has is missing.
+    """
+    try:
+        mean, n = numbers["return_mean"], int(numbers["trades"].value or 0)
+        rate = numbers["win_rate"].value or 0.0
+    except KeyError as error:
+        raise InvalidInput(field="numbers", rule="must be those of a card", found=error) from error
+    half = None if mean.value is None or mean.high is None else mean.high - mean.value
+    return TradeSample(
+        n=n,
+        wins=round(rate * n),
+        mean=mean.value,
+        error=None if half is None else half / float(stdtrit(n - 1, _QUANTILE)),
+        n_slippage=0,
+        slippage=2.0 * slippage_ratio,
+        slippage_error=None,
+    )

@@ -57,6 +57,9 @@ def page_of(card: PolicyCard) -> str:
                 for market in card.markets
             ),
             "",
+            f"**Charged** for each fill: {1e4 * card.costs.fee_ratio:g} basis points of fees, "
+            f"{1e4 * card.costs.slippage_ratio:g} of slippage.",
+            "",
             f"**Made from:** data `{subject.data[:12]}` of {subject.window_first:%Y-%m-%d} to "
             f"{subject.window_last:%Y-%m-%d}, {len(subject.feature_names)} features "
             f"`{subject.features[:12]}`, spec `{subject.spec[:12]}`, seed {subject.seed}, "

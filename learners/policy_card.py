@@ -65,6 +65,13 @@ class CardSubject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     steps: Count
 
 
+class CardCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every fill was charged, as ratios of its value."""
+
+    fee_ratio: Annotated[float, msgspec.Meta(ge=0, lt=0.1)]
+    slippage_ratio: Annotated[float, msgspec.Meta(ge=0, lt=0.1)]
+
+
 class CardSearch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All trials ever recorded, and the annual Sharpe ratio that the best has by luck."""
 
@@ -107,6 +114,7 @@ class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     made_at: Moment
     subject: CardSubject
     markets: tuple[CardMarket, ...]
+    costs: CardCosts
     search: CardSearch
     numbers: dict[str, Number]
     baselines: tuple[CardBaseline, ...]
@@ -146,34 +154,16 @@ def card_of(
         search=search,
         rule=rule,
     )
-    subject = trial.subject
     return PolicyCard(
         schema=SCHEMA,
         policy=checked_name(policy, field="policy"),
         headline=headline_of([_check(reason) for reason in reasons]),
         verdict=verdict_of(reasons),
         made_at=checked_instant(now, field="now"),
-        subject=CardSubject(
-            trial=trial.id,
-            family=subject.family,
-            kind=subject.kind,
-            spec=subject.spec,
-            data=subject.data,
-            features=subject.features,
-            feature_names=tuple(feature_names),
-            window_first=subject.window_first,
-            window_last=subject.window_last,
-            folds=folds,
-            seed=subject.seed,
-            steps=subject.steps,
-        ),
+        subject=_subject(trial, feature_names, folds),
         markets=tuple(_market(market) for market in markets),
-        search=CardSearch(
-            n_trials=search.n_trials,
-            n_measured=search.n_measured,
-            annual_deviation=search.annual_deviation,
-            annual_benchmark=search.annual_benchmark(),
-        ),
+        costs=CardCosts(fee_ratio=backtest.fee_ratio, slippage_ratio=backtest.slippage_ratio),
+        search=_search(search),
         numbers=numbers_of(backtest, deflated=reasons[-1].value),
         baselines=_baselines(backtest),
         checks=tuple(_check(reason) for reason in reasons),
@@ -252,6 +242,33 @@ def _check(reason: Reason) -> CardCheck:
         limit=None if reason.limit is None else float(reason.limit),
         verdict=reason.verdict,
         note=reason.note,
+    )
+
+
+def _subject(trial: BacktestTrial, feature_names: Sequence[str], folds: int) -> CardSubject:
+    subject = trial.subject
+    return CardSubject(
+        trial=trial.id,
+        family=subject.family,
+        kind=subject.kind,
+        spec=subject.spec,
+        data=subject.data,
+        features=subject.features,
+        feature_names=tuple(feature_names),
+        window_first=subject.window_first,
+        window_last=subject.window_last,
+        folds=folds,
+        seed=subject.seed,
+        steps=subject.steps,
+    )
+
+
+def _search(search: Search) -> CardSearch:
+    return CardSearch(
+        n_trials=search.n_trials,
+        n_measured=search.n_measured,
+        annual_deviation=search.annual_deviation,
+        annual_benchmark=search.annual_benchmark(),
     )
 
 
