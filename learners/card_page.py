@@ -34,7 +34,7 @@ def page_of(card: PolicyCard) -> str:
             "",
             f"**{card.headline}**",
             "",
-            f"Verdict {card.verdict.value}. A {subject.kind.value} policy, trial "
+            f"Verdict {card.verdict.value}. Kind {subject.kind.value}, trial "
             f"`{subject.trial[:12]}` of the search `{subject.family}`, measured on bars that it "
             f"was not made from ({subject.folds} folds); card of "
             f"{card.made_at:%Y-%m-%d %H:%M} UTC.",
