@@ -3,66 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from dataclasses import InitVar, dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bandit.core.errors import InvalidInput
 from learners.market.candle_files import PRICE_COLUMNS, read_columns
-
-Times = NDArray[np.datetime64]
-Floats = NDArray[np.float64]
+from learners.market.validation import Floats, Times, ValidationReport, examine, instant
 
 SHIPPED_FILE = Path(__file__).parent / "data" / "btcusd_1h.csv.gz"
-
-
-class FindingKind(StrEnum):
-    """What can be wrong with a series of candles."""
-
-    TOO_FEW = "too_few"
-    DUPLICATE = "duplicate"
-    DISORDER = "disorder"
-    IRREGULAR = "irregular"
-    GAP = "gap"
-    NOT_FINITE = "not_finite"
-    NOT_POSITIVE = "not_positive"
-    OUTSIDE_BAR = "outside_bar"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One kind of fault in one column: how often, and where first."""
-
-    kind: FindingKind
-    column: str
-    rule: str
-    found: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValidationReport:
-    """What was seen in a series of candles; `interval` is its most frequent spacing."""
-
-    bars: int
-    first: datetime | None
-    last: datetime | None
-    interval: timedelta | None
-    findings: tuple[Finding, ...]
-
-    def refuse(self, *, source: str, allow_gaps: bool) -> None:
-        """Raise `InvalidInput` for the first finding; gaps alone pass where they are allowed."""
-        for finding in self.findings:
-            if allow_gaps and finding.kind is FindingKind.GAP:
-                continue
-            raise InvalidInput(
-                field=f"{source}: {finding.column}", rule=finding.rule, found=finding.found
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,8 +20,9 @@ class Candles:
     """One instrument's bars in time order; every array has one entry a bar and cannot be written.
 
     `opened_at` is the open time in UTC, prices are in quote currency, `volume` in base currency;
-    `interval` is the most frequent spacing. `digest` names the content: equal digests, equal bars.
-    Raises `InvalidInput` for what `examine` finds, gaps excepted.
+    `interval` is `bar_interval`, or the most frequent spacing where that is not known; where it is,
+    one bar is enough. `digest` names the content: equal digests, equal bars. Raises `InvalidInput`
+    for what `examine` finds, gaps and warnings excepted; `report` holds these.
     """
 
     instrument: str
@@ -81,17 +32,26 @@ class Candles:
     low: Floats
     close: Floats
     volume: Floats
+    bar_interval: InitVar[timedelta | None] = None
     interval: timedelta = field(init=False)
+    report: ValidationReport = field(init=False)
     digest: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        report = examine(self.opened_at, self.numbers())
+    def __post_init__(self, bar_interval: timedelta | None) -> None:
+        """Refuse what is faulty, and keep copies that nobody can write."""
+        report = examine(
+            self.opened_at,
+            self.numbers(),
+            bars_min=2 if bar_interval is None else 1,
+            interval=bar_interval,
+        )
         report.refuse(source=self.instrument, allow_gaps=True)
         for name, values in {"opened_at": self.opened_at, **self.numbers()}.items():
             kept = values.copy()
             kept.flags.writeable = False
             object.__setattr__(self, name, kept)
         object.__setattr__(self, "interval", report.interval)
+        object.__setattr__(self, "report", report)
         object.__setattr__(self, "digest", self._content_digest())
 
     def __len__(self) -> int:
@@ -104,7 +64,7 @@ class Candles:
 
     def opening(self, bar: int) -> datetime:
         """Return when a bar opens, aware UTC."""
-        return _aware(self.opened_at[bar])
+        return instant(self.opened_at[bar])
 
     def closing(self, bar: int) -> datetime:
         """Return when a bar is complete and may be decided on, aware UTC."""
@@ -147,6 +107,7 @@ def load_candles(
     return Candles(
         instrument=next(name for name in named if name is not None),
         opened_at=opened_at,
+        bar_interval=report.interval,
         **numbers,
     )
 
@@ -156,150 +117,6 @@ def shipped_candles() -> Candles:
     return load_candles(SHIPPED_FILE, instrument="BTCUSD")
 
 
-def examine(
-    opened_at: Times, numbers: Mapping[str, Floats], *, bars_min: int = 2
-) -> ValidationReport:
-    """Look for every kind of fault in bars that should be in ascending order.
-
-    >>> hours = np.datetime64("2024-01-01", "us") + np.array([0, 1, 3], dtype="timedelta64[h]")
-    >>> flat = {name: np.ones(3) for name in (*PRICE_COLUMNS, "volume")}
-    >>> [(finding.kind.value, finding.found) for finding in examine(hours, flat).findings]
-    [('gap', 'no bar from 2024-01-01T02:00:00Z to 2024-01-01T02:00:00Z')]
-    """
-    times = np.unique(opened_at)
-    interval = _usual_spacing(times)
-    findings: list[Finding] = []
-    if len(opened_at) < bars_min:
-        findings.append(
-            Finding(
-                kind=FindingKind.TOO_FEW,
-                column="bars",
-                rule=f"must be at least {bars_min}",
-                found=str(len(opened_at)),
-                count=1,
-            )
-        )
-    findings += _order_findings(opened_at, times)
-    if interval is not None:
-        findings += _spacing_findings(times, interval)
-    findings += _number_findings(opened_at, numbers)
-    return ValidationReport(
-        bars=len(opened_at),
-        first=_aware(times[0]) if len(times) else None,
-        last=_aware(times[-1]) if len(times) else None,
-        interval=interval,
-        findings=tuple(findings),
-    )
-
-
 def _newest_first(opened_at: Times) -> bool:
     steps = np.diff(opened_at).astype(np.int64)
     return bool((steps < 0).sum() > (steps > 0).sum())
-
-
-def _usual_spacing(times: Times) -> timedelta | None:
-    if len(times) < 2:
-        return None
-    spacings, counts = np.unique(np.diff(times).astype(np.int64), return_counts=True)
-    return timedelta(microseconds=int(spacings[counts.argmax()]))
-
-
-def _order_findings(opened_at: Times, times: Times) -> list[Finding]:
-    findings = []
-    repeated = len(opened_at) - len(times)
-    if repeated:
-        values, counts = np.unique(opened_at, return_counts=True)
-        first = int((counts > 1).argmax())
-        findings.append(
-            Finding(
-                kind=FindingKind.DUPLICATE,
-                column="time",
-                rule=f"must not repeat ({repeated} bars too many)",
-                found=f"{_shown(values[first])} {counts[first]} times",
-                count=repeated,
-            )
-        )
-    backward = np.diff(opened_at).astype(np.int64) < 0
-    if backward.any():
-        bar = int(backward.argmax())
-        findings.append(
-            Finding(
-                kind=FindingKind.DISORDER,
-                column="time",
-                rule="must rise or fall throughout",
-                found=f"{_shown(opened_at[bar + 1])} after {_shown(opened_at[bar])}",
-                count=int(backward.sum()),
-            )
-        )
-    return findings
-
-
-def _spacing_findings(times: Times, interval: timedelta) -> list[Finding]:
-    step = int(np.timedelta64(interval, "us").astype(np.int64))
-    spacings = np.diff(times).astype(np.int64)
-    findings = []
-    irregular = spacings % step != 0
-    if irregular.any():
-        bar = int(irregular.argmax())
-        findings.append(
-            Finding(
-                kind=FindingKind.IRREGULAR,
-                column="time",
-                rule=f"must be whole multiples of {interval} apart",
-                found=f"{_shown(times[bar])} then {_shown(times[bar + 1])}",
-                count=int(irregular.sum()),
-            )
-        )
-    wide = ~irregular & (spacings > step)
-    if wide.any():
-        bar, missing = int(wide.argmax()), int((spacings[wide] // step - 1).sum())
-        hole = _shown(times[bar] + step), _shown(times[bar + 1] - step)
-        findings.append(
-            Finding(
-                kind=FindingKind.GAP,
-                column="time",
-                rule=f"must have a bar every {interval} ({wide.sum()} gaps, {missing} bars)",
-                found=f"no bar from {hole[0]} to {hole[1]}",
-                count=missing,
-            )
-        )
-    return findings
-
-
-def _number_findings(opened_at: Times, numbers: Mapping[str, Floats]) -> list[Finding]:
-    low, high, volume = numbers["low"], numbers["high"], numbers["volume"]
-    rules = [
-        (FindingKind.NOT_FINITE, name, "must be finite", ~np.isfinite(values))
-        for name, values in numbers.items()
-    ]
-    rules += [
-        (FindingKind.NOT_POSITIVE, name, "must be above zero", numbers[name] <= 0)
-        for name in PRICE_COLUMNS
-    ]
-    rules.append((FindingKind.NOT_POSITIVE, "volume", "must not be negative", volume < 0))
-    rules.append((FindingKind.OUTSIDE_BAR, "high", "must not be below low", high < low))
-    rules += [
-        (
-            FindingKind.OUTSIDE_BAR,
-            name,
-            "must lie between low and high",
-            (numbers[name] > high) | (numbers[name] < low),
-        )
-        for name in ("open", "close")
-    ]
-    findings = []
-    for kind, name, rule, wrong in rules:
-        if wrong.any():
-            bar, count = int(wrong.argmax()), int(wrong.sum())
-            value, bars = f"{numbers[name][bar]:.12g}", f"{count} of {len(wrong)} bars"
-            found = f"{value} at {_shown(opened_at[bar])}, {bars}"
-            findings.append(Finding(kind=kind, column=name, rule=rule, found=found, count=count))
-    return findings
-
-
-def _aware(time: np.datetime64) -> datetime:
-    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(time.astype(np.int64)))
-
-
-def _shown(time: np.datetime64) -> str:
-    return f"{np.datetime_as_string(time, unit='s')}Z"

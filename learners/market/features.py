@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit.core.errors import InvalidInput
-from learners.market.candles import Candles, Floats, Times
+from learners.market.candles import Candles
 from learners.market.indicators import (
     directional_movement,
     lagged,
@@ -31,6 +31,7 @@ from learners.market.indicators import (
     relative_strength,
     wilder_memory,
 )
+from learners.market.validation import Floats, Times
 
 FEATURES_VERSION = 1  # raised whenever the same spec would give other numbers
 ADX_TRENDING = 25.0

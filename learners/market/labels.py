@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from bandit.core.errors import InvalidInput
 from bandit.core.paper_fills import Side
-from learners.market.candles import Candles, Floats
+from learners.market.candles import Candles
+from learners.market.validation import Floats
 
 _COST_MAX = 0.1
 

@@ -13,11 +13,10 @@ from bandit.core.errors import InvalidInput
 from learners.market.candles import (
     SHIPPED_FILE,
     Candles,
-    FindingKind,
-    examine,
     load_candles,
     shipped_candles,
 )
+from learners.market.validation import FindingKind, Severity, examine
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_btcusd_candles.py"
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "candles"
@@ -40,6 +39,22 @@ def refusal(path: Path, **options: object) -> str:
     with pytest.raises(InvalidInput) as caught:
         load_candles(path, **options)  # type: ignore[arg-type]  # options differ from case to case
     return str(caught.value)
+
+
+def bars_closing_at(close: np.ndarray, *, late_from: int | None = None) -> Candles:
+    """Hourly bars; those from `late_from` on come an hour late."""
+    hours = np.arange(len(close))
+    if late_from is not None:
+        hours[late_from:] += 1
+    return Candles(
+        instrument="X",
+        opened_at=np.datetime64("2024-01-01", "us") + hours.astype("timedelta64[h]"),
+        open=close,
+        high=close,
+        low=close,
+        close=close,
+        volume=np.ones(len(close)),
+    )
 
 
 def expected_bars() -> Candles:
@@ -327,6 +342,72 @@ def test_the_report_counts_every_kind_of_fault() -> None:
         (FindingKind.NOT_POSITIVE, "close", 1),
         (FindingKind.OUTSIDE_BAR, "close", 2),
     ]
+
+
+def test_a_leap_that_comes_back_is_a_warning_and_one_that_stays_is_none() -> None:
+    calm = 100 + np.array([0.0, 0.1, 0.0, -0.1] * 10)
+    back, stays = calm.copy(), calm.copy()
+    back[20] = 150.0
+    stays[20:] += 50.0
+
+    (finding,) = bars_closing_at(back).report.findings
+
+    assert (finding.kind, finding.severity) == (FindingKind.OUTLIER, Severity.WARNING)
+    # The median move is that from 99.9 to 100: ln(150 / 99.9) / (1.4826 x ln(100 / 99.9)) is 274.0.
+    assert finding.found == "150 at 2024-01-01T20:00:00Z, 274.0 usual moves, 1 of 40 bars"
+    assert bars_closing_at(stays).report.findings == ()
+    assert bars_closing_at(np.full(40, 100.0)).report.findings == ()
+
+
+def test_a_leap_into_a_gap_is_no_outlier() -> None:
+    close = 100 + np.array([0.0, 0.1, 0.0, -0.1] * 10)
+    close[20] = 150.0
+
+    candles = bars_closing_at(close, late_from=21)
+
+    assert [finding.kind for finding in candles.report.findings] == [FindingKind.GAP]
+
+
+def test_bars_without_trades_are_a_warning(tmp_path: Path) -> None:
+    candles = load_candles(written(tmp_path, HEADER + "".join(ROWS)))
+
+    assert [finding.to_json() for finding in candles.report.findings] == [
+        {
+            "kind": "zero_volume",
+            "severity": "warning",
+            "column": "volume",
+            "rule": "should not be zero",
+            "found": "0 at 2024-01-01T02:00:00Z, 1 of 3 bars",
+            "count": 1,
+        }
+    ]
+    assert candles.report.to_json() | {"findings": []} == {
+        "bars": 3,
+        "first": "2024-01-01T00:00:00+00:00",
+        "last": "2024-01-01T02:00:00+00:00",
+        "interval_seconds": 3600.0,
+        "findings": [],
+    }
+
+
+def test_a_known_interval_makes_one_bar_enough_and_a_wide_step_a_gap() -> None:
+    def bars(*hours: int, interval: timedelta | None) -> Candles:
+        count = len(hours)
+        return Candles(
+            instrument="X",
+            opened_at=np.datetime64("2024-01-01", "us") + np.array(hours, dtype="timedelta64[h]"),
+            bar_interval=interval,
+            **{name: np.ones(count) for name in ("open", "high", "low", "close", "volume")},
+        )
+
+    assert bars(0, interval=timedelta(hours=1)).interval == timedelta(hours=1)
+    two = bars(0, 3, interval=timedelta(hours=1))
+    assert [finding.kind for finding in two.report.findings] == [FindingKind.GAP]
+    assert bars(0, 3, interval=None).interval == timedelta(hours=3)
+    with pytest.raises(InvalidInput, match="bars: must be at least 2"):
+        bars(0, interval=None)
+    with pytest.raises(InvalidInput, match="must be whole multiples of 2:00:00 apart"):
+        bars(0, 3, interval=timedelta(hours=2))
 
 
 def test_candles_made_by_hand_are_checked_and_cannot_be_changed() -> None:
