@@ -39,6 +39,7 @@ def part(candles: Candles, start: int, stop: int) -> Candles:
     return Candles(
         instrument=candles.instrument,
         opened_at=candles.opened_at[start:stop],
+        bar_interval=candles.interval,
         **{name: values[start:stop] for name, values in candles.numbers().items()},
     )
 
