@@ -24,6 +24,7 @@ from liveops.commands import (
     accounts,
     audit,
     budget,
+    candles,
     explain,
     imports,
     keys,
@@ -73,6 +74,7 @@ app.add_typer(accounts.commands, name="account")
 app.add_typer(budget.commands, name="budget")
 app.add_typer(ledger.commands, name="ledger")
 app.add_typer(imports.commands, name="import")
+app.add_typer(candles.commands, name="candles")
 app.add_typer(keys.commands, name="key")
 app.add_typer(audit.commands, name="audit")
 app.add_typer(service.database_commands, name="db")

@@ -1,0 +1,90 @@
+"""Candles brought into the store: from files, and from exchanges."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from bandit.core.errors import InvalidInput
+from config.settings import Settings
+from learners.market.candle_store import Appended, CandleStore, SeriesName
+from learners.market.candles import Candles, load_candles
+from learners.market.exchange import Exchange
+from learners.market.validation import ValidationReport
+from liveops.ledger_server import state_home
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedCandles:
+    """What became of the bars of one file or one exchange, and what was seen in them."""
+
+    name: SeriesName
+    appended: Appended
+    report: ValidationReport
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON document."""
+        return {
+            "source": self.name.source,
+            "instrument": self.name.instrument,
+            "interval_seconds": self.name.interval.total_seconds(),
+            "new": self.appended.new,
+            "known": self.appended.known,
+            "unclosed": self.appended.unclosed,
+            "digest": self.appended.digest,
+            "report": self.report.to_json(),
+        }
+
+
+def candle_store(settings: Settings) -> CandleStore:
+    """Return the store of candles under `home`."""
+    return CandleStore(state_home(settings) / "candles")
+
+
+def import_candle_file(
+    store: CandleStore,
+    path: Path,
+    *,
+    source: str,
+    instrument: str | None,
+    allow_gaps: bool,
+    now: datetime,
+) -> ImportedCandles:
+    """Append the closed bars of a file to its series; raises what `load_candles` and it raise."""
+    candles = load_candles(path, instrument=instrument, allow_gaps=allow_gaps)
+    name = SeriesName(source=source, instrument=candles.instrument, interval=candles.interval)
+    return _stored(store, name, candles, now)
+
+
+def import_from_exchange(
+    store: CandleStore,
+    name: SeriesName,
+    *,
+    since: datetime | None,
+    options: Mapping[str, Any],
+    now: datetime,
+) -> ImportedCandles:
+    """Append an exchange's closed bars; without `since`, from the last bar stored.
+
+    Raises `InvalidInput` without `since` for a series that is not stored yet, and what the exchange
+    and the store raise.
+    """
+    if since is None:
+        if name not in [stored.name for stored in store.series()]:
+            raise InvalidInput(field="--since", rule="must say where a new series begins", found="")
+        kept = store.load(name)
+        since = kept.opening(len(kept) - 1)
+    exchange = Exchange(name=name.source, pause=threading.Event().wait, options=options)
+    candles = exchange.closed_candles(name.instrument, interval=name.interval, since=since)
+    return _stored(store, name, candles, now)
+
+
+def _stored(
+    store: CandleStore, name: SeriesName, candles: Candles, now: datetime
+) -> ImportedCandles:
+    appended = store.append(name, candles, now=now)
+    return ImportedCandles(name=name, appended=appended, report=candles.report)
