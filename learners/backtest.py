@@ -26,19 +26,13 @@ from bandit.core.model import RETURN_LIMIT, checked_instant, checked_instrument
 from bandit.core.multiplicity import ReturnMoments
 from bandit.core.performance import ClosedTrade, PerformanceSummary, profit_factor, summarise
 from learners.market.candles import Candles
+from learners.market.splits import Split
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
 Times = NDArray[np.datetime64]
 
 FLIPS: Final = 1000
-
-
-class Fold(NamedTuple):
-    """Bars to fit on and later ones to measure on; what lies between them is left out."""
-
-    train: range
-    test: range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +102,7 @@ class UnseenBars:
         return first, last
 
 
-def walk_forward(candles: Candles, folds: Sequence[Fold], *, fit: Fit) -> list[BacktestTrade]:
+def walk_forward(candles: Candles, folds: Sequence[Split], *, fit: Fit) -> list[BacktestTrade]:
     """Fit on each fold's train bars, play its test bars, and return all trades in order.
 
     Raises `InvalidInput` where a fold is measured on bars that do not follow those it was fitted

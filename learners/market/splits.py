@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bandit.core.errors import InvalidInput
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fold:
-    """The bars to train on and the later bars to test on."""
+class Split(NamedTuple):
+    """A fold: bars to train on, and later bars to test on; what lies between is left out."""
 
     train: range
     test: range
 
 
-def walk_forward(
+def walking_splits(
     bars: int,
     *,
     train_bars: int,
@@ -24,7 +23,7 @@ def walk_forward(
     embargo_bars: int = 0,
     first_bar: int = 0,
     anchored: bool = False,
-) -> tuple[Fold, ...]:
+) -> tuple[Split, ...]:
     """Split bars `first_bar` up to `bars` into folds whose tests follow one another, side by side.
 
     Purged, after López de Prado (Advances in Financial Machine Learning, 2018, chapter 7): the
@@ -35,7 +34,7 @@ def walk_forward(
     not full yet is left out. Raises `InvalidInput` for counts that are too small and when not one
     fold fits.
 
-    >>> for fold in walk_forward(20, train_bars=8, test_bars=4, reach_bars=2, embargo_bars=1):
+    >>> for fold in walking_splits(20, train_bars=8, test_bars=4, reach_bars=2, embargo_bars=1):
     ...     print(fold.train, fold.test)
     range(0, 8) range(11, 15)
     range(4, 12) range(15, 19)
@@ -59,5 +58,5 @@ def walk_forward(
     for test in range(first_test, bars - test_bars + 1, test_bars):
         stop = test - apart
         start = first_bar if anchored else stop - train_bars
-        folds.append(Fold(train=range(start, stop), test=range(test, test + test_bars)))
+        folds.append(Split(train=range(start, stop), test=range(test, test + test_bars)))
     return tuple(folds)

@@ -19,7 +19,7 @@ from learners.market.candles import Candles
 from learners.market.features import Features, FeatureSpec, features_of
 from learners.market.labels import Labels, forward_returns
 from learners.market.scaler import Scaler
-from learners.market.splits import Fold, walk_forward
+from learners.market.splits import Split, walking_splits
 
 SPEC = FeatureSpec(
     return_bars=(1, 3),
@@ -47,8 +47,8 @@ def fitted(features: Features, t: int) -> Scaler:
     return Scaler.fit(features.values[: t + 1])
 
 
-def folds(candles: Candles) -> tuple[Fold, ...]:
-    return walk_forward(len(candles), train_bars=20, test_bars=6, reach_bars=5, embargo_bars=1)
+def folds(candles: Candles) -> tuple[Split, ...]:
+    return walking_splits(len(candles), train_bars=20, test_bars=6, reach_bars=5, embargo_bars=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Pipeline:
     rows: Callable[[Candles], Features] = rows
     labels: Callable[[Candles], Labels] = labels
     fitted: Callable[[Features, int], Scaler] = fitted
-    folds: Callable[[Candles], tuple[Fold, ...]] = folds
+    folds: Callable[[Candles], tuple[Split, ...]] = folds
 
     def known(self, candles: Candles, t: int) -> dict[str, object]:
         features, labelled = self.rows(candles), self.labels(candles)
@@ -194,7 +194,7 @@ LEAKS = {
     "splits counted from the end": (
         Pipeline(
             folds=lambda candles: tuple(
-                Fold(
+                Split(
                     train=range(len(candles) - 6 * back - 6),
                     test=range(len(candles) - 6 * back - 6, len(candles) - 6 * back),
                 )

@@ -15,8 +15,8 @@ from bandit.core.paper_fills import PaperTrade, Side, paper_fill
 from learners.backtest import (
     Backtest,
     BacktestTrade,
-    Fold,
     Player,
+    Split,
     UnseenBars,
     measure,
     walk_forward,
@@ -161,7 +161,7 @@ def test_walk_forward_fits_on_the_past_alone() -> None:
         seen.append(train)
         return lambda test: [trade(test.start, test.start, len(train) / 100)]
 
-    folds = [Fold(range(4), range(5, 8)), Fold(range(7), range(8, 10))]
+    folds = [Split(range(4), range(5, 8)), Split(range(7), range(8, 10))]
     found = walk_forward(market([100.0] * 10), folds, fit=fit)
     assert seen == [range(4), range(7)]
     assert [t.return_ratio for t in found] == [0.04, 0.07]
@@ -172,14 +172,14 @@ def test_walk_forward_fits_on_the_past_alone() -> None:
     ("folds", "field"),
     [
         ([], "test"),
-        ([Fold(range(4), range(3, 6))], "train"),
-        ([Fold(range(0), range(3, 6))], "train"),
-        ([Fold(range(2), range(3, 99))], "test"),
-        ([Fold(range(2), range(3, 6)), Fold(range(2), range(5, 7))], "test"),
-        ([Fold(range(2), range(6, 3, -1))], "test"),
+        ([Split(range(4), range(3, 6))], "train"),
+        ([Split(range(0), range(3, 6))], "train"),
+        ([Split(range(2), range(3, 99))], "test"),
+        ([Split(range(2), range(3, 6)), Split(range(2), range(5, 7))], "test"),
+        ([Split(range(2), range(6, 3, -1))], "test"),
     ],
 )
-def test_folds_that_see_the_future_are_refused(folds: list[Fold], field: str) -> None:
+def test_folds_that_see_the_future_are_refused(folds: list[Split], field: str) -> None:
     with pytest.raises(InvalidInput, match=f"^{field}: "):
         walk_forward(market([100.0] * 10), folds, fit=lambda _: played)
 
@@ -190,7 +190,7 @@ def test_folds_that_see_the_future_are_refused(folds: list[Fold], field: str) ->
 def test_trades_outside_their_test_are_refused(wrong: BacktestTrade) -> None:
     with pytest.raises(InvalidInput):
         walk_forward(
-            market([100.0] * 10), [Fold(range(4), range(5, 8))], fit=lambda _: lambda _: [wrong]
+            market([100.0] * 10), [Split(range(4), range(5, 8))], fit=lambda _: lambda _: [wrong]
         )
 
 
