@@ -1,0 +1,167 @@
+"""Stored policies: a specification, weights, the graph that serves them, and golden answers.
+
+`write` gives a policy its `PolicySha`; `read` takes that hash from its caller, who has it from the
+ledger, and refuses everything that is not to the byte what `write` would have written:
+
+- nothing is parsed before its SHA-256 was compared, and what is parsed is what was hashed;
+- `spec.json` is canonical JSON with closed keys and bounded sizes;
+- headers of `weights.safetensors` and `golden.safetensors` follow from it and are only compared;
+- `policy.onnx` follows from both: it is written again and compared, never interpreted here.
+
+So no format that can hold code is read at all, pickle included.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandit.core.errors import InvalidInput
+from bandit.core.model import PolicySha
+from learners.artifact_spec import GOLDEN_MAX, SPEC_SIZE_MAX, PolicyArtifactSpec, spec_from_bytes
+from learners.network import ACTIONS_MAX, PARAMETERS_MAX, WIDTH_MAX, evaluate
+from learners.onnx_graph import graph
+from learners.sealed_files import ArtifactRefused, manifest_of, seal, unseal
+from learners.tensor_file import Shapes, Tensor, decoded, encoded
+
+SPEC, WEIGHTS, GRAPH = "spec.json", "weights.safetensors", "policy.onnx"
+GOLDEN = "golden.safetensors"
+
+_HEADERS_MAX = 65_536
+SIZES_MAX: Mapping[str, int] = {
+    SPEC: SPEC_SIZE_MAX,
+    WEIGHTS: 4 * PARAMETERS_MAX + _HEADERS_MAX,
+    GRAPH: 4 * PARAMETERS_MAX + _HEADERS_MAX,
+    GOLDEN: 4 * GOLDEN_MAX * (WIDTH_MAX + 2 * ACTIONS_MAX) + _HEADERS_MAX,
+}
+"""The files of an artefact and the most bytes that each may have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Golden:
+    """Observations (n, inputs) and what the network says of them (n, actions), all float32."""
+
+    observations: Tensor
+    scores: Tensor
+    probabilities: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Artifact:
+    """A policy that passed every check of `read`.
+
+    `graph` is its ONNX model, `tensors` are its weights by name, `manifest` is what its hash is
+    the hash of: the size and SHA-256 of each file.
+    """
+
+    sha: PolicySha
+    spec: PolicyArtifactSpec
+    tensors: Mapping[str, Tensor]
+    graph: bytes
+    golden: Golden
+    manifest: Mapping[str, Any]
+
+
+def write(
+    root: Path,
+    spec: PolicyArtifactSpec,
+    tensors: Mapping[str, Tensor],
+    *,
+    observations: NDArray[np.floating],
+) -> Artifact:
+    """Store a policy below `root` and return it as it reads back; twice stores it once.
+
+    `tensors` are float32 in the shapes of `spec.network`; `observations` of shape (`spec.golden`,
+    inputs) are what it is asked whenever it is loaded, best drawn from the data it was trained on.
+    Raises `InvalidInput` for other shapes and values that are not finite, `ArtifactRefused` where
+    something else lies under its name already.
+    """
+    _require_tensors(tensors, spec.network.shapes())
+    asked = np.ascontiguousarray(observations, dtype=np.float32)
+    _require_tensors(
+        {"observations": asked}, {"observations": _golden_shapes(spec)["observations"]}
+    )
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below, by name
+        answers = evaluate(spec.network, tensors, asked)
+        golden = {
+            "observations": asked,
+            "scores": answers.scores.astype(np.float32),
+            "probabilities": answers.probabilities.astype(np.float32),
+        }
+    _require_tensors(golden, _golden_shapes(spec))
+    files = {
+        SPEC: spec.to_bytes(),
+        WEIGHTS: encoded(tensors),
+        GRAPH: graph(spec.network, tensors),
+        GOLDEN: encoded(golden),
+    }
+    return read(root, seal(root, files))
+
+
+def read(root: Path, sha: PolicySha) -> Artifact:
+    """Return the policy `sha` below `root`, whose hash the caller brings from the ledger.
+
+    Raises `ArtifactRefused` with the file and the rule that it breaks.
+    """
+    files = unseal(root, sha, sizes_max=SIZES_MAX)
+    try:
+        spec = spec_from_bytes(files[SPEC])
+    except InvalidInput as error:
+        raise ArtifactRefused(
+            file=SPEC, rule=f"{error.field} {error.rule}", found=error.found
+        ) from error
+    tensors = decoded(files[WEIGHTS], spec.network.shapes(), file=WEIGHTS)
+    _require_graph(files[GRAPH], graph(spec.network, tensors))
+    golden = decoded(files[GOLDEN], _golden_shapes(spec), file=GOLDEN)
+    return Artifact(
+        sha=sha,
+        spec=spec,
+        tensors=tensors,
+        graph=files[GRAPH],
+        golden=Golden(**golden),
+        manifest=json.loads(manifest_of(files)),
+    )
+
+
+def _golden_shapes(spec: PolicyArtifactSpec) -> Shapes:
+    answers = (spec.golden, spec.network.actions)
+    return {
+        "observations": (spec.golden, spec.network.inputs),
+        "scores": answers,
+        "probabilities": answers,
+    }
+
+
+def _require_graph(found: bytes, expected: bytes) -> None:
+    if found == expected:
+        return
+    differing = np.frombuffer(found[: len(expected)], np.uint8) != np.frombuffer(
+        expected[: len(found)], np.uint8
+    )
+    at = int(differing.argmax()) if differing.any() else min(len(found), len(expected))
+    rule = "must be the graph that spec.json and weights.safetensors imply"
+    raise ArtifactRefused(
+        file=GRAPH, rule=rule, found=f"another byte at {at} of {len(found)} bytes"
+    )
+
+
+def _require_tensors(tensors: Mapping[str, Tensor], shapes: Shapes) -> None:
+    if tensors.keys() != shapes.keys():
+        raise InvalidInput(
+            field="tensors",
+            rule=f"must be {', '.join(sorted(shapes))}",
+            found=", ".join(sorted(tensors)),
+        )
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tensor.dtype != np.float32 or tensor.shape != shape:
+            found = f"{tensor.dtype} {tensor.shape}"
+            raise InvalidInput(field=name, rule=f"must be float32 of shape {shape}", found=found)
+        if not np.isfinite(tensor).all():
+            raise InvalidInput(field=name, rule="must be finite", found="NaN or an infinity")

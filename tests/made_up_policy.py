@@ -1,0 +1,124 @@
+"""A small policy for tests of stored policies, and how somebody who means harm would seal files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bandit.core.model import PolicySha
+from learners.artifact import Artifact, read, write
+from learners.artifact_spec import ActionSpec, DescribedPart, PolicyArtifactSpec, TrainingRecord
+from learners.network import Activation, Algorithm, Network
+from learners.sealed_files import ArtifactRefused
+from learners.serving import ServedPolicy
+from learners.tensor_file import Tensor
+
+SPEC, WEIGHTS, GRAPH = "spec.json", "weights.safetensors", "policy.onnx"
+GOLDEN, MANIFEST = "golden.safetensors", "manifest.json"
+FILES = (SPEC, WEIGHTS, GRAPH, GOLDEN)
+
+ACTIONS = (
+    ActionSpec(name="short", position=-1.0),
+    ActionSpec(name="flat", position=0.0),
+    ActionSpec(name="long", position=1.0),
+)
+
+
+def network_of(
+    algorithm: Algorithm = Algorithm.PPO,
+    *,
+    inputs: int = 4,
+    hidden: tuple[int, ...] = (5, 3),
+    activation: Activation = Activation.TANH,
+    quantiles: int = 1,
+    temperature: float = 1.0,
+) -> Network:
+    return Network(
+        algorithm=algorithm,
+        inputs=inputs,
+        hidden=hidden,
+        activation=activation,
+        actions=len(ACTIONS),
+        quantiles=quantiles,
+        temperature=temperature,
+    )
+
+
+def spec_of(network: Network, *, golden: int = 6, seed: int = 7) -> PolicyArtifactSpec:
+    return PolicyArtifactSpec(
+        network=network,
+        actions=ACTIONS,
+        features=DescribedPart(digest="a" * 64, body={"windows": [5, 20], "clip": 4.5}),
+        scaler=DescribedPart(digest="b" * 64, body={"mean": [0.0, 0.25], "spread": [1.0, 2.0]}),
+        environment=DescribedPart(digest="c" * 64, body={"fee_ratio": 0.0005}),
+        training=TrainingRecord(
+            seed=seed,
+            steps=250_000,
+            data_digest="d" * 64,
+            data_from=datetime(2020, 1, 1, tzinfo=UTC),
+            data_to=datetime(2024, 6, 30, 23, tzinfo=UTC),
+            packages={"torch": "2.13.0+cpu", "stable-baselines3": "2.9.2"},
+        ),
+        golden=golden,
+    )
+
+
+def weights_of(network: Network, *, seed: int = 1) -> dict[str, Tensor]:
+    rng = np.random.default_rng(seed)
+    return {
+        name: (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
+        for name, shape in network.shapes().items()
+    }
+
+
+def observations_of(spec: PolicyArtifactSpec, *, seed: int = 2) -> Tensor:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((spec.golden, spec.network.inputs)).astype(np.float32)
+
+
+def stored(root: Path, network: Network | None = None, *, seed: int = 1) -> Artifact:
+    spec = spec_of(network or network_of())
+    weights = weights_of(spec.network, seed=seed)
+    return write(root, spec, weights, observations=observations_of(spec))
+
+
+def files_of(root: Path, sha: PolicySha) -> dict[str, bytes]:
+    """The files of an artefact, without its manifest."""
+    found = {path.name: path.read_bytes() for path in (root / sha).iterdir()}
+    del found["manifest.json"]
+    return found
+
+
+def manifest_for(files: Mapping[str, bytes]) -> dict[str, object]:
+    entries = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+        for name, content in files.items()
+    }
+    return {"files": entries, "format": 1}
+
+
+def planted(root: Path, files: Mapping[str, bytes], manifest: bytes | None = None) -> PolicySha:
+    """Seal any files, as somebody would who can also have any hash registered."""
+    if manifest is None:
+        manifest = json.dumps(
+            manifest_for(files), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        ).encode()
+    sha = PolicySha(hashlib.sha256(manifest).hexdigest())
+    folder = root / sha
+    folder.mkdir(parents=True)
+    for name, content in {**files, "manifest.json": manifest}.items():
+        (folder / name).write_bytes(content)
+    return sha
+
+
+def refusal(root: Path, sha: PolicySha) -> ArtifactRefused:
+    """The way in of every caller: read, then serve. It has to end in a refusal."""
+    with pytest.raises(ArtifactRefused) as refused:
+        ServedPolicy(read(root, sha))
+    return refused.value
