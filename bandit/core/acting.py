@@ -149,7 +149,7 @@ def acted(
 
 
 def _regime_reasons(wanted: float, regime: Regime, rules: ActingRules) -> tuple[Reason, ...]:
-    trending = above("adx", regime.adx, rules.adx_min)
+    trending = at_least("adx", regime.adx, rules.adx_min)
     is_ranging = trending.verdict is Verdict.FAIL
     if is_ranging and rules.allow_ranging:
         return (

@@ -14,12 +14,12 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bandit.core.acting import ActingRules, Regime
 from bandit.core.errors import InvalidInput
 from learners.market.candles import Candles
 from learners.market.indicators import (
@@ -34,55 +34,11 @@ from learners.market.indicators import (
 from learners.market.validation import Floats, Times
 
 FEATURES_VERSION = 1  # raised whenever the same spec would give other numbers
-ADX_TRENDING = 25.0
-VOLATILITY_RATIO_HIGH = 2.0
 
 _WINDOW_MAX, _PERIOD_MAX, _WINDOWS_MAX = 5_000, 200, 16
 _DAY_MICROSECONDS = 86_400_000_000
 _EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday; Monday is 0
-
-
-class Regime(StrEnum):
-    """Whether the market goes somewhere."""
-
-    RANGING = "ranging"
-    TRENDING_UP = "trending_up"
-    TRENDING_DOWN = "trending_down"
-
-
-class MarketRegime(NamedTuple):
-    """The regime of one bar, and whether it moves much more than usual."""
-
-    trend: Regime
-    high_volatility: bool
-
-
-def regime(
-    adx: float,
-    volatility_ratio: float,
-    direction: float,
-    *,
-    adx_trending: float = ADX_TRENDING,
-    volatility_ratio_high: float = VOLATILITY_RATIO_HIGH,
-) -> MarketRegime:
-    """Tell the regime of one bar from its features `adx`, `volatility_ratio` and `direction`.
-
-    An ADX of `adx_trending` or more is a trend, up or down by the sign of `direction`; volatility
-    is high above `volatility_ratio_high` times the usual. Raises `InvalidInput` for a number that
-    is not finite: a regime that is not known is none.
-
-    >>> regime(31.0, 2.4, -0.2)
-    MarketRegime(trend=<Regime.TRENDING_DOWN: 'trending_down'>, high_volatility=True)
-    """
-    measured = (adx, volatility_ratio, direction)
-    for name, value in zip(("adx", "volatility_ratio", "direction"), measured, strict=True):
-        if not math.isfinite(value):
-            raise InvalidInput(field=name, rule="must be finite", found=value)
-    if adx < adx_trending or direction == 0:
-        trend = Regime.RANGING
-    else:
-        trend = Regime.TRENDING_UP if direction > 0 else Regime.TRENDING_DOWN
-    return MarketRegime(trend, volatility_ratio > volatility_ratio_high)
+_USUAL = ActingRules()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +46,9 @@ class FeatureSpec:
     """Which features, over how many bars of which length; equal digests, equal numbers.
 
     Each of `return_bars` and `trend_bars` gives a feature of its own. `adx_trending` (ADX points)
-    and `volatility_ratio_high` (times the usual) are the limits of `regime`. Raises `InvalidInput`
-    for windows that are not rising whole numbers within bounds.
+    and `volatility_ratio_high` (times the usual) are the limits of the regime columns, as those of
+    `bandit.core.acting`. Raises `InvalidInput` for windows that are not rising whole numbers within
+    bounds.
 
     >>> FeatureSpec().bars_needed, FeatureSpec().digest[:12]
     (280, 'aa210ba0fc23')
@@ -105,8 +62,8 @@ class FeatureSpec:
     adx_bars: int = 14
     rsi_bars: int = 14
     volume_bars: int = 24
-    adx_trending: float = ADX_TRENDING
-    volatility_ratio_high: float = VOLATILITY_RATIO_HIGH
+    adx_trending: float = _USUAL.adx_min
+    volatility_ratio_high: float = _USUAL.volatility_max
 
     def __post_init__(self) -> None:
         """Refuse what cannot be computed, and what would take for ever."""
@@ -206,6 +163,19 @@ class Features:
     warm_up: int
     spec_digest: str
 
+    def regime(self, bar: int) -> Regime:
+        """Return the regime at the close of a bar; what is not known yet is not finite.
+
+        >>> from learners.market.candles import shipped_candles
+        >>> found = features_of(shipped_candles(), FeatureSpec()).regime(300)
+        >>> round(found.adx, 1), found.trend, round(found.volatility, 2)
+        (15.0, -1, 0.85)
+        """
+        row = dict(zip(self.names, self.values[bar].tolist(), strict=True))
+        direction = row["direction"]
+        trend = (direction > 0) - (direction < 0)
+        return Regime(adx=row["adx"], trend=trend, volatility=row["volatility_ratio"])
+
 
 def features_of(candles: Candles, spec: FeatureSpec) -> Features:
     """Compute every feature of every bar.
@@ -214,8 +184,8 @@ def features_of(candles: Candles, spec: FeatureSpec) -> Features:
     `volatility_ratio` the short over the long one; `trend_n` the log distance of the close from its
     mean of n bars; `adx`, `direction` and `rsi` Wilder's; `relative_volume` the volume over its
     mean (0 where nothing was traded); time of day and day of week, of the close in UTC, as sine and
-    cosine; `regime_trend` is 1, -1 or 0 and `regime_high_volatility` 1 or 0, as `regime` tells.
-    Raises `InvalidInput` for bars of another length than those of the spec.
+    cosine; `regime_trend` is 1, -1 or 0 (an ADX under `adx_trending`), `regime_high_volatility` 1
+    or 0. Raises `InvalidInput` for bars of another length than those of the spec.
 
     >>> from learners.market.candles import shipped_candles
     >>> features = features_of(shipped_candles(), FeatureSpec())

@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 from made_up_candles import close_only, part, random_walk
 
+from bandit.core.acting import ActingRules, Choice, acted
 from bandit.core.errors import InvalidInput
 from learners.market.candles import Candles, shipped_candles
 from learners.market.features import (
     Features,
     FeatureSpec,
-    MarketRegime,
-    Regime,
     features_of,
-    regime,
 )
 from learners.market.indicators import directional_movement, relative_strength
 
@@ -200,44 +198,34 @@ def test_no_feature_reads_across_a_gap() -> None:
     assert features.complete[100 + needed - 1 :].all()
 
 
-def test_the_regime_columns_say_what_the_regime_function_says() -> None:
+def test_the_regime_columns_say_what_the_regime_filter_says() -> None:
     candles = shipped_candles()
     features = features_of(candles, FeatureSpec())
-    signs = {Regime.RANGING: 0.0, Regime.TRENDING_UP: 1.0, Regime.TRENDING_DOWN: -1.0}
-    read = ("adx", "volatility_ratio", "direction", "regime_trend", "regime_high_volatility")
     seen = set()
 
     for bar in range(features.warm_up, len(candles), 7):
-        adx, ratio, direction, trend, high = (column(features, name)[bar] for name in read)
-        told = regime(adx, ratio, direction)
-        seen.add(told)
-        assert (trend, high) == (signs[told.trend], float(told.high_volatility))
+        allowed = []
+        for position in (1.0, -1.0):
+            wanted = Choice(name="open", position=position, confidence=1.0)
+            action = acted(
+                wanted, held=0.0, regime=features.regime(bar), rules=ActingRules(adx_min=25.0)
+            )
+            allowed += [position] if action.position else []
+            size = abs(action.position) or 1.0
+            if action.position:
+                high = column(features, "regime_high_volatility")[bar]
+                assert size == (0.5 if high else 1.0)
+        trend = float(column(features, "regime_trend")[bar])
+        seen.add(trend)
+        assert allowed == ([trend] if trend else [])
 
-    assert seen == {MarketRegime(trend, high) for trend in Regime for high in (True, False)}
-
-
-@pytest.mark.parametrize(
-    ("measured", "expected"),
-    [
-        ((25.0, 2.0, 0.1), MarketRegime(Regime.TRENDING_UP, False)),
-        ((24.999, 2.001, 0.1), MarketRegime(Regime.RANGING, True)),
-        ((40.0, 1.0, -0.1), MarketRegime(Regime.TRENDING_DOWN, False)),
-        ((40.0, 1.0, 0.0), MarketRegime(Regime.RANGING, False)),
-    ],
-)
-def test_the_limits_of_the_regime(
-    measured: tuple[float, float, float], expected: MarketRegime
-) -> None:
-    assert regime(*measured) == expected
+    assert seen == {0.0, 1.0, -1.0}
 
 
-@pytest.mark.parametrize("position", [0, 1, 2])
-def test_an_unknown_number_is_no_regime(position: int) -> None:
-    measured = [30.0, 1.0, 0.5]
-    measured[position] = math.nan
-
-    with pytest.raises(InvalidInput, match="must be finite"):
-        regime(*measured)
+def test_a_regime_that_is_not_known_is_not_finite() -> None:
+    features = features_of(random_walk(60, seed=1), SMALL)
+    found = features.regime(0)
+    assert (math.isnan(found.adx), found.trend, math.isnan(found.volatility)) == (True, 0, True)
 
 
 def test_features_cannot_be_written() -> None:
