@@ -46,7 +46,9 @@ def decay(wealth: ArrayLike) -> float:
         return 0.0
     # What a bet has come to that began on each day: R is their sum.
     begun = np.cumsum(steps[::-1], axis=0)
-    return math.exp(min(float(logsumexp(begun)) - math.log(len(BETS)), math.log(LEVEL_MAX)))
+    most = float(begun.max())  # what no exponential of may overflow
+    level = most + math.log(float(np.exp(begun - most).sum()) / len(BETS))
+    return math.exp(min(level, math.log(LEVEL_MAX)))
 
 
 def exceedance(failures: int, n: int, *, limit: float) -> float:

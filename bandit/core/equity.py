@@ -35,6 +35,20 @@ def checked_result(result: float, *, field: str = "result") -> float:
     return result
 
 
+def checked_results(results: Iterable[float]) -> list[float]:
+    """Return results that are each as `checked_result` asks.
+
+    >>> checked_results([1.0, -2.5])
+    [1.0, -2.5]
+    """
+    found = list(results)
+    # No size exceeds the sum of all: where that is in order, and no NaN, so is every result.
+    if not sum(map(abs, found)) <= MONEY_LIMIT:
+        for result in found:
+            checked_result(result)
+    return found
+
+
 def checked_capital(capital: float) -> float:
     """Return `capital` when a percentage of it can be taken; raises `InvalidInput` otherwise.
 
@@ -117,12 +131,15 @@ class EquityState:
         15.0
         """
         equity, peak, deepest = self.equity, self.high_water_mark, self.drawdown_max_percent
-        for result in results:
-            equity += checked_result(result)
+        lowest = equity  # since the peak
+        for result in checked_results(results):
+            equity += result
             if equity > peak:
-                peak = equity
-            else:
-                deepest = max(deepest, _percent_below(peak, equity))
+                deepest = max(deepest, _percent_below(peak, lowest))
+                peak = lowest = equity
+            elif equity < lowest:
+                lowest = equity
+        deepest = max(deepest, _percent_below(peak, lowest))
         return EquityState(
             starting_capital=self.starting_capital,
             equity=equity,

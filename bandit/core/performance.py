@@ -11,10 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 
 from bandit.core.equity import (
     EquityState,
     checked_result,
+    checked_results,
     drawdown_percent,
     mean_and_deviation,
 )
@@ -198,7 +200,7 @@ def trade_sharpe(results: Sequence[float]) -> float | None:
     >>> trade_sharpe([1.0, 3.0])
     1.414213562373095
     """
-    moments = mean_and_deviation([checked_result(r) for r in results])
+    moments = mean_and_deviation(checked_results(results))
     return None if moments is None or moments[1] == 0.0 else moments[0] / moments[1]
 
 
@@ -226,9 +228,12 @@ class ClosedTrade:
         checked_result(self.result)
 
 
+_CLOSING_ORDER = attrgetter("closed_at", "unit")
+
+
 def in_closing_order(trades: Iterable[ClosedTrade]) -> list[ClosedTrade]:
     """The order every path-dependent number folds in: (closed_at, unit)."""
-    return sorted(trades, key=lambda trade: (trade.closed_at, trade.unit))
+    return sorted(trades, key=_CLOSING_ORDER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from statistics import NormalDist
 from typing import Any
 
-from bandit.core.equity import checked_result
+from bandit.core.equity import checked_result, checked_results
 from bandit.core.errors import InvalidInput
 
 
@@ -151,7 +151,7 @@ def profit_factor(results: Iterable[float]) -> ProfitFactor:
     >>> profit_factor([]).state.value, profit_factor([1.0]).state.value
     ('no_trades', 'no_losses')
     """
-    checked = [checked_result(r) for r in results]
+    checked = checked_results(results)
     losses = [r for r in checked if r < 0.0]
     return ProfitFactor(
         gross_profit=math.fsum(r for r in checked if r > 0.0),
