@@ -19,11 +19,13 @@ from sqlalchemy import Engine
 from bandit.core.errors import Conflict
 from bandit.core.model import Assignment, UnitId
 from bandit.core.outcomes import declined, trade
-from bandit.service import recording
+from bandit.service import recording, scaling, settling
 from bandit.service.assigning import Router
 from bandit.service.recording import Recorded
 from bandit.service.reporting import report
 from bandit.service.routing_table import Opportunity
+from bandit.storage import experiments
+from bandit.storage.engine import snapshot
 from benchmarks.claims import QUICK, Target, alternated, claim, paired, progress
 from benchmarks.history import END, count_planted, plant, sums_agree
 from benchmarks.temporary_ledger import (
@@ -113,7 +115,17 @@ def work_on(engine: Engine) -> dict[str, Work]:
         "assign_and_settle_late": settled(late=LATE),
         "known_outcome": told_again,
         "report": lambda: report(engine, EXPERIMENT).to_json(),
+        "night": lambda: read_night(engine),
     }
+
+
+def read_night(engine: Engine) -> None:
+    """Read what a night decides by."""
+    with snapshot(engine) as connection:
+        record = experiments.load(connection, EXPERIMENT)
+        readings = scaling.read_arms(connection, record, record.kept_arms)
+        scaling.with_evidence(connection, record, readings, now=END)
+        settling.settled(connection, record, now=END)
 
 
 def measure(engines: dict[int, Engine]) -> None:

@@ -348,3 +348,50 @@ def test_windows_are_read_by_index_ranges_however_long_the_history_is(engine: En
     # of the other, and a look into a primary key for each.
     assert {name.partition(" ")[0] for name in read} == {"Index"}
     assert sum(read.values()) < 150 + 50 + 200 + 100
+
+
+# Trades of both arms from before any window, in no order of time: far more than a window has.
+OLD_TRADES = """
+INSERT INTO outcomes (assignment_id, arm_id, unit_id, instrument, no_trade, pnl, return_ratio,
+                      r_multiple, fees, slippage, size, worst_excursion, opened_at, closed_at,
+                      expired, unclaimed, body_hash, recorded_at, audit_id)
+SELECT md5(a.id::text || i)::uuid, a.id, format('old-%s-%s', a.id, i), o.instrument, o.no_trade,
+       o.pnl, o.return_ratio, o.r_multiple, o.fees, o.slippage, o.size, o.worst_excursion,
+       o.opened_at - hashed * interval '1 second', o.closed_at - hashed * interval '1 second',
+       o.expired, o.unclaimed, o.body_hash, o.recorded_at, o.audit_id
+FROM (SELECT DISTINCT ON (arm_id) * FROM outcomes ORDER BY arm_id, closed_at) o
+JOIN arms a ON a.id = o.arm_id
+CROSS JOIN generate_series(1, 20000) i
+CROSS JOIN LATERAL (SELECT 86400 + abs(hashint4(i)) % 10000000 AS hashed) d
+"""
+
+
+def test_a_window_is_compared_without_reading_the_whole_history(engine: Engine) -> None:
+    open_btc(engine)
+    feed(engine, "prod", ["0.001", "-0.002"] * 20)
+    feed(engine, CHALLENGER, ["0.002", "-0.001"] * 20)
+    with engine.connect() as connection:
+        arm = experiments.load(connection, "btc").arm_of(PolicyName(CHALLENGER))
+        before = outcomes.champion_over_windows(connection, [arm.id])
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text(OLD_TRADES))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE outcomes, outcome_revisions"))
+    with engine.connect() as connection:
+        # As where the history is far larger than the memory of the machine.
+        connection.execute(text("SET LOCAL effective_cache_size = 1"))
+        connection.execute(text("SET LOCAL random_page_cost = 10"))
+        already = connection.execute(text(ROWS_OF_OUTCOMES)).one()
+        found = outcomes.champion_over_windows(connection, [arm.id])
+        read = connection.execute(text(ROWS_OF_OUTCOMES)).one()
+    assert found == before
+    assert before[arm.id].n > 0
+    assert read.in_order - already.in_order == 0
+    assert 0 < read.by_index - already.by_index < 200
+
+
+ROWS_OF_OUTCOMES = """
+SELECT seq_tup_read AS in_order, idx_tup_fetch AS by_index FROM pg_stat_xact_user_tables
+WHERE relname = 'outcomes'
+"""
