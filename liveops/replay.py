@@ -47,7 +47,7 @@ from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
 from bandit.storage.decisions import DecisionRecord
 from learners.market.candles import Candles
-from liveops.connectors.paper_market import (
+from learners.market.paper_market import (
     PERPETUAL_TAKER,
     ClosedPosition,
     Costs,

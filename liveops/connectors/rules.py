@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from bandit.core.paper_fills import Side
 from learners.market.candles import Candles
-from liveops.connectors.paper_market import Proposal
+from learners.market.paper_market import Proposal
 
 # Part of every sha: raise it when the same parameters come to mean other trades.
 RULES_VERSION = 1

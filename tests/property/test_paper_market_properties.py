@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learners.market.candles import Candles
-from liveops.connectors.paper_market import (
+from learners.market.paper_market import (
     ClosedPosition,
     Costs,
     ExitReason,

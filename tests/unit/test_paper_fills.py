@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bandit.core.errors import InvalidInput
 from bandit.core.paper_fills import PaperTrade, Side, paper_fill
 from learners.market.candles import Candles
-from liveops.connectors.paper_market import Costs, ExitReason, Proposal, open_position, settle
+from learners.market.paper_market import Costs, ExitReason, Proposal, open_position, settle
 
 
 def made(**changes: object) -> PaperTrade:

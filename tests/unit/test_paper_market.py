@@ -13,7 +13,7 @@ import pytest
 
 from bandit.core.errors import InvalidInput
 from learners.market.candles import Candles
-from liveops.connectors.paper_market import (
+from learners.market.paper_market import (
     PERPETUAL_TAKER,
     ClosedPosition,
     Costs,

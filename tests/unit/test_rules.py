@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from learners.market.candles import Candles, shipped_candles
+from learners.market.paper_market import PERPETUAL_TAKER, Side, open_position, settle
 from liveops.connectors import rules
-from liveops.connectors.paper_market import PERPETUAL_TAKER, Side, open_position, settle
 from liveops.connectors.rules import (
     CHALLENGERS,
     CHAMPION,
