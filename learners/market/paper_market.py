@@ -5,24 +5,28 @@ The execution model, on purpose a little worse than life:
 - every fill, take-profits too, pays the taker fee and slips against us;
 - a bar that touches stop and take-profit counts as the stop;
 - a bar that opens beyond the stop fills at that open, beyond the take-profit still at the latter;
-- inside a bar nobody knows when: such an exit is dated to the bar's close.
-Funding is not charged.
+- inside a bar nobody knows when: such an exit is dated to the bar's close;
+- who decides to leave at the close of a bar leaves at the open of the next, as who enters does.
+Funding is charged where its rates are given: at the open of a bar, to what was held into it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from enum import StrEnum
+from itertools import pairwise
 from typing import NamedTuple, assert_never
 
 import numpy as np
 
 from bandit.core.errors import InvalidInput
-from bandit.core.model import AMOUNT_STEP, RETURN_STEP
+from bandit.core.model import AMOUNT_STEP, RETURN_STEP, checked_return
 from bandit.core.paper_fills import PaperFill, Side, filled, slipped
-from learners.market.candles import Candles
+from learners.market.candles import Candles, Floats
+
+_FUNDING_EVERY = np.timedelta64(timedelta(hours=8))
 
 
 class ExitReason(StrEnum):
@@ -31,6 +35,7 @@ class ExitReason(StrEnum):
     STOP = "stop"
     TAKE_PROFIT = "take_profit"
     TIME = "time"
+    DECISION = "decision"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,12 @@ class Proposal:
             found = self.holding_bars_max
             raise InvalidInput(field="holding_bars_max", rule="must be 1 or more", found=found)
 
+    def levels(self, market_price: Decimal) -> tuple[Decimal, Decimal]:
+        """Return the prices of the stop and of the take-profit of a fill at this price."""
+        sign = self.side.sign
+        stop = market_price * (1 - sign * _exact(self.stop_ratio))
+        return stop, market_price * (1 + sign * _exact(self.take_profit_ratio))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperPosition:
@@ -105,10 +116,11 @@ class Mark:
 class ClosedPosition:
     """What a position earned, under the names of `bandit.core.outcomes.trade`.
 
-    `pnl` is net of `fees` and of `slippage`; `return_ratio` is `pnl` over the value at entry;
-    `r_multiple` is `pnl` over size times the distance from the fill to the stop. `worst_excursion`
-    (0 or more) is the worst net loss at which it could have been closed while it was open, over the
-    value at entry, so it is never below `-return_ratio`.
+    `pnl` is net of `fees`, of `slippage` and of `funding`, which is below zero where more was
+    received than paid; `return_ratio` is `pnl` over the value at entry; `r_multiple` is `pnl` over
+    size times the distance from the fill to the stop. `worst_excursion` (0 or more) is the worst
+    net loss at which it could have been closed while it was open, over the value at entry, so it is
+    never below `-return_ratio`.
     """
 
     side: Side
@@ -120,6 +132,7 @@ class ClosedPosition:
     size: Decimal
     fees: Decimal
     slippage: Decimal
+    funding: Decimal
     pnl: Decimal
     return_ratio: Decimal
     r_multiple: Decimal
@@ -137,11 +150,11 @@ def open_position(
     _require_bar(candles, bar, lowest=0)
     if bar + 1 == len(candles):
         return None
-    sign = proposal.side.sign
     market_price = _exact(candles.open[bar + 1])
     entry_price = slipped(market_price, proposal.side, _exact(costs.slippage_ratio))
     if not notional.is_finite() or notional < entry_price * AMOUNT_STEP:
         raise InvalidInput(field="notional", rule="must buy a size of 0.00000001", found=notional)
+    stop_price, take_profit_price = proposal.levels(market_price)
     return PaperPosition(
         side=proposal.side,
         entry_bar=bar + 1,
@@ -149,15 +162,51 @@ def open_position(
         opened_at=candles.opening(bar + 1),
         market_price=market_price,
         entry_price=entry_price,
-        stop_price=market_price * (1 - sign * _exact(proposal.stop_ratio)),
-        take_profit_price=market_price * (1 + sign * _exact(proposal.take_profit_ratio)),
+        stop_price=stop_price,
+        take_profit_price=take_profit_price,
         size=(notional / entry_price).quantize(AMOUNT_STEP, rounding=ROUND_DOWN),
         costs=costs,
     )
 
 
-def settle(candles: Candles, position: PaperPosition) -> ClosedPosition | None:
+def funding_charges(candles: Candles, rates: float | Floats) -> Floats:
+    """Return what is paid for what was held into each bar's open, as a ratio of its value there.
+
+    `rates` are the ratios of one funding, which is at 00, 08 and 16 h UTC: one for all, or one a
+    bar. Where they are above zero longs pay and shorts receive. A bar is charged for every funding
+    since the open before, so one after a gap or of a day for several. Raises `InvalidInput` for
+    rates that are not finite, not below one tenth, or not as many as the bars.
+
+    >>> from learners.market.candles import shipped_candles
+    >>> candles = shipped_candles()
+    >>> charges = funding_charges(candles, 0.0001)
+    >>> [(candles.opening(bar).hour, float(charges[bar])) for bar in range(3, 6)]
+    [(7, 0.0), (8, 0.0001), (9, 0.0)]
+    """
+    rates = np.asarray(rates, dtype=np.float64)
+    if rates.shape not in {(), (len(candles),)}:
+        rule = f"must be one for all or one for each of {len(candles)} bars"
+        raise InvalidInput(field="funding", rule=rule, found=f"{rates.shape}")
+    usual = np.abs(rates) < 0.1
+    if not usual.all():
+        found = rates[~usual].flat[0]
+        raise InvalidInput(field="funding", rule="must be in (-0.1, 0.1)", found=found)
+    ordinals = (candles.opened_at - np.datetime64(0, "us")) // _FUNDING_EVERY
+    return np.asarray(rates * np.diff(ordinals, prepend=ordinals[:1]), dtype=np.float64)
+
+
+def settle(
+    candles: Candles,
+    position: PaperPosition,
+    *,
+    left_at: int | None = None,
+    funding: Floats | None = None,
+) -> ClosedPosition | None:
     """Live a position to its end; None when the candles end before it: its outcome is not known.
+
+    With `left_at`, a decision at the close of that bar ends it at the open of the next, unless it
+    ended before. `funding` is what `funding_charges` gives, and none where it is None. Raises
+    `InvalidInput` where `left_at` is a bar before the entry or outside the candles.
 
     >>> from learners.market.candles import shipped_candles
     >>> candles = shipped_candles()
@@ -171,23 +220,30 @@ def settle(candles: Candles, position: PaperPosition) -> ClosedPosition | None:
     >>> closed.exit_reason.value, closed.pnl, closed.return_ratio
     ('stop', Decimal('-21.38172473'), Decimal('-0.021381725660'))
     """
+    if left_at is not None:
+        _require_bar(candles, left_at, lowest=position.entry_bar)
     for bar in range(position.entry_bar, min(position.time_bar + 1, len(candles))):
-        end = _exit(candles, position, bar)
+        leaves = left_at is not None and bar == left_at + 1
+        end = _exit(candles, position, bar, leaves=leaves)
         if end is not None:
-            return _closed(candles, position, bar=bar, end=end)
+            return _closed(candles, position, bar=bar, end=end, funding=funding)
     return None
 
 
-def mark(candles: Candles, position: PaperPosition, *, bar: int) -> Mark:
+def mark(
+    candles: Candles, position: PaperPosition, *, bar: int, funding: Floats | None = None
+) -> Mark:
     """Value a position that is still open at the close of `bar`.
 
     Raises `InvalidInput` for a bar before the entry or outside the candles.
     """
     _require_bar(candles, bar, lowest=position.entry_bar)
-    worst = _value(position, _worst_price(candles, position, before=bar + 1)).pnl
+    booked = _booked(candles, position, funding, until=bar)
+    worst = _worst_pnl(candles, position, booked, before=bar + 1)
+    paid = sum(booked.values(), Decimal(0))
     return Mark(
         marked_at=candles.closing(bar),
-        pnl=_value(position, _exact(candles.close[bar])).pnl,
+        pnl=_value(position, _exact(candles.close[bar]), paid=paid).pnl,
         worst_excursion=_loss_ratio(position, worst),
     )
 
@@ -212,12 +268,14 @@ class _End(NamedTuple):
     at_open: bool
 
 
-def _exit(candles: Candles, position: PaperPosition, bar: int) -> _End | None:
+def _exit(candles: Candles, position: PaperPosition, bar: int, *, leaves: bool) -> _End | None:
     sign = position.side.sign
     opening = float(candles.open[bar])
     stop, take_profit = float(position.stop_price), float(position.take_profit_price)
-    if bar == position.time_bar or sign * opening <= sign * stop:
-        reason = ExitReason.TIME if bar == position.time_bar else ExitReason.STOP
+    timed_out, gapped = bar == position.time_bar, sign * opening <= sign * stop
+    if timed_out or gapped or leaves:
+        reason = ExitReason.STOP if gapped else ExitReason.DECISION
+        reason = ExitReason.TIME if timed_out else reason
         return _End(reason, _exact(opening), at_open=True)
     adverse, favourable = candles.low[bar], candles.high[bar]
     if position.side is Side.SHORT:
@@ -229,11 +287,15 @@ def _exit(candles: Candles, position: PaperPosition, bar: int) -> _End | None:
     return None
 
 
-def _closed(candles: Candles, position: PaperPosition, *, bar: int, end: _End) -> ClosedPosition:
+def _closed(
+    candles: Candles, position: PaperPosition, *, bar: int, end: _End, funding: Floats | None
+) -> ClosedPosition:
     # A take-profit may have lived through its bar's adverse extreme first; the others end at once.
     lived = bar + 1 if end.reason is ExitReason.TAKE_PROFIT else bar
-    value = _value(position, end.price)
-    worst = _value(position, _worst_price(candles, position, before=lived)).pnl
+    booked = _booked(candles, position, funding, until=bar)
+    paid = sum(booked.values(), Decimal(0))
+    value = _value(position, end.price, paid=paid)
+    worst = _worst_pnl(candles, position, booked, before=lived)
     risk = position.size * abs(position.entry_price - position.stop_price)
     return ClosedPosition(
         side=position.side,
@@ -245,6 +307,7 @@ def _closed(candles: Candles, position: PaperPosition, *, bar: int, end: _End) -
         size=position.size,
         fees=value.fees,
         slippage=value.slippage,
+        funding=paid,
         pnl=value.pnl,
         return_ratio=value.return_ratio,
         r_multiple=_ratio(value.pnl, risk),
@@ -252,10 +315,38 @@ def _closed(candles: Candles, position: PaperPosition, *, bar: int, end: _End) -
     )
 
 
-def _value(position: PaperPosition, price: Decimal) -> PaperFill:
-    """What closing at this market price leaves."""
+def _booked(
+    candles: Candles, position: PaperPosition, funding: Floats | None, *, until: int
+) -> dict[int, Decimal]:
+    """What the position paid at the opens of bars that charge, each booked by itself."""
+    if funding is None:
+        return {}
+    held = slice(position.entry_bar + 1, until + 1)
+    charged = position.entry_bar + 1 + np.flatnonzero(funding[held])
+    signed_size = position.side.sign * position.size
+    return {
+        bar: (signed_size * _exact(candles.open[bar]) * _exact(funding[bar])).quantize(AMOUNT_STEP)
+        for bar in charged.tolist()
+    }
+
+
+def _worst_pnl(
+    candles: Candles, position: PaperPosition, booked: dict[int, Decimal], *, before: int
+) -> Decimal:
+    """The least that leaving would have left, from the entry until the bar `before`."""
+    edges = [position.entry_bar, *(bar for bar in booked if bar < before), before]
+    paid, worst = Decimal(0), []
+    for first, last in pairwise(edges):
+        paid += booked.get(first, Decimal(0))
+        price = _worst_price(candles, position, slice(first, last))
+        worst.append(_value(position, price, paid=paid).pnl)
+    return min(worst)
+
+
+def _value(position: PaperPosition, price: Decimal, *, paid: Decimal) -> PaperFill:
+    """What closing at this market price leaves, after `paid` for funding."""
     costs = position.costs
-    return filled(
+    fill = filled(
         position.side,
         entry=position.market_price,
         leave=price,
@@ -263,11 +354,15 @@ def _value(position: PaperPosition, price: Decimal) -> PaperFill:
         fee_ratio=_exact(costs.fee_ratio),
         slippage_ratio=_exact(costs.slippage_ratio),
     )
+    if paid == 0:
+        return fill
+    pnl = fill.pnl - paid
+    return_ratio = checked_return(_ratio(pnl, position.notional), field="return")
+    return replace(fill, pnl=pnl, return_ratio=return_ratio)
 
 
-def _worst_price(candles: Candles, position: PaperPosition, *, before: int) -> Decimal:
-    lived = slice(position.entry_bar, before)
-    if position.entry_bar >= before:
+def _worst_price(candles: Candles, position: PaperPosition, lived: slice) -> Decimal:
+    if lived.start >= lived.stop:
         return position.market_price
     match position.side:
         case Side.LONG:
