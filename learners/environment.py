@@ -15,8 +15,9 @@ to its net trade results plus the last mark.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from bandit.core.errors import InvalidInput
 from bandit.core.paper_fills import Side
 from learners.environment_spec import EnvironmentSpec, Target
+from learners.generator_state import generator_words, restore_generator
 from learners.market.candles import Candles, Floats
 from learners.market.paper_market import ExitReason
 from learners.position_table import (
@@ -156,6 +158,33 @@ class MarketEnvironment:
         self._begin(ended)
         observations[ended] = self._rows.take(self._bar[ended], axis=0)
         return Step(observations, rewards, terminated, at_end & ~terminated, ended, final)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return all that the next steps depend on, the generator included."""
+        return {
+            "generator": generator_words(self._rng),
+            "bar": self._bar.copy(),
+            "last_bar": self._last_bar.copy(),
+            "terms": self._terms.copy(),
+            "equity": self._equity.copy(),
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on as the environment that gave `state`; what it closed last is forgotten.
+
+        Raises `InvalidInput` for a state that no environment of these bars and rules can be in.
+        """
+        bar, last_bar, targets = state["bar"], state["last_bar"], state["terms"][:, TARGET]
+        if ((bar < 0) | (bar >= last_bar) | (last_bar >= len(self.bars))).any():
+            rule = f"must be in a window of {len(self.bars)} bars"
+            raise InvalidInput(field="bar", rule=rule, found=bar)
+        if not np.isin(targets, self.spec.targets).all():
+            raise InvalidInput(field="terms", rule="must be of a target", found=targets)
+        restore_generator(self._rng, state["generator"])
+        self._bar, self._last_bar = bar.copy(), last_bar.copy()
+        self._row = targets.astype(np.intp) * len(self.bars) + bar
+        self._terms, self._equity = state["terms"].copy(), state["equity"].copy()
+        self._closures = []
 
     def closed_trades(self) -> list[EpisodeTrade]:
         """Return what the last step closed, by decision or by the bracket; what is open is not."""

@@ -259,7 +259,7 @@ def test_a_policy_can_be_stored_as_it_was_trained(
 
 def test_the_parent_loads_no_torch() -> None:
     code = (
-        "import sys, learners.reinforcement, learners.training_plan\n"
+        "import sys, learners.reinforcement, learners.training_plan, learners.training_market\n"
         "print([m for m in ('torch', 'stable_baselines3', 'gymnasium') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

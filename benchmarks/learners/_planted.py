@@ -1,0 +1,88 @@
+"""Synthetic candles, with or without an edge that their features tell, and what a policy earns."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learners.environment import MarketEnvironment
+from learners.environment_spec import EnvironmentSpec
+from learners.market.candles import Candles
+from learners.market.paper_market import Costs
+from learners.network import Network, evaluate
+from learners.tensor_file import Tensor
+from learners.training_market import CandleMarket, TrainingWindow
+
+COLUMNS = 6
+EPISODE_BARS = 100
+EVALUATED = 64
+_MEMORY = 0.9  # of the signal from bar to bar
+_NOISE = 0.004
+
+SPEC = EnvironmentSpec(
+    costs=Costs(fee_ratio=0.0005, slippage_ratio=0.0002),
+    stop_ratio=0.05,
+    take_profit_ratio=0.05,
+    holding_bars_max=24,
+    shorts_allowed=True,
+    position_ratio=1.0,
+    funding_ratio=0.0,
+    episode_bars=EPISODE_BARS,
+    equity_ratio_min=0.2,
+)
+
+
+def planted(*, bars: int, edge: float, seed: int) -> tuple[Candles, NDArray[np.float64]]:
+    """Return hourly bars whose next return is `edge` times the first feature, and noise of 0.4 %.
+
+    The features are standard normal; the first one remembers 0.9 of itself from bar to bar, the
+    others tell nothing. An edge of 0 is a market of noise.
+    """
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((bars, COLUMNS))
+    for bar in range(1, bars):
+        fresh = np.sqrt(1.0 - _MEMORY**2) * features[bar, 0]
+        features[bar, 0] = _MEMORY * features[bar - 1, 0] + fresh
+    returns = _NOISE * rng.standard_normal(bars)
+    returns[1:] += edge * features[:-1, 0]
+    close = 100.0 * np.exp(np.cumsum(returns))
+    opened = np.concatenate(([100.0], close[:-1]))
+    candles = Candles(
+        instrument="PLANTED",
+        opened_at=np.datetime64("2024-01-01", "us") + np.arange(bars) * np.timedelta64(1, "h"),
+        open=opened,
+        high=np.maximum(opened, close) * 1.0005,
+        low=np.minimum(opened, close) * 0.9995,
+        close=close,
+        volume=np.ones(bars),
+    )
+    return candles, features
+
+
+def market_of(candles: Candles, features: NDArray[np.float64], bars: range) -> CandleMarket:
+    """Return these bars as something to train in."""
+    window = TrainingWindow(candles=candles, features=features, bars=bars)
+    return CandleMarket(windows=(window,), spec=SPEC)
+
+
+def mean_return(
+    network: Network,
+    tensors: dict[str, Tensor],
+    candles: Candles,
+    features: NDArray[np.float64],
+    bars: range,
+) -> float:
+    """Return what the policy earns in an episode on average: a ratio of its capital, after costs.
+
+    Every policy is measured in the same `EVALUATED` windows of `bars`.
+    """
+    environment = MarketEnvironment(candles, features, SPEC, count=EVALUATED, bars=bars, seed=1)
+    seen = environment.reset(seed=1)
+    earned = np.zeros(EVALUATED)
+    alive = np.ones(EVALUATED, dtype=np.bool_)
+    for _ in range(EPISODE_BARS):
+        step = environment.step(evaluate(network, tensors, seen).scores.argmax(axis=1))
+        earned += step.rewards * alive
+        alive &= ~(step.terminated | step.truncated)
+        seen = step.observations
+    return float(earned.mean())
