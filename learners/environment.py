@@ -26,8 +26,9 @@ from bandit.core.errors import InvalidInput
 from bandit.core.paper_fills import Side
 from learners.environment_spec import EnvironmentSpec, Target
 from learners.generator_state import generator_words, restore_generator
-from learners.market.candles import Candles, Floats
+from learners.market.candles import Candles
 from learners.market.paper_market import ExitReason
+from learners.market.validation import Floats
 from learners.position_table import (
     END_AT_OPEN,
     END_INSIDE,

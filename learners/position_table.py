@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from bandit.core.paper_fills import Side
 from learners.environment_spec import EnvironmentSpec, Target
 from learners.market.brackets import REASONS, BracketEnds, bracket_ends
-from learners.market.candles import Candles, Floats
+from learners.market.candles import Candles
 from learners.market.paper_market import ExitReason, funding_charges
+from learners.market.validation import Floats
 
 SIDES = {Target.LONG: Side.LONG, Target.SHORT: Side.SHORT}
 

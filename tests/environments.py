@@ -13,7 +13,7 @@ from bandit.core.paper_fills import Side
 from benchmarks.learners._plain_environment import PlainEnvironment
 from learners.environment import EpisodeTrade, MarketEnvironment
 from learners.environment_spec import EnvironmentSpec
-from learners.market.candles import Candles, Floats
+from learners.market.candles import Candles
 from learners.market.paper_market import (
     Costs,
     ExitReason,
@@ -23,6 +23,7 @@ from learners.market.paper_market import (
     open_position,
     settle,
 )
+from learners.market.validation import Floats
 
 NOTIONAL = Decimal(10_000)
 

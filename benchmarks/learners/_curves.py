@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter, process_time
 
 import torch
+from gymnasium.spaces import Box, Discrete
 from stable_baselines3.common.callbacks import BaseCallback
 
 from learners.network import Network, from_stable_baselines
@@ -40,12 +41,15 @@ class _Points(BaseCallback):
 
     def measure(self) -> None:
         wall, cpu = perf_counter(), process_time()
+        seen, actions = self.model.observation_space, self.model.action_space
+        assert isinstance(seen, Box)
+        assert isinstance(actions, Discrete)
         policy = {name: value.numpy() for name, value in self.model.policy.state_dict().items()}
         trained = Trained(
             steps=self.model.num_timesteps,
             resumed_steps=0,
-            inputs=self.model.observation_space.shape[0],
-            actions=int(self.model.action_space.n),
+            inputs=seen.shape[0],
+            actions=int(actions.n),
             temperature=1.0,
             observations=0,
         )

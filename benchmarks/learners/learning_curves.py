@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -82,14 +82,9 @@ def curves_of(algorithm: Algorithm, course: Course, *, name: str) -> Curves:
     found: dict[Profile, list[Curve]] = {profile: [] for profile in Profile}
     for seed in range(SEEDS):
         for profile in Profile:
-            textbook = profile is Profile.TEXTBOOK
-            plan = TrainingPlan(
-                algorithm=algorithm,
-                profile=profile,
-                seed=seed,
-                total_steps=STEPS,
-                **({"environments": TEXTBOOK_ENVIRONMENTS} if textbook else {}),
-            )
+            plan = TrainingPlan(algorithm=algorithm, profile=profile, seed=seed, total_steps=STEPS)
+            if profile is Profile.TEXTBOOK:
+                plan = replace(plan, environments=TEXTBOOK_ENVIRONMENTS)
             learned = curve(plan, course.market, course.score, points=POINTS)
             found[profile].append(learned)
             progress(

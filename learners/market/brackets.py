@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit.core.paper_fills import Side
-from learners.market.candles import Candles, Floats
+from learners.market.candles import Candles
 from learners.market.paper_market import ExitReason, Proposal
+from learners.market.validation import Floats
 
 REASONS = tuple(ExitReason)
 _STOPPED, _TAKEN, _TIMED_OUT = map(

@@ -24,7 +24,8 @@ import numpy as np
 from bandit.core.errors import InvalidInput
 from bandit.core.model import AMOUNT_STEP, RETURN_STEP, checked_return
 from bandit.core.paper_fills import PaperFill, Side, filled, slipped
-from learners.market.candles import Candles, Floats
+from learners.market.candles import Candles
+from learners.market.validation import Floats
 
 _FUNDING_EVERY = np.timedelta64(timedelta(hours=8))
 

@@ -9,7 +9,7 @@ from made_up_candles import part, random_walk
 from bandit.core.errors import InvalidInput
 from learners.market.candles import Candles
 from learners.market.labels import Labels, forward_returns
-from liveops.connectors.paper_market import Costs, ExitReason, Proposal, Side, open_position, settle
+from learners.market.paper_market import Costs, ExitReason, Proposal, Side, open_position, settle
 
 COSTS = Costs(fee_ratio=0.0005, slippage_ratio=0.0002)
 
