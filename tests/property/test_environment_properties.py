@@ -11,7 +11,7 @@ from environments import (
     markets,
     specs,
 )
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from learners.environment import MarketEnvironment
@@ -23,6 +23,7 @@ seeds = st.integers(0, 2**32 - 1)
 changes = st.sampled_from([0.1, 0.4, 1.0])
 
 
+@settings(deadline=None)  # each lives through whole episodes bar by bar
 @given(markets(), specs(), seeds, changes)
 def test_the_batch_agrees_with_a_plain_environment_step_by_step(
     candles: Candles, spec: EnvironmentSpec, seed: int, change: float
@@ -35,6 +36,7 @@ def test_the_batch_agrees_with_a_plain_environment_step_by_step(
     assert_like_plain(environment, candles, features, actions)
 
 
+@settings(deadline=None)  # each lives through whole episodes bar by bar
 @given(markets(), specs(), seeds, st.lists(st.integers(-99, 99), min_size=40, max_size=40))
 def test_the_batch_agrees_under_funding_that_changes(
     candles: Candles, spec: EnvironmentSpec, seed: int, rates: list[int]
@@ -49,6 +51,7 @@ def test_the_batch_agrees_under_funding_that_changes(
     assert_like_plain(environment, candles, features, actions, charges=charges)
 
 
+@settings(deadline=None)  # each lives through whole episodes bar by bar
 @given(markets(), specs(), seeds, changes)
 def test_every_trade_is_that_of_the_paper_market_and_rewards_sum_to_the_trades(
     candles: Candles, spec: EnvironmentSpec, seed: int, change: float
@@ -60,6 +63,7 @@ def test_every_trade_is_that_of_the_paper_market_and_rewards_sum_to_the_trades(
     assert_like_paper(environment, candles, actions)
 
 
+@settings(deadline=None)  # each lives through whole episodes bar by bar
 @given(markets(), specs(), seeds, st.integers(1, 10))
 def test_nothing_outside_the_allowed_bars_is_read(
     candles: Candles, spec: EnvironmentSpec, seed: int, cut: int
