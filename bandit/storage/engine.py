@@ -115,6 +115,15 @@ class _Patient(psycopg.Connection[Any]):
             raise
 
 
+# A history that was imported a moment ago has no statistics: the planner expects a row of it, and
+# would look through all outcomes once for each decision.
+_UNKNOWN_HISTORY = """
+SELECT set_config('enable_nestloop', 'off', true) WHERE 2 > (
+  SELECT count(DISTINCT tablename) FROM pg_stats
+  WHERE schemaname = current_schema() AND tablename IN ('assignments', 'outcomes'))
+"""
+
+
 @contextmanager
 def taking_long(connection: Connection) -> Iterator[None]:
     """Let the statements of this transaction read a long history to its end.
@@ -122,6 +131,7 @@ def taking_long(connection: Connection) -> Iterator[None]:
     Both who may give up are told: the server, and our side, which waits for it.
     """
     run(connection, f"SET LOCAL statement_timeout = '{_LONG_SECONDS}s'")
+    run(connection, _UNKNOWN_HISTORY)
     raw = connection.connection.driver_connection
     assert isinstance(raw, _Patient)
     usual, raw.patience_seconds = raw.patience_seconds, _LONG_SECONDS + SILENT_SECONDS_MORE
