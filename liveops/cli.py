@@ -29,6 +29,7 @@ from liveops.commands import (
     imports,
     keys,
     killing,
+    learn,
     ledger,
     market,
     monitor,
@@ -75,6 +76,7 @@ app.add_typer(budget.commands, name="budget")
 app.add_typer(ledger.commands, name="ledger")
 app.add_typer(imports.commands, name="import")
 app.add_typer(candles.commands, name="candles")
+app.add_typer(learn.commands, name="learn")
 app.add_typer(keys.commands, name="key")
 app.add_typer(audit.commands, name="audit")
 app.add_typer(service.database_commands, name="db")

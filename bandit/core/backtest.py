@@ -96,6 +96,12 @@ class TrialSubject:
                 found = getattr(self, name)
                 raise InvalidInput(field=name, rule="must lie in 0..2^63 - 1", found=found)
 
+    def trial_id(self, failure: str | None = None) -> TrialId:
+        """Return the id of a trial of this: one that measured something, or that failed so."""
+        tried = asdict(self) | {"failure": failure}
+        text = json.dumps(tried, sort_keys=True, default=datetime.isoformat)
+        return TrialId(hashlib.sha256(text.encode()).hexdigest())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BacktestTrial:
@@ -131,9 +137,7 @@ class BacktestTrial:
     @property
     def id(self) -> TrialId:
         """Name the trial by what was tried and how it failed: made again, it has the same id."""
-        tried = asdict(self.subject) | {"failure": self.failure}
-        text = json.dumps(tried, sort_keys=True, default=datetime.isoformat)
-        return TrialId(hashlib.sha256(text.encode()).hexdigest())
+        return self.subject.trial_id(self.failure)
 
     @property
     def annual_sharpe(self) -> float | None:

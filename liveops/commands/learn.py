@@ -1,0 +1,152 @@
+"""`liveops learn rl`: make a challenger by reinforcement learning."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bandit.core.errors import InvalidInput
+from liveops.commands.options import AsJson, ConfigFile, Demo, actor, ledger_app, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from learners.market.candles import Candles
+    from learners.training_events import TrainingEvent
+    from liveops.learning import Learned
+
+commands = typer.Typer(help="Make challengers by learning from candles.", no_args_is_help=True)
+
+
+@commands.callback()
+def learning() -> None:
+    """Make challengers by learning from candles."""
+
+
+@commands.command("rl")
+def reinforcement(
+    name: Annotated[str, typer.Argument(help="Name of the policy, such as dqn_20260301.")],
+    candles: Annotated[
+        list[Path] | None,
+        typer.Option("--candles", help="Candle file; repeatable. Hourly BTCUSD when left out."),
+    ] = None,
+    algorithm: Annotated[str, typer.Option("--algorithm", help="ppo, dqn or qr_dqn.")] = "dqn",
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of a training.")] = 250_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all its chance.")] = 1,
+    deadline: Annotated[
+        float, typer.Option("--deadline", min=1, help="Seconds that one training may take.")
+    ] = 600.0,
+    train_bars: Annotated[
+        int, typer.Option("--train-bars", min=1, help="Bars that a training learns from.")
+    ] = 8_000,
+    test_bars: Annotated[
+        int, typer.Option("--test-bars", min=1, help="Bars after it that it is measured on.")
+    ] = 2_000,
+    confidence: Annotated[
+        float, typer.Option("--confidence", min=0, max=1, help="Least confidence it acts at.")
+    ] = 0.65,
+    allow_ranging: Annotated[
+        bool, typer.Option("--allow-ranging", help="Let it open positions in ranging markets.")
+    ] = False,
+    family: Annotated[
+        str | None,
+        typer.Option("--family", help="Search that the trial belongs to; its name if left out."),
+    ] = None,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Train an agent, measure it on bars it had not seen, write its card, and register it.
+
+    A training that was stopped goes on where it was when the same is asked again. Exit 0 also where
+    the card says that it earns nothing: the verdict is the card's.
+    """
+    from rich.console import Console
+
+    from bandit.core.acting import ActingRules
+    from bandit.core.backtest import BacktestRule
+    from bandit.core.model import PolicyName
+    from learners.challenger import ChallengerPlan
+    from learners.market.features import FeatureSpec
+    from learners.network import Algorithm
+    from learners.training_plan import TrainingPlan
+    from liveops.learning import ENVIRONMENT, learn
+
+    known = [member.value for member in Algorithm]
+    if algorithm not in known:
+        rule = f"must be one of {', '.join(known)}"
+        raise InvalidInput(field="--algorithm", rule=rule, found=algorithm)
+    series = _series(candles or [])
+    plan = ChallengerPlan(
+        features=FeatureSpec(interval=series[0].interval),
+        environment=ENVIRONMENT,
+        training=TrainingPlan(
+            algorithm=Algorithm(algorithm),
+            seed=seed,
+            total_steps=steps,
+            deadline_seconds=deadline,
+        ),
+        acting=ActingRules(confidence_min=confidence, allow_ranging=allow_ranging),
+        train_bars=train_bars,
+        test_bars=test_bars,
+    )
+    progress = Console(stderr=True)
+    with ledger_app(config=config, demo=demo) as app:
+        learned = learn(
+            app,
+            name=PolicyName(name),
+            family=family or name,
+            plan=plan,
+            series=series,
+            rule=BacktestRule(),
+            report=lambda event: _tell(progress, event),
+            actor=actor(),
+        )
+    if as_json:
+        print_json(learned.to_json())
+        return
+    _print(learned)
+
+
+def _series(files: Sequence[Path]) -> list[Candles]:
+    from learners.market.candles import load_candles, shipped_candles
+
+    if not files:
+        return [shipped_candles()]
+    return [load_candles(file, instrument=None, allow_gaps=True) for file in files]
+
+
+def _tell(progress: Console, event: TrainingEvent) -> None:
+    from learners.training_events import Begun, CheckpointUnfit, Forecast, Progress
+
+    match event:
+        case Begun():
+            after = f" after {event.steps:,} steps" if event.steps else ""
+            progress.print(f"training begins{after}")
+        case Forecast():
+            progress.print(f"the whole training will take about {event.seconds:.0f} s")
+        case Progress():
+            share = 100 * event.steps / event.steps_total
+            progress.print(
+                f"{share:3.0f} % · {event.steps_per_second:,.0f} steps/s · "
+                f"{event.seconds_left:.0f} s left"
+            )
+        case CheckpointUnfit():
+            progress.print(f"checkpoint {event.name} is not used: {event.reason}")
+        case _:
+            return
+
+
+def _print(learned: Learned) -> None:
+    said = "registered" if learned.is_new else "was registered before"
+    sys.stdout.write(
+        f"{learned.card.headline}\n"
+        f"{learned.policy.name} {said}: {learned.policy.sha}\n"
+        f"card      {learned.page}\n"
+        f"artefact  {learned.artifact}\n"
+    )

@@ -1,0 +1,211 @@
+"""Challengers made by learning: trained, measured, written down, and registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bandit.core.backtest import BacktestRule, BacktestTrial, TrialSubject, judged, verdict_of
+from bandit.core.errors import Conflict, UnknownName
+from bandit.core.model import Policy, PolicyKind, PolicyName, Verdict, checked_name
+from bandit.service import policies, trials
+from learners.artifact import Artifact
+from learners.backtest import Backtest, measure
+from learners.card_page import page_of
+from learners.challenger import ChallengerPlan, Workshop, data_digest
+from learners.environment_spec import EnvironmentSpec
+from learners.market.candles import Candles
+from learners.market.paper_market import PERPETUAL_TAKER
+from learners.policy_card import PolicyCard, card_of
+from learners.training_events import (
+    DeadlinePassed,
+    ForecastTooLong,
+    TrainingEvent,
+    TrainingFailed,
+)
+from liveops.clock import monotonic
+from liveops.ledger_server import state_home
+from liveops.whole_files import write_whole
+from liveops.wiring import App
+
+ENVIRONMENT = EnvironmentSpec(
+    costs=PERPETUAL_TAKER,
+    stop_ratio=0.02,
+    take_profit_ratio=0.03,
+    holding_bars_max=24,
+    shorts_allowed=True,
+    position_ratio=0.5,
+    funding_ratio=0.0001,
+    episode_bars=240,
+    equity_ratio_min=0.5,
+)
+"""The market that agents are trained in: the exits and costs of the demo, funding of 1 bp."""
+
+NOT_MODELLED = ("Smaller sizes in volatile markets: every trade counts at its nominal size.",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """A challenger that was made: its policy, its card, and where the files lie."""
+
+    policy: Policy
+    card: PolicyCard
+    page: Path
+    artifact: Path
+    is_new: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON document."""
+        return {
+            "policy": self.policy.name,
+            "sha": self.policy.sha,
+            "verdict": self.card.verdict.value,
+            "headline": self.card.headline,
+            "trial": self.card.subject.trial,
+            "page": str(self.page),
+            "artifact": str(self.artifact),
+            "new": self.is_new,
+        }
+
+
+def learn(
+    app: App,
+    *,
+    name: PolicyName,
+    family: str,
+    plan: ChallengerPlan,
+    series: Sequence[Candles],
+    rule: BacktestRule,
+    report: Callable[[TrainingEvent], None],
+    actor: str,
+) -> Learned:
+    """Make a challenger from candles, and register it.
+
+    It is measured walking forward and recorded as a trial, whatever comes of it; then trained on
+    the newest bars and stored below `home`. Made again, only its card changes: that counts all
+    trials made since. Raises `Conflict` where the name belongs to another policy, `InvalidInput`
+    for candles that are too few, and as `learners.reinforcement.train`.
+    """
+    subject = _subject(plan, series, family=family)
+    checked_name(name)
+    _require_free(app, name, subject)
+    home, began = state_home(app.settings), app.clock.now()
+    workshop = Workshop(plan, series, folder=home / "training", clock=monotonic, report=report)
+    try:
+        markets, trades = workshop.walked()
+        artifact = workshop.newest(home / "artifacts")
+    except (DeadlinePassed, ForecastTooLong, TrainingFailed) as error:
+        _record(app, _failed(subject, error, began=began, ended=app.clock.now()), actor=actor)
+        raise
+    backtest = measure(
+        markets,
+        trades,
+        fee_ratio=plan.environment.costs.fee_ratio,
+        slippage_ratio=plan.environment.costs.slippage_ratio,
+        rng=np.random.default_rng(plan.training.seed),
+    )
+    trial = _judged(app, subject, backtest, rule=rule, began=began)
+    trial = _record(app, trial, actor=actor)
+    card = card_of(
+        name,
+        trial,
+        backtest,
+        search=trials.searched(app.engine, trial),
+        rule=rule,
+        markets=markets,
+        feature_names=workshop.markets[0].features.names,
+        folds=len(workshop.splits),
+        not_modelled=NOT_MODELLED,
+        now=app.clock.now(),
+    )
+    return _registered(app, card, artifact, actor=actor)
+
+
+def _subject(plan: ChallengerPlan, series: Sequence[Candles], *, family: str) -> TrialSubject:
+    return TrialSubject(
+        family=family,
+        kind=PolicyKind.REINFORCEMENT,
+        spec=plan.digest,
+        data=data_digest(series),
+        features=plan.features.digest,
+        window_first=min(candles.opening(0) for candles in series),
+        window_last=max(candles.closing(len(candles) - 1) for candles in series),
+        seed=plan.training.seed,
+        steps=plan.training.steps,
+    )
+
+
+def _require_free(app: App, name: PolicyName, subject: TrialSubject) -> None:
+    """Refuse a name that is another policy's, before an hour of training."""
+    try:
+        held = policies.find(app.engine, name).policy
+    except UnknownName:
+        return
+    if held.name == name and held.metadata.get("trial") != subject.trial_id():
+        raise Conflict(f"policy {name!r} is another one, made otherwise; a policy never changes")
+
+
+def _failed(
+    subject: TrialSubject, error: Exception, *, began: datetime, ended: datetime
+) -> BacktestTrial:
+    return BacktestTrial(
+        subject=subject,
+        started_at=began,
+        finished_at=ended,
+        metrics=None,
+        verdict=Verdict.FAIL,
+        failure=str(error)[:1000],
+    )
+
+
+def _judged(
+    app: App, subject: TrialSubject, backtest: Backtest, *, rule: BacktestRule, began: datetime
+) -> BacktestTrial:
+    trial = BacktestTrial(
+        subject=subject,
+        started_at=began,
+        finished_at=app.clock.now(),
+        metrics=backtest.metrics,
+        verdict=Verdict.INCONCLUSIVE,
+    )
+    reasons = judged(
+        backtest.metrics,
+        buy_and_hold=backtest.buy_and_hold.total_return,
+        search=trials.searched(app.engine, trial),
+        rule=rule,
+    )
+    return replace(trial, verdict=verdict_of(reasons))
+
+
+def _record(app: App, trial: BacktestTrial, *, actor: str) -> BacktestTrial:
+    stored, _ = trials.record(app.engine, trial, now=app.clock.now(), actor=actor)
+    return stored
+
+
+def _registered(app: App, card: PolicyCard, artifact: Artifact, *, actor: str) -> Learned:
+    policy = Policy(
+        name=PolicyName(card.policy),
+        kind=card.subject.kind,
+        sha=artifact.sha,
+        data_cutoff=artifact.spec.training.data_to,
+        metadata={"artifact": dict(artifact.manifest), "trial": card.subject.trial},
+    )
+    _, is_new = policies.register(app.engine, policy, now=app.clock.now(), actor=actor)
+    home = state_home(app.settings)
+    cards = home / "cards"
+    cards.mkdir(exist_ok=True)
+    write_whole(cards / f"{artifact.sha}.json", card.to_json())
+    page = cards / f"{artifact.sha}.md"
+    write_whole(page, page_of(card).encode())
+    return Learned(
+        policy=policy,
+        card=card,
+        page=page,
+        artifact=home / "artifacts" / artifact.sha,
+        is_new=is_new,
+    )

@@ -1,0 +1,118 @@
+"""`learn` makes a challenger whole: trial, card, artefact and policy say the same of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from api_service import application
+from ledger import NOON, count
+from made_up_candles import random_walk
+from sqlalchemy import Engine
+
+from bandit.core.acting import ActingRules
+from bandit.core.backtest import BacktestRule
+from bandit.core.errors import Conflict
+from bandit.core.model import PolicyKind, PolicyName, Verdict
+from bandit.service import policies, trials
+from learners.artifact import read
+from learners.challenger import ChallengerPlan
+from learners.market.features import FeatureSpec
+from learners.network import Algorithm
+from learners.policy_card import read_card
+from learners.serving import ServedPolicy
+from learners.training_events import DeadlinePassed
+from learners.training_plan import Profile, TrainingPlan
+from liveops.clock import VirtualClock
+from liveops.learning import ENVIRONMENT, Learned, learn
+from liveops.wiring import App
+
+pytest.importorskip("stable_baselines3", reason="the learners are not installed")
+
+PLAN = ChallengerPlan(
+    features=FeatureSpec(
+        return_bars=(1,),
+        volatility_bars_short=2,
+        volatility_bars_long=24,
+        trend_bars=(24,),
+        adx_bars=5,
+        rsi_bars=5,
+        volume_bars=5,
+    ),
+    environment=replace(ENVIRONMENT, episode_bars=50),
+    training=TrainingPlan(
+        algorithm=Algorithm.PPO,
+        profile=Profile.TEXTBOOK,
+        seed=3,
+        total_steps=2_048,
+        environments=32,
+        layers=(8,),
+        deadline_seconds=400.0,
+    ),
+    acting=ActingRules(confidence_min=0.3, allow_ranging=True),
+    train_bars=300,
+    test_bars=150,
+)
+
+
+@pytest.fixture
+def app(engine: Engine, tmp_path: Path) -> App:
+    served = application(engine, clock=VirtualClock(NOON))
+    return replace(served, settings=served.settings.model_copy(update={"home": tmp_path}))
+
+
+def made(app: App, name: str = "first", plan: ChallengerPlan = PLAN) -> Learned:
+    return learn(
+        app,
+        name=PolicyName(name),
+        family="drill",
+        plan=plan,
+        series=[random_walk(900, seed=5)],
+        rule=BacktestRule(),
+        report=lambda _: None,
+        actor="test",
+    )
+
+
+def test_a_challenger_is_made_whole_and_only_once(app: App, tmp_path: Path) -> None:
+    learned = made(app)
+
+    stored = policies.find(app.engine, "first").policy
+    assert stored == learned.policy
+    assert stored.kind is PolicyKind.REINFORCEMENT
+    artifact = read(tmp_path / "artifacts", stored.sha)
+    assert ServedPolicy(artifact).sha == stored.sha
+    assert artifact.spec.features.digest == PLAN.features.digest
+    assert stored.data_cutoff == artifact.spec.training.data_to
+
+    [trial] = trials.listed(app.engine, "drill")
+    assert stored.metadata["trial"] == trial.id
+    card = read_card((tmp_path / "cards" / f"{stored.sha}.json").read_bytes())
+    assert card == learned.card
+    assert (card.subject.trial, card.verdict) == (trial.id, trial.verdict)
+    assert card.search.n_trials == 1
+    assert card.headline in learned.page.read_text()
+    assert trial.metrics is not None
+    assert card.numbers["trades"].value == trial.metrics.profit_factor.n > 0
+
+    again = made(app)
+    assert (again.is_new, learned.is_new) == (False, True)
+    assert again.policy == learned.policy
+    assert trials.listed(app.engine, "drill") == [trial]
+
+    other = replace(PLAN, training=replace(PLAN.training, seed=4))
+    with pytest.raises(Conflict, match="is another one"):
+        made(app, plan=other)
+    assert count(app.engine, "backtest_trials") == 1
+
+
+def test_a_training_that_fails_counts_as_a_trial(app: App) -> None:
+    hasty = replace(PLAN, training=replace(PLAN.training, deadline_seconds=0.001))
+    with pytest.raises(DeadlinePassed):
+        made(app, plan=hasty)
+    [trial] = trials.listed(app.engine, "drill")
+    assert (trial.metrics, trial.verdict) == (None, Verdict.FAIL)
+    assert trial.failure is not None
+    assert "0.001" in trial.failure
+    assert policies.listed(app.engine) == []
