@@ -20,7 +20,7 @@ from learners.training_plan import TrainingPlan
 SEED = 51_200_000
 SEEDS = 1 if QUICK else 20
 BARS, TRAINED = 12_000, 9_000
-STEPS = 16_384 if QUICK else 60_000
+STEPS = 4_096 if QUICK else 60_000
 EDGE = 0.0012
 SIGMAS = 2.0
 
