@@ -191,7 +191,7 @@ def test_one_seed_is_one_run_and_windows_reach_every_bar() -> None:
 
 
 @pytest.mark.skipif(
-    not REAL.is_dir(), reason="the development data (../shared/data) is not on this machine"
+    not REAL.is_dir(), reason="the development data (../shared/data) is not beside this checkout"
 )
 @pytest.mark.parametrize("instrument", ["BTC", "ETH", "SOL"])
 def test_on_real_candles_it_is_the_plain_environment_and_the_paper_market(instrument: str) -> None:

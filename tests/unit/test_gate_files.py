@@ -282,7 +282,7 @@ HELD_TO = {
 
 
 @pytest.mark.skipif(
-    not OVERFIT.is_dir(), reason="the development data (../shared/data) is not on this machine"
+    not OVERFIT.is_dir(), reason="the development data (../shared/data) is not beside this checkout"
 )
 @pytest.mark.parametrize("profile", list(GateProfile))
 @pytest.mark.parametrize("name", HELD_TO)
