@@ -10,7 +10,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-bi
 COVERAGE_MIN = 95
 
 .DEFAULT_GOAL = help
-.PHONY: help run test check static coverage bench lock clean
+.PHONY: help run learners test check static coverage bench lock clean
 .NOTPARALLEL:
 
 help:  ## this list
@@ -20,6 +20,9 @@ help:  ## this list
 run:  ## set up and start the demo market [ARGS="--exit"]
 	$(BOOTSTRAP) core
 	@exec $(BIN)/liveops run $(ARGS)
+
+learners:  ## set up what trains challengers too: torch and Stable-Baselines3
+	$(BOOTSTRAP) learners
 
 test:  ## set up and run the whole test suite [ARGS="-k name"]
 	$(BOOTSTRAP) dev

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, assert_never
 
+from bandit.core.errors import ExtraMissing
 from learners import tensor_file
 from learners.artifact_spec import TrainingRecord
 from learners.canonical_json import canonical
@@ -115,8 +116,14 @@ class Order:
 
 
 def installed_packages() -> dict[str, str]:
-    """Return the versions of what trains, without importing any of it."""
-    return {name: version(name) for name in PACKAGES}
+    """Return the versions of what trains, without importing any of it.
+
+    Raises `ExtraMissing` where only what serves is installed.
+    """
+    try:
+        return {name: version(name) for name in PACKAGES}
+    except PackageNotFoundError as error:
+        raise ExtraMissing(f"{error.name} is not installed: make learners") from error
 
 
 def run_digest(plan: TrainingPlan, market: TrainingMarket) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from bandit.core.errors import BanditError, InvalidInput
 from bandit.core.model import PolicySha
 from learners.canonical_json import canonical, parsed
+from learners.durable_files import sync_directory
 
 MANIFEST = "manifest.json"
 MANIFEST_SIZE_MAX = 4096
@@ -71,13 +72,13 @@ def seal(root: Path, files: Mapping[str, bytes]) -> PolicySha:
         try:
             for name, content in {**files, MANIFEST: manifest}.items():
                 _write(part / name, content)
-            _sync(part)
+            sync_directory(part)
             part.chmod(0o755)
             with suppress(FileExistsError):  # who was quicker has written the same
                 _rename(part, root / sha)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        _sync(root)
+        sync_directory(root)
     return sha
 
 
@@ -107,14 +108,6 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _rename(part: Path, target: Path) -> None:

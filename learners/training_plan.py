@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, assert_never
 
@@ -63,6 +63,17 @@ class ReplaySettings:
 
 Settings = RolloutSettings | ReplaySettings
 
+_LARGE_REPLAY = ReplaySettings(
+    collect=256,
+    updates=8,
+    batch=512,
+    learning_rate=1e-3,
+    warm_up=1024,
+    target_every=4096,
+    exploration_share=0.3,
+    exploration_end=0.05,
+    quantiles=1,
+)
 _SETTINGS: Mapping[tuple[Algorithm, Profile], Settings] = {
     (Algorithm.PPO, Profile.TEXTBOOK): RolloutSettings(
         rollout=2048, batch=64, epochs=10, learning_rate=3e-4
@@ -81,17 +92,7 @@ _SETTINGS: Mapping[tuple[Algorithm, Profile], Settings] = {
         exploration_end=0.05,
         quantiles=1,
     ),
-    (Algorithm.DQN, Profile.LARGE_BATCH): ReplaySettings(
-        collect=256,
-        updates=8,
-        batch=512,
-        learning_rate=1e-3,
-        warm_up=1024,
-        target_every=4096,
-        exploration_share=0.3,
-        exploration_end=0.05,
-        quantiles=1,
-    ),
+    (Algorithm.DQN, Profile.LARGE_BATCH): _LARGE_REPLAY,
     (Algorithm.QR_DQN, Profile.TEXTBOOK): ReplaySettings(
         collect=4,
         updates=1,
@@ -103,17 +104,7 @@ _SETTINGS: Mapping[tuple[Algorithm, Profile], Settings] = {
         exploration_end=0.01,
         quantiles=50,
     ),
-    (Algorithm.QR_DQN, Profile.LARGE_BATCH): ReplaySettings(
-        collect=256,
-        updates=8,
-        batch=512,
-        learning_rate=1e-3,
-        warm_up=1024,
-        target_every=4096,
-        exploration_share=0.3,
-        exploration_end=0.05,
-        quantiles=25,
-    ),
+    (Algorithm.QR_DQN, Profile.LARGE_BATCH): replace(_LARGE_REPLAY, quantiles=25),
 }
 
 

@@ -22,6 +22,7 @@ from learners.environment_spec import EnvironmentSpec
 from learners.market.candles import Candles
 from learners.market.paper_market import PERPETUAL_TAKER
 from learners.policy_card import PolicyCard, card_of
+from learners.reinforcement import installed_packages
 from learners.training_events import (
     DeadlinePassed,
     ForecastTooLong,
@@ -88,9 +89,11 @@ def learn(
 
     It is measured walking forward and recorded as a trial, whatever comes of it; then trained on
     the newest bars and stored below `home`. Made again, only its card changes: that counts all
-    trials made since. Raises `Conflict` where the name belongs to another policy, `InvalidInput`
-    for candles that are too few, and as `learners.reinforcement.train`.
+    trials made since. Raises `Conflict` where the name belongs to another policy, `ExtraMissing`
+    where nothing that trains is installed, `InvalidInput` for candles that are too few, and as
+    `learners.reinforcement.train`.
     """
+    installed_packages()  # or nothing is begun
     subject = _subject(plan, series, family=family)
     checked_name(name)
     _require_free(app, name, subject)

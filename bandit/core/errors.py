@@ -141,3 +141,9 @@ class Expired(BanditError):
     """The decision was not claimed in time."""
 
     code = "expired"
+
+
+class ExtraMissing(BanditError):
+    """A package that only some installations have is needed for this; the message says how."""
+
+    code = "extra_missing"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bandit.core.errors import BanditError, InvalidInput
+from bandit.core.errors import BanditError, ExtraMissing, InvalidInput
 from learners.market.candle_files import PRICE_COLUMNS
 from learners.market.candles import Candles
 from learners.market.intervals import interval_text
@@ -21,12 +21,6 @@ ATTEMPTS = 5
 _PAUSE_SECONDS = 1.0  # before the second attempt; doubled before each later one
 _TIMEOUT_MILLISECONDS = 10_000
 _MILLISECOND = timedelta(milliseconds=1)
-
-
-class ExtraMissing(BanditError):
-    """A package that only some installations have is needed for this."""
-
-    code = "extra_missing"
 
 
 class ExchangeUnavailable(BanditError):
@@ -124,7 +118,7 @@ def _ccxt() -> ModuleType:
     try:
         import ccxt
     except ImportError as error:
-        raise ExtraMissing("ccxt is not installed: pip install 'liveops-bandit[ccxt]'") from error
+        raise ExtraMissing("ccxt is not installed: .venv/bin/python -m pip install ccxt") from error
     module: ModuleType = ccxt
     return module
 

@@ -13,9 +13,10 @@ from sqlalchemy import Engine
 
 from bandit.core.acting import ActingRules
 from bandit.core.backtest import BacktestRule
-from bandit.core.errors import Conflict
+from bandit.core.errors import Conflict, ExtraMissing
 from bandit.core.model import PolicyKind, PolicyName, Verdict
 from bandit.service import policies, trials
+from learners import reinforcement
 from learners.artifact import read
 from learners.challenger import ChallengerPlan
 from learners.market.features import FeatureSpec
@@ -116,3 +117,10 @@ def test_a_training_that_fails_counts_as_a_trial(app: App) -> None:
     assert trial.failure is not None
     assert "0.001" in trial.failure
     assert policies.listed(app.engine) == []
+
+
+def test_without_what_trains_nothing_begins(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reinforcement, "PACKAGES", ("numpy", "no-such-package"))
+    with pytest.raises(ExtraMissing, match="no-such-package is not installed: make learners"):
+        made(app)
+    assert trials.listed(app.engine, "drill") == []

@@ -247,3 +247,20 @@ def test_work_that_stalls_every_time_is_unavailability(engine: Engine, own: Engi
         router.assign("btc", [OPPORTUNITY], now=NOON)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM assignments")).scalar_one() == 0
+
+
+def test_a_history_nobody_has_analysed_is_not_read_row_by_row(engine: Engine) -> None:
+    def nested_loops() -> str:
+        with snapshot(engine) as connection, taking_long(connection):
+            return str(connection.execute(text("SHOW enable_nestloop")).scalar_one())
+
+    open_btc(engine)
+    feed(engine, "prod", ["0.001", "-0.001"])
+    assert nested_loops() == "off"
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE outcomes"))
+        assert nested_loops() == "off"
+        connection.execute(text("ANALYZE assignments"))
+    assert nested_loops() == "on"
+    with snapshot(engine) as connection:
+        assert connection.execute(text("SHOW enable_nestloop")).scalar_one() == "on"
