@@ -48,7 +48,10 @@ def score(connection: Connection, created: Iterable[Told], *, gone: Iterable[Tol
 def recounted(connection: Connection, experiment_id: int, arm_id: int) -> dict[CohortKey, Tally]:
     """Count every cohort anew in which an arm is the challenger, with what has left the ledger."""
     found = evidence.tallies(connection, arm_id, table="aged_cohorts")
-    drawn = evidence.draws(connection, [arm_id, *evidence.opponents(connection, arm_id)])
+    opponents = evidence.opponents(connection, arm_id)
+    if not opponents:  # never a challenger: years of draws tell nothing
+        return found
+    drawn = evidence.draws(connection, [arm_id, *opponents])
     while some := list(islice(drawn, _AT_ONCE)):
         for key, tally in scored(connection, experiment_id, some).items():
             if key.arm_id == arm_id:
