@@ -1,6 +1,7 @@
 """What a decision and its outcome cost as the ledger grows, from 10^5 to 10^7 of them.
 
-The yardstick is the same work on the shortest history, in the same round.
+The yardstick is the same work on the shortest history, in the same round. A night looks at every
+decision of a month, and a longer history is here a denser one: of a night, the cost of a decision.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from time import perf_counter
 import psycopg
 from sqlalchemy import Engine
 
+from bandit.core.claims import WINDOW
 from bandit.core.errors import Conflict
 from bandit.core.model import Assignment, UnitId
 from bandit.core.outcomes import declined, trade
@@ -43,6 +45,7 @@ ROUNDS = 20 if QUICK else 300
 WARM_UP = 20  # past the fifth time, when statements become prepared and plans may become generic
 LATE = timedelta(hours=6)
 TARGET = 1.25
+NIGHT = "night_by_decision"
 
 Work = Callable[[], object]
 
@@ -115,7 +118,7 @@ def work_on(engine: Engine) -> dict[str, Work]:
         "assign_and_settle_late": settled(late=LATE),
         "known_outcome": told_again,
         "report": lambda: report(engine, EXPERIMENT).to_json(),
-        "night": lambda: read_night(engine),
+        NIGHT: lambda: read_night(engine),
     }
 
 
@@ -128,6 +131,11 @@ def read_night(engine: Engine) -> None:
         settling.settled(connection, record, now=END)
 
 
+def decisions_in_a_month(size: int) -> float:
+    """How many decisions of a history a night looks at."""
+    return size * (WINDOW / timedelta(days=365 * YEARS))
+
+
 def measure(engines: dict[int, Engine]) -> None:
     """Claim that every cost is flat."""
     work = {
@@ -138,6 +146,10 @@ def measure(engines: dict[int, Engine]) -> None:
     progress(f"measuring {ROUNDS} rounds")
     alternated(work, rounds=WARM_UP)
     seconds = alternated(work, rounds=ROUNDS)
+    for key in list(seconds):
+        work_name, rows = key.rsplit(".", 1)
+        if work_name == NIGHT:
+            seconds[key] = [took / decisions_in_a_month(int(rows)) for took in seconds[key]]
     for name in (
         key.removesuffix(f".{SIZES[0]}") for key in seconds if key.endswith(f".{SIZES[0]}")
     ):
@@ -145,8 +157,8 @@ def measure(engines: dict[int, Engine]) -> None:
         for size in SIZES[1:]:
             claim(
                 f"ledger.{name}.1e{len(str(size)) - 1}",
-                ours=f"{1000 * median(seconds[f'{name}.{size}']):.2f}ms",
-                yardstick=f"{1000 * median(shortest):.2f}ms",
+                ours=f"{1000 * median(seconds[f'{name}.{size}']):.3g}ms",
+                yardstick=f"{1000 * median(shortest):.3g}ms",
                 ratio=paired(seconds[f"{name}.{size}"], shortest),
                 side=Target.AT_MOST,
                 target=TARGET,
