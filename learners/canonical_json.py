@@ -71,6 +71,17 @@ def parsed(data: bytes, *, field: str) -> Any:
     return value
 
 
+def as_float(value: object) -> object:
+    """Return a whole number as the float that it was before RFC 8785 wrote it; else the value.
+
+    >>> as_float(parsed(canonical(25.0), field="limit"))
+    25.0
+    """
+    if type(value) is int and abs(value) < 2**53:
+        return float(value)
+    return value
+
+
 class _Fault(Exception):
     def __init__(self, rule: str, found: str) -> None:
         super().__init__(rule)

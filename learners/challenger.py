@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit.core.acting import ActingRules, acted
+from bandit.core.acting import ActingRules
 from bandit.core.errors import InvalidInput
 from learners.artifact import Artifact, write
 from learners.artifact_spec import ActionSpec, DescribedPart, PolicyArtifactSpec
@@ -37,6 +37,7 @@ from learners.market.paper_market import (
 )
 from learners.market.scaler import Scaler
 from learners.market.splits import Split, walking_splits
+from learners.opportunities import NO_RUIN, decided, observed, target_of
 from learners.reinforcement import TrainedPolicy, train
 from learners.serving import ServedPolicy
 from learners.training_events import TrainingEvent
@@ -44,7 +45,6 @@ from learners.training_market import CandleMarket, TrainingWindow
 from learners.training_plan import TrainingPlan
 
 NOTIONAL: Final = Decimal(10_000)
-_NO_RUIN: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,11 +202,6 @@ class Workshop:
         return write(root, spec, trained.tensors, observations=trained.observations)
 
 
-def observed(features: Features, scaler: Scaler) -> NDArray[np.float64]:
-    """Return what a policy sees of each bar: scaled features, 0 where they are not known."""
-    return np.nan_to_num(scaler.apply(features.values), nan=0.0)
-
-
 def played(
     policy: ServedPolicy, market: Market, scaler: Scaler, plan: ChallengerPlan, bars: range
 ) -> list[ClosedPosition]:
@@ -215,7 +210,7 @@ def played(
     It is asked at the close of each bar; where the features are not known it may only close.
     """
     # One window, which is all of the bars, and no ruin: what is measured goes on to its end.
-    spec = replace(plan.environment, episode_bars=len(bars) - 1, equity_ratio_min=_NO_RUIN)
+    spec = replace(plan.environment, episode_bars=len(bars) - 1, equity_ratio_min=NO_RUIN)
     environment = MarketEnvironment(
         market.candles, observed(market.features, scaler), spec, count=1, bars=bars, seed=0
     )
@@ -224,7 +219,8 @@ def played(
     for bar in bars[:-1]:
         target = Target.FLAT
         if bar < bars[-2]:
-            target = _target(policy, seen, market.features, plan.acting, bar)
+            action = decided(policy, seen, market.features, bar, rules=plan.acting)
+            target = target_of(action)
         step = environment.step(np.array([target]))
         seen = step.observations[0]
         closed += [
@@ -233,20 +229,6 @@ def played(
         if step.terminated[0]:
             break
     return closed
-
-
-def _target(
-    policy: ServedPolicy,
-    seen: NDArray[np.float32],
-    features: Features,
-    rules: ActingRules,
-    bar: int,
-) -> Target:
-    held = float(seen[-3])
-    action = acted(policy.choose(seen), held=held, regime=features.regime(bar), rules=rules)
-    if action.position == 0:
-        return Target.FLAT
-    return Target.LONG if action.position > 0 else Target.SHORT
 
 
 def _settled(

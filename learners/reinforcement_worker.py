@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch._dynamo  # every optimiser needs it: imported late, each worker would wait seconds
 from numpy.typing import NDArray
 from sb3_contrib import QRDQN
 from stable_baselines3 import DQN, PPO

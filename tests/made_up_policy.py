@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,10 @@ import pytest
 from bandit.core.model import PolicySha
 from learners.artifact import Artifact, read, write
 from learners.artifact_spec import ActionSpec, DescribedPart, PolicyArtifactSpec, TrainingRecord
+from learners.canonical_json import canonical
+from learners.environment_spec import EnvironmentSpec
+from learners.market.features import FeatureSpec
+from learners.market.scaler import Scaler
 from learners.network import Activation, Algorithm, Network
 from learners.sealed_files import ArtifactRefused
 from learners.serving import ServedPolicy
@@ -122,3 +127,24 @@ def refusal(root: Path, sha: PolicySha) -> ArtifactRefused:
     with pytest.raises(ArtifactRefused) as refused:
         ServedPolicy(read(root, sha))
     return refused.value
+
+
+def trading(
+    root: Path, features: FeatureSpec, scaler: Scaler, environment: EnvironmentSpec
+) -> Artifact:
+    """A policy that is long while its first feature is above its mean, else short; never flat."""
+    inputs = len(scaler.mean) + 3
+    weights, bias = np.zeros((3, inputs), np.float32), np.zeros(3, np.float32)
+    weights[0, 0], weights[2, 0], bias[1] = -1.0, 1.0, -100.0
+    spec = replace(
+        spec_of(network_of(inputs=inputs, hidden=()), golden=1),
+        features=DescribedPart(digest=features.digest, body=features.to_json()),
+        scaler=part_of(scaler.to_json()),
+        environment=part_of(environment.to_json()),
+    )
+    tensors = {"layer.0.weight": weights, "layer.0.bias": bias}
+    return write(root, spec, tensors, observations=np.zeros((1, inputs)))
+
+
+def part_of(body: Mapping[str, object]) -> DescribedPart:
+    return DescribedPart(digest=hashlib.sha256(canonical(dict(body))).hexdigest(), body=body)

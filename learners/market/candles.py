@@ -75,6 +75,19 @@ class Candles:
         start = self.opened_at[-1] - np.timedelta64(timedelta(days=nights))
         return range(int(np.searchsorted(self.opened_at, start, side="right")), len(self))
 
+    def until(self, bar: int) -> Candles:
+        """Return the bars before `bar`, which may not know what came later.
+
+        >>> len(shipped_candles().until(300))
+        300
+        """
+        return Candles(
+            instrument=self.instrument,
+            opened_at=self.opened_at[:bar],
+            bar_interval=self.interval,
+            **{name: values[:bar] for name, values in self.numbers().items()},
+        )
+
     def _content_digest(self) -> str:
         digest = hashlib.sha256(f"{self.instrument}|{self.interval.total_seconds()}|".encode())
         digest.update(self.opened_at.astype("<i8").tobytes())

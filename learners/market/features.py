@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bandit.core.acting import ActingRules, Regime
 from bandit.core.errors import InvalidInput
+from learners.canonical_json import as_float
 from learners.market.candles import Candles
 from learners.market.indicators import (
     directional_movement,
@@ -143,6 +144,8 @@ class FeatureSpec:
             if type(values[name]) is not list:
                 raise InvalidInput(field=name, rule="must be a list", found=values[name])
             values[name] = tuple(values[name])
+        for name in ("adx_trending", "volatility_ratio_high"):
+            values[name] = as_float(values[name])
         seconds = values.pop("interval_seconds")
         _require_window("interval_seconds", seconds, least=1, most=7 * 86_400)
         return cls(interval=timedelta(seconds=seconds), **values)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit.core.errors import InvalidInput
+from learners.canonical_json import as_float
 
 Floats = NDArray[np.float64]
 
@@ -89,4 +90,9 @@ class Scaler:
         mean, scale = document["mean"], document["scale"]
         if type(mean) is not list or type(scale) is not list:
             raise InvalidInput(field="scaler", rule=rule, found=document)
-        return cls(mean=tuple(mean), scale=tuple(scale), clip=document["clip"])
+        numbers: dict[str, Any] = {
+            "mean": tuple(map(as_float, mean)),
+            "scale": tuple(map(as_float, scale)),
+            "clip": as_float(document["clip"]),
+        }
+        return cls(**numbers)
