@@ -17,8 +17,8 @@ help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
 
 # Recipes end in `exec`, so that Ctrl-C and the exit code pass between the program and make.
-run:  ## set up and start the demo market [ARGS="--exit"]
-	$(BOOTSTRAP) core
+run:  ## set up and start the demo market [ARGS="--exit"] [CORE=1]
+	$(BOOTSTRAP) $(if $(CORE),core,learners)
 	@exec $(BIN)/liveops run $(ARGS)
 
 learners:  ## set up what trains challengers too: torch and Stable-Baselines3

@@ -94,14 +94,14 @@ def learn(
     `learners.reinforcement.train`.
     """
     installed_packages()  # or nothing is begun
-    subject = _subject(plan, series, family=family)
+    subject = subject_of(plan, series, family=family)
     checked_name(name)
     _require_free(app, name, subject)
     home, began = state_home(app.settings), app.clock.now()
     workshop = Workshop(plan, series, folder=home / "training", clock=monotonic, report=report)
     try:
         markets, trades = workshop.walked()
-        artifact = workshop.newest(home / "artifacts")
+        artifact = workshop.newest(artifacts_of(app))
     except (DeadlinePassed, ForecastTooLong, TrainingFailed) as error:
         _record(app, _failed(subject, error, began=began, ended=app.clock.now()), actor=actor)
         raise
@@ -129,7 +129,8 @@ def learn(
     return _registered(app, card, artifact, actor=actor)
 
 
-def _subject(plan: ChallengerPlan, series: Sequence[Candles], *, family: str) -> TrialSubject:
+def subject_of(plan: ChallengerPlan, series: Sequence[Candles], *, family: str) -> TrialSubject:
+    """Return what `learn` would try, under which its trial is recorded."""
     return TrialSubject(
         family=family,
         kind=PolicyKind.REINFORCEMENT,
@@ -141,6 +142,21 @@ def _subject(plan: ChallengerPlan, series: Sequence[Candles], *, family: str) ->
         seed=plan.training.seed,
         steps=plan.training.steps,
     )
+
+
+def made_before(app: App, name: PolicyName, subject: TrialSubject) -> Policy | None:
+    """Return the policy of this name, if `learn` made it of this subject."""
+    try:
+        held = policies.find(app.engine, name).policy
+    except UnknownName:
+        return None
+    is_this = held.name == name and held.metadata.get("trial") == subject.trial_id()
+    return held if is_this else None
+
+
+def artifacts_of(app: App) -> Path:
+    """Return the directory that artefacts are stored in."""
+    return state_home(app.settings) / "artifacts"
 
 
 def _require_free(app: App, name: PolicyName, subject: TrialSubject) -> None:
@@ -209,6 +225,6 @@ def _registered(app: App, card: PolicyCard, artifact: Artifact, *, actor: str) -
         policy=policy,
         card=card,
         page=page,
-        artifact=home / "artifacts" / artifact.sha,
+        artifact=artifacts_of(app) / artifact.sha,
         is_new=is_new,
     )

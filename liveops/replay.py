@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -25,9 +25,6 @@ from bandit.core.limits import Limits
 from bandit.core.model import (
     Assignment,
     Experiment,
-    Policy,
-    PolicyKind,
-    PolicyName,
     PolicySha,
     Profile,
     UnitId,
@@ -51,24 +48,26 @@ from learners.market.paper_market import (
     PERPETUAL_TAKER,
     ClosedPosition,
     Costs,
-    Proposal,
     open_position,
     reported_at,
     settle,
 )
-from liveops.connectors.rules import CHALLENGERS, CHAMPION, Rule, proposals
+from liveops.replay_arms import LearnedArm, ReplayArm, Wish, rule_arms
 
 ACTOR = "replay"
 SCALING_HOUR = 2
 CAPITAL = Decimal(10_000)
 COMPLETE = "replay_complete"
 STOPS_MAX = 16
-"""Decisions looked back on for what guards stopped in a day: the demo has three challengers."""
+"""Decisions looked back on for what guards stopped in a day: the demo has four challengers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is replayed: which bars, under which seed and rules, into which experiment."""
+    """What is replayed: which bars, under which seed and rules, into which experiment.
+
+    `learned` is a challenger beside the rules of `replay_arms`.
+    """
 
     candles: Candles
     bars: range
@@ -81,6 +80,7 @@ class Plan:
     # So small that its account stays within the documents' loss limits on the shipped candles.
     equity_fraction: float = 0.04
     costs: Costs = PERPETUAL_TAKER
+    learned: LearnedArm | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,9 @@ def demo_rules(rules: Rules) -> Rules:
     return replace(rules, checklist=checklist)
 
 
-def experiment_name(candles: Candles, bars: range, *, seed: int, profile: Profile) -> str:
+def experiment_name(
+    candles: Candles, bars: range, *, seed: int, profile: Profile, learned: PolicySha | None = None
+) -> str:
     """Return the experiment that holds exactly this replay, so that two never mix.
 
     >>> from learners.market.candles import shipped_candles
@@ -124,6 +126,8 @@ def experiment_name(candles: Candles, bars: range, *, seed: int, profile: Profil
     'paper-btcusd-016a0400'
     """
     what = f"{candles.digest}|{bars.start}|{bars.stop}|{seed}|{profile}"
+    if learned is not None:
+        what += f"|{learned}"
     digest = hashlib.sha256(what.encode()).hexdigest()[:8]
     instrument = "".join(c for c in candles.instrument.lower() if c.isalnum())[:20]
     return f"paper-{instrument}-{digest}"
@@ -139,8 +143,11 @@ def replay(engine: Engine, plan: Plan) -> Iterator[Step]:
 
     A market whose account is killed is over: nobody is there to release it.
     """
-    _open(engine, plan)
-    drive = _Drive(engine, plan)
+    arms: list[ReplayArm] = list(rule_arms(plan.candles))
+    if plan.learned is not None:
+        arms.append(plan.learned)
+    _open(engine, plan, arms)
+    drive = _Drive(engine, plan, arms)
     for done, bar in enumerate(plan.bars, start=1):
         now = plan.candles.closing(bar)
         night = drive.bar(bar, now=now)
@@ -162,13 +169,11 @@ def replay(engine: Engine, plan: Plan) -> Iterator[Step]:
 class _Drive:
     """The paper bot: what it knows between two bars."""
 
-    def __init__(self, engine: Engine, plan: Plan) -> None:
+    def __init__(self, engine: Engine, plan: Plan, arms: Sequence[ReplayArm]) -> None:
         self._engine = engine
         self._plan = plan
         self._router = Router(engine)
-        self._books: Mapping[PolicyName, Sequence[Proposal | None]] = {
-            PolicyName(rule.name): proposals(rule, plan.candles) for rule in _rules()
-        }
+        self._arms = {arm.policy.name: arm for arm in arms}
         self._reports: list[_Report] = []
         self._now = plan.candles.opening(plan.bars.start)
         self.is_killed = False
@@ -208,26 +213,24 @@ class _Drive:
         return self._now
 
     def _act(self, made: Assignment, bar: int) -> None:
-        proposal = self._books[made.policy][bar]
+        wish = self._arms[made.policy].wish(bar, made)
         outcome: Outcome | None = declined(made.id)
         due = made.decided_at
-        if proposal is not None:
+        if wish is not None:
             # Refused only where a replay starts again: what was claimed then may be revoked since.
             with suppress(Revoked, Expired):
                 self._router.claim(made.id, now=made.decided_at)
-            outcome, due = self._trade(made, bar, proposal)
+            outcome, due = self._trade(made, bar, wish)
         if outcome is not None:
             heapq.heappush(self._reports, _Report(due=due, unit=made.unit_id, outcome=outcome))
 
-    def _trade(
-        self, made: Assignment, bar: int, proposal: Proposal
-    ) -> tuple[Outcome | None, datetime]:
+    def _trade(self, made: Assignment, bar: int, wish: Wish) -> tuple[Outcome | None, datetime]:
         plan = self._plan
-        size = Decimal(str(plan.equity_fraction)) * Decimal(str(made.size_multiplier))
+        notional = CAPITAL * Decimal(str(plan.equity_fraction)) * wish.share
         position = open_position(
-            plan.candles, bar=bar, proposal=proposal, notional=CAPITAL * size, costs=plan.costs
+            plan.candles, bar=bar, proposal=wish.proposal, notional=notional, costs=plan.costs
         )
-        closed = None if position is None else settle(plan.candles, position)
+        closed = None if position is None else settle(plan.candles, position, left_at=wish.left_at)
         if closed is None:
             return None, made.decided_at
         # One generator a bar: a replay that starts again reports at the same times.
@@ -248,13 +251,14 @@ class _Drive:
         return scaling.scale(self._engine, self._plan.experiment, now=now, actor=ACTOR)
 
 
-def _open(engine: Engine, plan: Plan) -> None:
+def _open(engine: Engine, plan: Plan, arms: Sequence[ReplayArm]) -> None:
     opened = plan.candles.opening(plan.bars.start)
-    for rule in _rules():
-        policies.register(engine, _policy(rule), now=opened, actor=ACTOR)
+    for arm in arms:
+        policies.register(engine, arm.policy, now=opened, actor=ACTOR)
+    champion, *challengers = (arm.policy.name for arm in arms)
     experiment = Experiment(
         name=plan.experiment,
-        champion=PolicyName(CHAMPION.name),
+        champion=champion,
         capital=CAPITAL,
         currency="USD",
         equity_fraction=plan.equity_fraction,
@@ -265,26 +269,13 @@ def _open(engine: Engine, plan: Plan) -> None:
     experiments.open_experiment(
         engine,
         experiment,
-        challengers=[PolicyName(rule.name) for rule in CHALLENGERS],
+        challengers=challengers,
         salt=np.random.default_rng(plan.seed).bytes(32),
         limits=plan.limits,
         loss_limits=plan.loss_limits,
         rules=plan.rules,
         now=opened,
         actor=ACTOR,
-    )
-
-
-def _rules() -> tuple[Rule, ...]:
-    return (CHAMPION, *CHALLENGERS)
-
-
-def _policy(rule: Rule) -> Policy:
-    return Policy(
-        name=PolicyName(rule.name),
-        kind=PolicyKind.EXTERNAL,
-        sha=PolicySha(rule.sha),
-        metadata={"description": rule.description, "spec": rule.spec},
     )
 
 

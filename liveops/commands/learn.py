@@ -10,14 +10,12 @@ import typer
 
 from bandit.core.errors import InvalidInput
 from liveops.commands.options import AsJson, ConfigFile, Demo, actor, ledger_app, print_json
+from liveops.commands.training import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
-
     from learners.market.candles import Candles
-    from learners.training_events import TrainingEvent
     from liveops.learning import Learned
 
 commands = typer.Typer(help="Make challengers by learning from candles.", no_args_is_help=True)
@@ -96,7 +94,10 @@ def reinforcement(
         test_bars=test_bars,
     )
     progress = Console(stderr=True)
-    with ledger_app(config=config, demo=demo) as app:
+    with (
+        ledger_app(config=config, demo=demo) as app,
+        shown(progress, total=plan.training.steps) as report,
+    ):
         learned = learn(
             app,
             name=PolicyName(name),
@@ -104,7 +105,7 @@ def reinforcement(
             plan=plan,
             series=series,
             rule=BacktestRule(),
-            report=lambda event: _tell(progress, event),
+            report=report,
             actor=actor(),
         )
     if as_json:
@@ -119,27 +120,6 @@ def _series(files: Sequence[Path]) -> list[Candles]:
     if not files:
         return [shipped_candles()]
     return [load_candles(file, instrument=None, allow_gaps=True) for file in files]
-
-
-def _tell(progress: Console, event: TrainingEvent) -> None:
-    from learners.training_events import Begun, CheckpointUnfit, Forecast, Progress
-
-    match event:
-        case Begun():
-            after = f" after {event.steps:,} steps" if event.steps else ""
-            progress.print(f"training begins{after}")
-        case Forecast():
-            progress.print(f"the whole training will take about {event.seconds:.0f} s")
-        case Progress():
-            share = 100 * event.steps / event.steps_total
-            progress.print(
-                f"{share:3.0f} % · {event.steps_per_second:,.0f} steps/s · "
-                f"{event.seconds_left:.0f} s left"
-            )
-        case CheckpointUnfit():
-            progress.print(f"checkpoint {event.name} is not used: {event.reason}")
-        case _:
-            return
 
 
 def _print(learned: Learned) -> None:

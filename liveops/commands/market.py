@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bandit.core.gates import GateProfile
-from bandit.core.model import Profile, Verdict
+from bandit.core.model import PolicyName, Profile, Verdict
 from liveops.commands.options import (
     AdminPort,
     AsJson,
@@ -23,6 +24,7 @@ from liveops.commands.options import (
     print_json,
     settings_from,
 )
+from liveops.commands.training import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,6 +61,10 @@ def run(
     profile: Annotated[
         Profile, typer.Option("--profile", help="How far to trust the rule.")
     ] = Profile.GUARDED,
+    learn: Annotated[
+        bool,
+        typer.Option("--learn/--no-learn", help="Train a challenger on the bars before them."),
+    ] = True,
     exit_after: Annotated[
         bool, typer.Option("--exit", help="End after the report instead of serving on.")
     ] = False,
@@ -105,6 +111,8 @@ def run(
     ):
         with _warned_of(progress):
             replay_pictures.forget(settings)
+        if learn:
+            plan = _with_learned(app, plan, profile=profile, progress=progress)
         _drive(app, plan, out=out, progress=progress)
         out.print(render_report(reporting.report(app.engine, plan.experiment)))
         with _warned_of(progress):
@@ -194,6 +202,36 @@ def _plan(
         loss_limits=loss_limits_of(settings),
         rules=demo_rules(rules_of(settings)),
     )
+
+
+def _with_learned(app: App, plan: Plan, *, profile: Profile, progress: Console) -> Plan:
+    """Add a challenger that is trained on the bars before; say why where there can be none."""
+    from bandit.core.errors import BanditError
+    from liveops.demo_challenger import plan_for, trained_arm
+    from liveops.replay import experiment_name
+
+    def begin(name: PolicyName) -> None:
+        progress.print(
+            f"training {name} on the {plan.bars.start:,} bars before those replayed: to measure it "
+            "on bars that it has not seen, then to take part; kept for the next run"
+        )
+
+    try:
+        total = plan_for(plan.candles, plan.bars).training.steps
+        with shown(progress, total=total) as report:
+            arm, learned = trained_arm(app, plan.candles, plan.bars, begin=begin, report=report)
+    except BanditError as error:  # the rules show the rest without it
+        progress.print(f"no trained challenger takes part: {error}", markup=False)
+        return plan
+    if learned is None:
+        progress.print(f"{arm.policy.name} was trained before")
+    else:
+        progress.print(f"{arm.policy.name}: {learned.card.headline}", markup=False)
+        progress.print(f"its card    {learned.page}", markup=False)
+    name = experiment_name(
+        plan.candles, plan.bars, seed=plan.seed, profile=profile, learned=arm.policy.sha
+    )
+    return replace(plan, learned=arm, experiment=name)
 
 
 def _drive(app: App, plan: Plan, *, out: Console, progress: Console) -> None:

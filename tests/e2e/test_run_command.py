@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import json
+import re
 import signal
 import urllib.request
 from pathlib import Path
@@ -10,13 +13,14 @@ from pathlib import Path
 import pytest
 from commands import free_port, processes_of, running, script, wait_for
 
+from learners.market.candles import SHIPPED_FILE
+
 NIGHTS = "3"
 
 
 def run(home: Path, *more: str) -> str:
-    answer = script(
-        "liveops", "run", "--nights", NIGHTS, "--port", str(free_port()), *more, home=home
-    )
+    asked = ("run", "--nights", NIGHTS, "--no-learn", "--port", str(free_port()), *more)
+    answer = script("liveops", *asked, home=home)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
@@ -45,9 +49,8 @@ def test_second_run_shows_what_was_replayed_before(home: Path) -> None:
     page = home / "replay.html"
     page.write_text("of an earlier replay", encoding="utf-8")
     (home / "replay.png.part").mkdir()  # in the way of the picture
-    again = script(
-        "liveops", "run", "--nights", NIGHTS, "--exit", "--port", str(free_port()), home=home
-    )
+    asked = ("run", "--nights", NIGHTS, "--no-learn", "--exit", "--port", str(free_port()))
+    again = script("liveops", *asked, home=home)
     assert again.returncode == 0
     assert "was replayed before" in again.stderr
     assert "momentum-12-48" in again.stdout
@@ -59,7 +62,8 @@ def test_second_run_shows_what_was_replayed_before(home: Path) -> None:
 
 def test_killed_run_goes_on_where_it_was(home: Path, tmp_path: Path) -> None:
     log, port = tmp_path / "log", str(free_port())
-    with running("run", "--nights", NIGHTS, "--port", port, home=home, log=log) as process:
+    asked = ("run", "--nights", NIGHTS, "--no-learn", "--port", port)
+    with running(*asked, home=home, log=log) as process:
         wait_for("replaying", log, process)
         process.kill()
         process.wait()
@@ -75,7 +79,8 @@ def test_stopping_a_serving_run_stops_everything(
     home: Path, tmp_path: Path, stop: signal.Signals
 ) -> None:
     log, port = tmp_path / "log", free_port()
-    with running("run", "--nights", "1", "--port", str(port), home=home, log=log) as process:
+    asked = ("run", "--nights", "1", "--no-learn", "--port", str(port))
+    with running(*asked, home=home, log=log) as process:
         said = wait_for("serving; Ctrl-C", log, process)
         experiment = next(w for w in said.split("/") if w.startswith("paper-btcusd-"))
         url = f"http://127.0.0.1:{port}/v1/experiments/{experiment}/decisions"
@@ -89,9 +94,10 @@ def test_stopping_a_serving_run_stops_everything(
 
 def test_second_start_on_the_same_port_says_what_to_do(home: Path, tmp_path: Path) -> None:
     log, port = tmp_path / "log", str(free_port())
-    with running("run", "--nights", "1", "--port", port, home=home, log=log) as process:
+    asked = ("run", "--nights", "1", "--no-learn", "--port", port)
+    with running(*asked, home=home, log=log) as process:
         wait_for("serving; Ctrl-C", log, process)
-        second = script("liveops", "run", "--nights", "1", "--exit", "--port", port, home=home)
+        second = script("liveops", *asked, "--exit", home=home)
         assert second.returncode == 1
         assert port in second.stderr
         assert "Traceback" not in second.stderr
@@ -108,11 +114,36 @@ def test_run_takes_other_candles_and_refuses_bad_ones(home: Path, tmp_path: Path
         stamp = f"2024-01-{1 + hour // 24:02d}T{hour % 24:02d}:00:00Z"
         lines.append(f"{stamp},{opened:.2f},{high:.2f},{low:.2f},{price:.2f},10")
     good.write_text("\n".join(lines), encoding="utf-8")
-    said = run(home, "--exit", "--candles", str(good), "--instrument", "ETHUSD")
-    assert "paper-ethusd-" in said
+    asked = ("run", "--nights", NIGHTS, "--exit", "--port", str(free_port()))
+    answer = script("liveops", *asked, "--candles", str(good), "--instrument", "ETHUSD", home=home)
+    assert answer.returncode == 0
+    assert "paper-ethusd-" in answer.stdout
+    assert "no trained challenger takes part" in answer.stderr, "too little to train on"
     bad = tmp_path / "bad.csv"
     bad.write_text("\n".join([*lines[:200], *lines[210:]]), encoding="utf-8")
     answer = script("liveops", "run", "--exit", "--candles", str(bad), home=home)
     assert answer.returncode == 2
     assert "gap" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_run_trains_a_challenger_once_and_routes_to_it(home: Path, tmp_path: Path) -> None:
+    pytest.importorskip("stable_baselines3", reason="the learners are not installed")
+    few = tmp_path / "btcusd.csv"
+    with gzip.open(SHIPPED_FILE, "rt") as shipped:
+        few.write_text("".join(itertools.islice(shipped, 2_200)))
+    asked = ("run", "--nights", NIGHTS, "--exit", "--port", str(free_port()), "--candles", str(few))
+    first = script("liveops", *asked, home=home)
+    assert first.returncode == 0, first.stderr
+    [name] = set(re.findall(r"\bdqn-[0-9a-f]{8}\b", first.stdout))
+    assert f"training {name}" in first.stderr
+    [card] = (home / "cards").glob("*.md")
+    assert name in card.read_text(encoding="utf-8")
+    shown = script("liveops", "policy", "list", "--json", "--demo", home=home)
+    kinds = {policy["name"]: policy["kind"] for policy in json.loads(shown.stdout)}
+    assert kinds[name] == "reinforcement"
+
+    again = script("liveops", *asked, home=home)
+    assert f"{name} was trained before" in again.stderr
+    assert "was replayed before" in again.stderr
+    assert not processes_of(home)

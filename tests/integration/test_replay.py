@@ -5,18 +5,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
 import numpy as np
 import pytest
 from ledger import record_all
+from made_up_policy import trading
 from postgres_server import PostgresServer
 from sqlalchemy import Engine, text
 
 from bandit.core.account import LossLimits
+from bandit.core.acting import ActingRules
 from bandit.core.limits import Limits
-from bandit.core.model import DecisionKind, PolicyName, Profile, UnitId
+from bandit.core.model import DecisionKind, Policy, PolicyKind, PolicyName, Profile, UnitId
 from bandit.core.outcomes import Outcome, declined, trade
 from bandit.core.reading import Rules
 from bandit.service import accounts, experiments, ledger, policies, reporting
@@ -24,8 +27,14 @@ from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
 from bandit.storage.engine import connect
 from learners.market.candles import shipped_candles
+from learners.market.features import FeatureSpec, features_of
+from learners.market.paper_market import open_position, settle
+from learners.market.scaler import Scaler
+from learners.opportunities import OpportunityTaker
 from liveops.connectors.rules import CHALLENGERS, CHAMPION
-from liveops.replay import Plan, demo_rules, is_complete, replay
+from liveops.learning import ENVIRONMENT
+from liveops.replay import CAPITAL, Plan, demo_rules, is_complete, replay
+from liveops.replay_arms import LearnedArm
 
 NIGHTS = 20
 
@@ -36,6 +45,7 @@ def plan(
     nights: int = NIGHTS,
     seed: int = 7,
     loss_limits: LossLimits | None = None,
+    learned: LearnedArm | None = None,
 ) -> Plan:
     candles = shipped_candles()
     return Plan(
@@ -47,6 +57,7 @@ def plan(
         limits=Limits(),
         loss_limits=loss_limits or LossLimits(),
         rules=demo_rules(Rules()),
+        learned=learned,
     )
 
 
@@ -103,6 +114,73 @@ def test_replay_that_was_cut_off_ends_where_an_unbroken_one_does(
         for _ in replay(cut, plan(nights=8)):
             pass
         assert is_complete(cut, plan(nights=8))
+        assert ledger.ledger_digest(cut) == ledger.ledger_digest(unbroken)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> LearnedArm:
+    candles, features = shipped_candles(), FeatureSpec()
+    scaler = Scaler.fit(features_of(candles, features).values[:5_000])
+    environment = replace(ENVIRONMENT, funding_ratio=0.0)
+    artifact = trading(tmp_path_factory.mktemp("artifacts"), features, scaler, environment)
+    policy = Policy(
+        name=PolicyName("learned"), kind=PolicyKind.REINFORCEMENT, sha=artifact.sha, metadata={}
+    )
+    rules = ActingRules(confidence_min=0.3)
+    return LearnedArm(policy=policy, taker=OpportunityTaker(artifact, candles, rules=rules))
+
+
+def test_a_learned_challenger_trades_what_its_policy_decides(
+    engine: Engine, learned: LearnedArm
+) -> None:
+    chosen = plan(nights=8, learned=learned)
+    for _ in replay(engine, chosen):
+        pass
+    statement = text(
+        "SELECT o.*, s.size_multiplier, s.confidence_bump FROM outcomes o"
+        " JOIN assignments s ON s.id = o.assignment_id JOIN arms a ON a.id = o.arm_id"
+        " JOIN policies p ON p.id = a.policy_id WHERE p.name = 'learned' AND s.mode = 'live'"
+    )
+    with engine.connect() as connection:
+        rows = connection.execute(statement).all()
+    bars = {chosen.candles.closing(bar): bar for bar in chosen.bars}
+    left = 0
+    for row in rows:
+        bar = bars[datetime.strptime(row.unit_id, "%Y%m%dT%H%M%S%z")]
+        found = learned.taker.intention(
+            bar,
+            size_multiplier=float(row.size_multiplier),
+            confidence_bump=float(row.confidence_bump),
+        )
+        assert row.no_trade == (found is None)
+        if found is not None:
+            left += found.left_at is not None
+            notional = CAPITAL * Decimal(str(chosen.equity_fraction)) * Decimal(str(found.share))
+            position = open_position(
+                chosen.candles,
+                bar=bar,
+                proposal=found.proposal,
+                notional=notional,
+                costs=chosen.costs,
+            )
+            assert position is not None
+            closed = settle(chosen.candles, position, left_at=found.left_at)
+            assert closed is not None
+            assert (row.pnl, row.closed_at) == (closed.pnl, closed.closed_at)
+    assert len(rows) > 5
+    assert left > 0, "some are left by decision"
+
+
+def test_a_replay_with_a_learned_challenger_can_be_cut_off(
+    postgres_server: PostgresServer, learned: LearnedArm
+) -> None:
+    chosen = plan(nights=4, learned=learned)
+    with ledgers(postgres_server, 2) as (unbroken, cut):
+        for _ in replay(unbroken, chosen):
+            pass
+        list(itertools.islice(replay(cut, chosen), 50))
+        for _ in replay(cut, chosen):
+            pass
         assert ledger.ledger_digest(cut) == ledger.ledger_digest(unbroken)
 
 

@@ -1,0 +1,91 @@
+"""The challenger that `liveops run` trains on the bars before those that it replays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from bandit.core.acting import ActingRules
+from bandit.core.backtest import BacktestRule
+from bandit.core.errors import InvalidInput
+from bandit.core.model import Policy, PolicyName
+from learners.artifact import read
+from learners.challenger import ChallengerPlan
+from learners.market.candles import Candles
+from learners.market.features import FeatureSpec
+from learners.network import Algorithm
+from learners.opportunities import OpportunityTaker
+from learners.training_events import TrainingEvent
+from learners.training_plan import TrainingPlan
+from liveops.learning import ENVIRONMENT, Learned, artifacts_of, learn, made_before, subject_of
+from liveops.replay import ACTOR
+from liveops.replay_arms import LearnedArm
+from liveops.wiring import App
+
+FAMILY: Final = "demo"
+STEPS: Final = 100_000
+SEED: Final = 1
+TRAINING_SECONDS_MAX: Final = 60.0
+BARS_MIN: Final = 2_000
+_TRAIN_BARS_MAX = 8_000
+
+
+def trained_arm(
+    app: App,
+    candles: Candles,
+    bars: range,
+    *,
+    begin: Callable[[PolicyName], None],
+    report: Callable[[TrainingEvent], None],
+) -> tuple[LearnedArm, Learned | None]:
+    """Return a challenger that has seen no bar of `bars`, and how it was made if it was made now.
+
+    One that was made before is taken as it is; `begin` hears the name of one that is not. Raises
+    `InvalidInput` where too few bars come before, `ArtifactRefused` for one that was changed since,
+    and as `learn`.
+    """
+    if bars.start < BARS_MIN:
+        rule = f"must have {BARS_MIN:,} bars before those that are replayed, to train on"
+        raise InvalidInput(field="candles", rule=rule, found=f"{bars.start:,}")
+    plan, series = plan_for(candles, bars), [candles.until(bars.start)]
+    subject = subject_of(plan, series, family=FAMILY)
+    name = PolicyName(f"{plan.training.algorithm.value}-{subject.trial_id()[:8]}")
+    policy, learned = made_before(app, name, subject), None
+    if policy is None:
+        begin(name)
+        learned = learn(
+            app,
+            name=name,
+            family=FAMILY,
+            plan=plan,
+            series=series,
+            rule=BacktestRule(),
+            report=report,
+            actor=ACTOR,
+        )
+        policy = learned.policy
+    return _arm(app, policy, candles, rules=plan.acting), learned
+
+
+def plan_for(candles: Candles, bars: range) -> ChallengerPlan:
+    """Return how it is made: in the market of the replay, which has no funding, within a minute."""
+    train_bars = min(_TRAIN_BARS_MAX, bars.start // 2)
+    return ChallengerPlan(
+        features=FeatureSpec(interval=candles.interval),
+        environment=replace(ENVIRONMENT, funding_ratio=0.0),
+        training=TrainingPlan(
+            algorithm=Algorithm.DQN,
+            seed=SEED,
+            total_steps=STEPS,
+            deadline_seconds=TRAINING_SECONDS_MAX,
+        ),
+        acting=ActingRules(),
+        train_bars=train_bars,
+        test_bars=train_bars // 4,
+    )
+
+
+def _arm(app: App, policy: Policy, candles: Candles, *, rules: ActingRules) -> LearnedArm:
+    artifact = read(artifacts_of(app), policy.sha)
+    return LearnedArm(policy=policy, taker=OpportunityTaker(artifact, candles, rules=rules))
