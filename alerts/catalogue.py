@@ -53,6 +53,7 @@ ARM: Final = ("experiment", "policy", "role")
 _COUNTED: Final = ("experiment", "policy")
 
 _NO_VALUE: Final = "while the window has no trade or no loss: no value is ever made up"
+_NO_GAP: Final = "for a policy without a trial that tells it, and below 30 trades in either"
 _NO_NIGHT: Final = "for the champion, and until a night has looked at the arm"
 
 CATALOGUE: Final = (
@@ -257,6 +258,41 @@ CATALOGUE: Final = (
                 help="Drawdown of the long window, 150 trades by default.",
             ),
         ),
+    ),
+    Metric(
+        name="liveops_arm_backtest_gap_ratio",
+        kind=MetricKind.GAUGE,
+        unit="ratio",
+        help=(
+            "The newest 300 live trades less those of the policy's backtest; `what` is "
+            "`return_mean`, `win_rate` or `slippage`."
+        ),
+        labels=(*ARM, "what"),
+        absent="for a policy without a trial that tells it, and without a trade in either",
+    ),
+    Metric(
+        name="liveops_arm_backtest_gap_low_ratio",
+        kind=MetricKind.GAUGE,
+        unit="ratio",
+        help="Lower end of the gap's 95 % interval.",
+        labels=(*ARM, "what"),
+        absent=_NO_GAP,
+    ),
+    Metric(
+        name="liveops_arm_backtest_gap_high_ratio",
+        kind=MetricKind.GAUGE,
+        unit="ratio",
+        help="Upper end of the gap's 95 % interval.",
+        labels=(*ARM, "what"),
+        absent=_NO_GAP,
+    ),
+    Metric(
+        name="liveops_arm_backtest_worse",
+        kind=MetricKind.GAUGE,
+        unit="0 or 1",
+        help="Whether that whole interval says that live trades are worse than the backtest's.",
+        labels=(*ARM, "what"),
+        absent=_NO_GAP,
     ),
     Metric(
         name="liveops_arm_win_ratio",

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from bandit.core.backtest import BacktestMetrics
 from bandit.core.equity import DAYS_PER_YEAR
 from bandit.core.errors import InvalidInput
+from bandit.core.live_gap import TradeSample
 from bandit.core.model import RETURN_LIMIT, checked_instant, checked_instrument
 from bandit.core.multiplicity import ReturnMoments
 from bandit.core.performance import ClosedTrade, PerformanceSummary, profit_factor, summarise
@@ -178,20 +179,18 @@ def measure(
         _require_instrument(trade, instruments)
     costs = _Costs(fee_ratio, slippage_ratio)
     played = [_Played(market, trades) for market in markets]
-    metrics = _metrics(
-        markets, [p.equity() for p in played], [trade.return_ratio for trade in trades]
-    )
+    results = [trade.return_ratio for trade in trades]
+    metrics = _metrics(markets, [p.equity() for p in played], results, costs)
     held = [_hold(market, costs) for market in markets]
+    held_results = [result for _, results in held for result in results]
     flips = np.mean([p.flipped(costs, rng=rng) for p in played], axis=0) - 1.0
     return Backtest(
         fee_ratio=fee_ratio,
         slippage_ratio=slippage_ratio,
         metrics=metrics,
         summary=summarise(map(_closed, trades), starting_capital=None),
-        buy_and_hold=_metrics(
-            markets, [equity for equity, _ in held], [r for _, results in held for r in results]
-        ),
-        flat=_metrics(markets, [np.ones(len(market.bars)) for market in markets], []),
+        buy_and_hold=_metrics(markets, [equity for equity, _ in held], held_results, costs),
+        flat=_metrics(markets, [np.ones(len(market.bars)) for market in markets], [], costs),
         coin_flips=_coin_flips(flips, metrics.total_return),
     )
 
@@ -263,7 +262,10 @@ def _hold(market: UnseenBars, costs: _Costs) -> tuple[Floats, list[float]]:
 
 
 def _metrics(
-    markets: Sequence[UnseenBars], accounts: Sequence[Floats], results: Sequence[float]
+    markets: Sequence[UnseenBars],
+    accounts: Sequence[Floats],
+    results: Sequence[float],
+    costs: _Costs,
 ) -> BacktestMetrics:
     times = np.unique(np.concatenate([market.closings for market in markets]))
     whole = np.zeros(len(times))
@@ -277,6 +279,8 @@ def _metrics(
         profit_factor=profit_factor(results),
         total_return=float(whole[-1]) - 1.0,
         drawdown_max_percent=float(100.0 * ((peaks - whole) / peaks).max()),
+        # Every trade is filled twice, where it enters and where it leaves.
+        promise=TradeSample.promised(results, slippage=2.0 * costs.slippage_ratio),
     )
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 from scipy.special import stdtrit
 
-from bandit.core.errors import InvalidInput
-from bandit.core.live_gap import TradeSample, wilson_interval
+from bandit.core.live_gap import wilson_interval
 from bandit.core.multiplicity import (
     ReturnMoments,
     probabilistic_sharpe,
@@ -93,25 +91,3 @@ def _return_mean(backtest: Backtest) -> Number:
     # sqn is the mean over its standard error.
     half = abs(mean / sqn) * float(stdtrit(n - 1, _QUANTILE))
     return _number(mean, NumberState.NO_TRADES, (mean - half, mean + half))
-
-
-def sample_of(numbers: Mapping[str, Number], *, slippage_ratio: float) -> TradeSample:
-    """Return what a card promises of a policy's live trades, which slip twice each.
-
-    Raises `InvalidInput` where a number that every card has is missing.
-    """
-    try:
-        mean, n = numbers["return_mean"], int(numbers["trades"].value or 0)
-        rate = numbers["win_rate"].value or 0.0
-    except KeyError as error:
-        raise InvalidInput(field="numbers", rule="must be those of a card", found=error) from error
-    half = None if mean.value is None or mean.high is None else mean.high - mean.value
-    return TradeSample(
-        n=n,
-        wins=round(rate * n),
-        mean=mean.value,
-        error=None if half is None else half / float(stdtrit(n - 1, _QUANTILE)),
-        n_slippage=0,
-        slippage=2.0 * slippage_ratio,
-        slippage_error=None,
-    )

@@ -15,7 +15,9 @@ from bandit.core.ladder import Standing
 from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus, Rung
 from bandit.service import accounts, auditing, experiments, rebuilding, reporting
 from bandit.service.accounts import AccountReport
-from bandit.service.reporting import ArmReport, ExperimentReport
+from bandit.service.arm_report import ArmReport
+from bandit.service.live_gaps import BesideBacktest
+from bandit.service.reporting import ExperimentReport
 from liveops.wiring import App
 
 FRESH = timedelta(seconds=2)
@@ -123,6 +125,8 @@ def _of_experiment(report: ExperimentReport) -> Iterator[Sample]:
             for whose, level in _decay(arm.reading.standing).items():
                 if level is not None:
                     yield "liveops_arm_decay_days", (*labels, whose), level
+        for metric, what, number in _gaps(arm.beside_backtest):
+            yield metric, (*labels, what), number
         for window, (factor, drawdown) in _windows(arm).items():
             if factor is not None:
                 yield "liveops_arm_profit_factor", (*labels, window), factor
@@ -150,6 +154,19 @@ def _evidence(standing: Standing) -> Mapping[str, float]:
 
 def _decay(standing: Standing) -> Mapping[str, float | None]:
     return {"arm": standing.decay, "champion": standing.champion_decay}
+
+
+def _gaps(beside: BesideBacktest | None) -> Iterator[tuple[str, str, float]]:
+    if beside is None:
+        return
+    for what, gap in beside.gap.by_name.items():
+        if gap.difference is not None:
+            yield "liveops_arm_backtest_gap_ratio", what, gap.difference
+        if gap.interval is not None:
+            yield "liveops_arm_backtest_gap_low_ratio", what, gap.interval.low
+            yield "liveops_arm_backtest_gap_high_ratio", what, gap.interval.high
+        if gap.is_worse is not None:
+            yield "liveops_arm_backtest_worse", what, float(gap.is_worse)
 
 
 def _numbers(arm: ArmReport) -> Mapping[str, float | None]:

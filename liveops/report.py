@@ -10,12 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from bandit.core.ladder import CHAMPION_DECAY
+from bandit.core.live_gap import Gap
 from bandit.core.model import WHOLE_PPM, ArmStatus, DecisionKind, Verdict
 from bandit.core.profit_factor import ProfitFactor, ProfitFactorState
 from bandit.service.accounts import AccountReport
+from bandit.service.arm_report import ArmReport
 from bandit.service.exploring import BudgetReport
 from bandit.service.rebuilding import ArmNumbers
-from bandit.service.reporting import ArmReport, ExperimentReport
+from bandit.service.reporting import ExperimentReport
 from bandit.service.scaling import Night
 from bandit.storage.decisions import DecisionRecord
 from liveops.explanation import rollback_advice
@@ -52,6 +54,8 @@ def render_report(report: ExperimentReport) -> RenderableType:
         tables += [_operation_table(report), ""]
     if any(arm.on_paper.pairs.n or arm.on_paper.gap.n for arm in report.arms):
         tables += [_paper_table(report), ""]
+    if any(arm.beside_backtest for arm in report.arms):
+        tables += [_backtest_table(report), ""]
     return Group(*tables)
 
 
@@ -263,6 +267,30 @@ def _paper_table(report: ExperimentReport) -> Table:
                 Text(found.agrees.verdict, style=_VERDICT_STYLE[found.agrees.verdict]),
             )
     return table
+
+
+def _backtest_table(report: ExperimentReport) -> Table:
+    table = _table("newest live trades less the backtest, with 95 % intervals")
+    for name in ("policy", "of a trade"):
+        table.add_column(name)
+    for name in ("live", "backtest", "gap", "from", "to"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("worse")
+    for arm in report.arms:
+        gaps = {} if arm.beside_backtest is None else arm.beside_backtest.gap.by_name
+        for i, (name, gap) in enumerate(gaps.items()):
+            told = gap.to_json()
+            numbers = (told[key] for key in ("live", "backtest", "difference", "low", "high"))
+            table.add_row(
+                "" if i else arm.arm.place.policy, name, *map(shown, numbers), _worse(gap)
+            )
+    return table
+
+
+def _worse(gap: Gap) -> Text:
+    if gap.is_worse is None:
+        return Text("not known" if gap.difference is None else "too few", style="yellow")
+    return Text("yes", style="red") if gap.is_worse else Text("not shown")
 
 
 def render_numbers(title: str, found: ArmNumbers) -> RenderableType:

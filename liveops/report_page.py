@@ -11,8 +11,9 @@ from typing import Any, Final
 from bandit import __version__
 from bandit.core.model import ArmRole, PolicyName
 from bandit.core.profit_factor import Interval
+from bandit.service.arm_report import ArmReport
 from bandit.service.charting import Illustrated, Life
-from bandit.service.reporting import ArmReport, ExperimentReport
+from bandit.service.reporting import ExperimentReport
 from bandit.storage.decisions import DecisionRecord
 from liveops.life_plot import NARROW, WIDE, Form, cast_of, draw_life
 from liveops.markup import Markup, element, joined

@@ -10,6 +10,7 @@ from typing import Any
 from ledger import NOON
 
 from bandit.core.backtest import BacktestMetrics, BacktestTrial, TrialSubject
+from bandit.core.live_gap import TradeSample
 from bandit.core.model import PolicyKind, Verdict
 from bandit.core.multiplicity import ReturnMoments
 from bandit.core.profit_factor import profit_factor
@@ -27,6 +28,10 @@ SUBJECT = TrialSubject(
 )
 
 
+SLIPPAGE = 0.0004
+"""What both fills of a trade are taken to lose, over its value at entry."""
+
+
 def metrics(returns: Sequence[float]) -> BacktestMetrics:
     """What days with these returns make, one trade a day."""
     return BacktestMetrics(
@@ -35,6 +40,7 @@ def metrics(returns: Sequence[float]) -> BacktestMetrics:
         profit_factor=profit_factor(returns),
         total_return=max(sum(returns), -1.0),
         drawdown_max_percent=0.0,
+        promise=TradeSample.promised(returns, slippage=SLIPPAGE),
     )
 
 
@@ -47,6 +53,12 @@ def a_trial(returns: Sequence[float] = (0.02, -0.01, 0.03), **subject: Any) -> B
         metrics=metrics(returns),
         verdict=Verdict.INCONCLUSIVE,
     )
+
+
+def without_promise(trial: BacktestTrial) -> BacktestTrial:
+    """The trial as a ledger has it that recorded it before it kept promises."""
+    assert trial.metrics is not None
+    return replace(trial, metrics=replace(trial.metrics, promise=None))
 
 
 def a_failure(reason: str = "no time left", **subject: Any) -> BacktestTrial:

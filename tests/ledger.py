@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -51,9 +51,14 @@ FALLEN = ["0.1"] * 28 + ["-0.3", "-0.3"]  # from 1.28 down to 1.22 at a tenth: 4
 LEDGER = ("experiments", "arms", "decisions", "allocations", "audit_log", "parameter_history")
 
 
-def register(engine: Engine, name: str, sha: str, *, now: datetime = NOON) -> PolicyName:
-    """Register an external policy and return its name."""
-    policy = Policy(name=PolicyName(name), kind=PolicyKind.EXTERNAL, sha=PolicySha(sha))
+def register(
+    engine: Engine, name: str, sha: str, *, now: datetime = NOON, trial: str | None = None
+) -> PolicyName:
+    """Register an external policy, which may name a backtest trial, and return its name."""
+    metadata = {} if trial is None else {"trial": trial}
+    policy = Policy(
+        name=PolicyName(name), kind=PolicyKind.EXTERNAL, sha=PolicySha(sha), metadata=metadata
+    )
     return policies.register(engine, policy, now=now, actor="test")[0].policy.name
 
 
@@ -68,10 +73,16 @@ def open_btc(
     loss_limits: LossLimits | None = None,
     rules: Rules | None = None,
     now: datetime = NOON,
+    trials: Mapping[str, str] = {},
 ) -> experiments.ExperimentRecord:
-    """Open the experiment `btc` with champion `prod` and the given challengers."""
-    champion = register(engine, "prod", "aaaaaaaa", now=now)
-    names = [register(engine, name, sha, now=now) for name, sha in challengers]
+    """Open the experiment `btc` with champion `prod` and the given challengers.
+
+    `trials` are the ids of the backtest trials that policies name.
+    """
+    champion = register(engine, "prod", "aaaaaaaa", now=now, trial=trials.get("prod"))
+    names = [
+        register(engine, name, sha, now=now, trial=trials.get(name)) for name, sha in challengers
+    ]
     experiment = Experiment(
         name="btc",
         champion=champion,
@@ -154,7 +165,12 @@ def set_budget(
 
 
 def closed(
-    assignment: Assignment, result: str, *, minutes: int = 60, pnl: str | None = None
+    assignment: Assignment,
+    result: str,
+    *,
+    minutes: int = 60,
+    pnl: str | None = None,
+    slippage: str | None = None,
 ) -> Outcome:
     """A trade that closed `minutes` after its decision with return `result`."""
     return trade(
@@ -163,6 +179,7 @@ def closed(
         return_ratio=Decimal(result),
         opened_at=assignment.decided_at,
         closed_at=assignment.decided_at + timedelta(minutes=minutes),
+        slippage=None if slippage is None else Decimal(slippage),
     )
 
 

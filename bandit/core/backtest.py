@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Final, NewType
 
 from bandit.core.errors import InvalidInput
+from bandit.core.live_gap import TradeSample
 from bandit.core.model import PolicyKind, Verdict, checked_instant, checked_name, checked_text
 from bandit.core.multiplicity import ReturnMoments, Search, deflated_sharpe
 from bandit.core.profit_factor import ProfitFactor
@@ -32,7 +33,8 @@ class BacktestMetrics:
 
     `moments` are those of the returns by period, of which a year has `periods_per_year`;
     `profit_factor` counts returns of closed trades; `total_return` and the deepest drawdown are
-    those of the whole account, which began with 1.
+    those of the whole account, which began with 1. `promise` is what live trades are held against;
+    None of what was recorded before the ledger kept it.
     """
 
     moments: ReturnMoments
@@ -40,6 +42,7 @@ class BacktestMetrics:
     profit_factor: ProfitFactor
     total_return: float
     drawdown_max_percent: float
+    promise: TradeSample | None
 
     def __post_init__(self) -> None:
         """Refuse numbers that are none."""
@@ -52,6 +55,8 @@ class BacktestMetrics:
         if not 0.0 <= self.drawdown_max_percent <= 100.0:
             found = self.drawdown_max_percent
             raise InvalidInput(field="drawdown_max_percent", rule="must lie in 0..100", found=found)
+        if self.promise is not None:
+            _require_promise(self.promise, of=self.profit_factor)
 
     @property
     def annual_sharpe(self) -> float | None:
@@ -162,6 +167,19 @@ class BacktestRule:
         if not 0.5 <= self.deflated_min < 1.0:
             rule = "must be at least 0.5 and below 1"
             raise InvalidInput(field="deflated_min", rule=rule, found=self.deflated_min)
+
+
+def _require_promise(promise: TradeSample, *, of: ProfitFactor) -> None:
+    counted = (promise.n, promise.mean is not None, promise.error is not None)
+    if counted != (of.n, of.n > 0, of.n > 1):
+        rule = f"must be of the {of.n} trades that were measured"
+        raise InvalidInput(field="promise", rule=rule, found=promise.n)
+    if promise.wins > of.n - of.n_losses:
+        rule = f"must win no trade of the {of.n_losses} that lost"
+        raise InvalidInput(field="promise", rule=rule, found=promise.wins)
+    slips = promise.slippage
+    if slips is None or not 0.0 <= slips < math.inf or promise.n_slippage:
+        raise InvalidInput(field="promise", rule="must assume a slippage", found=slips)
 
 
 def judged(

@@ -2,7 +2,8 @@
 
 Three differences, live less backtest: return of a trade, share of winners, slippage. Each has an
 interval for one look at samples that know nothing of each other; whoever looks every night finds a
-gap by chance the sooner. Trades are taken as independent.
+gap by chance the sooner. Trades are taken as independent, and fewer than `TRADES_MIN` say nothing:
+with a stop and a take-profit the first few often end alike, and have no spread to judge them by.
 """
 
 from __future__ import annotations
@@ -10,13 +11,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from statistics import NormalDist
+from typing import Any, Final
 
 from scipy.special import stdtrit
 
 from bandit.core.equity import mean_and_deviation
 from bandit.core.errors import InvalidInput
+from bandit.core.model import AMOUNT_STEP, RETURN_STEP
 from bandit.core.profit_factor import Interval
+
+TRADES_MIN: Final = 30
+"""Trades that an interval takes, live and in the backtest."""
+
+# Rounding is at most half a step, so that with these many steps a quotient is right to 1 %.
+_STEPS_MIN: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +75,46 @@ class TradeSample:
             slippage_error=slippage_error,
         )
 
+    @classmethod
+    def promised(cls, returns: Sequence[float], *, slippage: float) -> TradeSample:
+        """Count a backtest's trades, of which each is taken to slip by `slippage` in all.
+
+        >>> TradeSample.promised([0.01, -0.01], slippage=0.0004).slippage
+        0.0004
+        """
+        mean, error = _mean(returns)
+        return cls(
+            n=len(returns),
+            wins=sum(earned > 0.0 for earned in returns),
+            mean=mean,
+            error=error,
+            n_slippage=0,
+            slippage=slippage,
+            slippage_error=None,
+        )
+
+
+UNKNOWN: Final = TradeSample(
+    n=0, wins=0, mean=None, error=None, n_slippage=0, slippage=None, slippage_error=None
+)
+"""Of whom nothing is known, such as a backtest that was recorded without these numbers."""
+
+
+def slippage_ratio(slippage: Decimal, *, pnl: Decimal, return_ratio: Decimal) -> float | None:
+    """Return a trade's slippage over its value at entry, which is `pnl` over `return_ratio`.
+
+    All three as an outcome tells them. None where the result is so near to 0 that the value at
+    entry cannot be told from it.
+
+    >>> slippage_ratio(Decimal("0.4"), pnl=Decimal("-12"), return_ratio=Decimal("-0.012"))
+    0.0004
+    >>> slippage_ratio(Decimal("0.4"), pnl=Decimal(0), return_ratio=Decimal(0)) is None
+    True
+    """
+    if abs(pnl) < _STEPS_MIN * AMOUNT_STEP or abs(return_ratio) < _STEPS_MIN * RETURN_STEP:
+        return None
+    return float(slippage * return_ratio / pnl)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
@@ -79,6 +129,18 @@ class Gap:
     interval: Interval | None
     is_worse: bool | None
 
+    def to_json(self) -> dict[str, float | bool | None]:
+        """Return it as a JSON document."""
+        ends = (None, None) if self.interval is None else (self.interval.low, self.interval.high)
+        return {
+            "live": self.live,
+            "backtest": self.backtest,
+            "difference": self.difference,
+            "low": ends[0],
+            "high": ends[1],
+            "is_worse": self.is_worse,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveGap:
@@ -88,12 +150,26 @@ class LiveGap:
     win_rate: Gap
     slippage: Gap
 
+    @property
+    def by_name(self) -> dict[str, Gap]:
+        """The three under the names that reports and metrics give them."""
+        return {
+            "return_mean": self.return_mean,
+            "win_rate": self.win_rate,
+            "slippage": self.slippage,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON document."""
+        return {name: gap.to_json() for name, gap in self.by_name.items()}
+
 
 def live_gap(live: TradeSample, backtest: TradeSample, *, confidence: float = 0.95) -> LiveGap:
     """Compare live trades with a backtest's.
 
     Return of a trade: Welch's interval. Win rate: Newcombe's hybrid of two Wilson intervals (1998,
-    method 10). Slippage: Student's t around what the backtest assumed.
+    method 10). Slippage: Student's t around what the backtest assumed. No interval with fewer than
+    `TRADES_MIN` trades.
 
     >>> live = TradeSample.of([0.01, -0.02] * 50, [0.0009, 0.0011] * 50)
     >>> promised = TradeSample(
@@ -135,7 +211,7 @@ def wilson_interval(wins: int, n: int, *, confidence: float = 0.95) -> Interval 
 
 def _return_gap(live: TradeSample, backtest: TradeSample, confidence: float) -> Gap:
     errors = (live.error, backtest.error)
-    if errors[0] is None or errors[1] is None or live.n < 2 or backtest.n < 2:
+    if errors[0] is None or errors[1] is None or min(live.n, backtest.n) < TRADES_MIN:
         return _gap(live.mean, backtest.mean, None)
     squares = errors[0] ** 2, errors[1] ** 2
     together = sum(squares)
@@ -151,7 +227,7 @@ def _return_gap(live: TradeSample, backtest: TradeSample, confidence: float) -> 
 def _rate_gap(live: TradeSample, backtest: TradeSample, confidence: float) -> Gap:
     ours = wilson_interval(live.wins, live.n, confidence=confidence)
     theirs = wilson_interval(backtest.wins, backtest.n, confidence=confidence)
-    if ours is None or theirs is None:
+    if ours is None or theirs is None or min(live.n, backtest.n) < TRADES_MIN:
         rates = [s.wins / s.n if s.n else None for s in (live, backtest)]
         return _gap(rates[0], rates[1], None)
     won, promised = live.wins / live.n, backtest.wins / backtest.n
@@ -162,7 +238,7 @@ def _rate_gap(live: TradeSample, backtest: TradeSample, confidence: float) -> Ga
 
 def _slippage_gap(live: TradeSample, backtest: TradeSample, confidence: float) -> Gap:
     halves = None
-    if live.slippage_error is not None and live.n_slippage >= 2:
+    if live.slippage_error is not None and live.n_slippage >= TRADES_MIN:
         quantile = float(stdtrit(live.n_slippage - 1, 0.5 + confidence / 2.0))
         half = live.slippage_error * quantile
         halves = (half, half)

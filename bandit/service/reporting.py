@@ -2,152 +2,37 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from decimal import Decimal, localcontext
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine
 
 from bandit.core import checklist
 from bandit.core.allocators.posterior import Moments
-from bandit.core.checklist import ChecklistRow
 from bandit.core.claims import Claims, Draws, drawn_as_allocated, unreported
 from bandit.core.daily import Contribution, DailyNumbers, contribution, daily_numbers
 from bandit.core.ladder import Standing
 from bandit.core.limit_check import LimitCheck, limit_checks
 from bandit.core.model import WHOLE_PPM, Allocation, ArmRole
 from bandit.core.night import reasons_of
-from bandit.core.performance import NumberState, WindowNumbers, stated, window_numbers
-from bandit.core.profit_factor import Interval, profit_factor_interval
+from bandit.core.performance import window_numbers
+from bandit.core.profit_factor import profit_factor_interval
 from bandit.core.reading import ArmReading
 from bandit.core.verdicts import Reason
-from bandit.service import accounts, exploring, pairing
+from bandit.service import accounts, exploring, live_gaps, pairing
 from bandit.service.accounts import AccountReport
+from bandit.service.arm_report import DAILY_WINDOW, ArmReport
 from bandit.service.exploring import BudgetReport
-from bandit.service.pairing import OnPaper
+from bandit.service.live_gaps import BesideBacktest
 from bandit.service.scaling import read_arms
 from bandit.storage import decisions, experiments, outcomes, statistics
 from bandit.storage.decisions import DecisionRecord
 from bandit.storage.engine import snapshot
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
 from bandit.storage.statistics import ArmStatistics
-
-_EXACT_DIGITS = 100
-
-
-DAILY_WINDOW = 365
-"""Days that an arm's daily ratios look back: a report costs the same after ten years."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArmReport:
-    """One arm: its place, its numbers over everything, both windows and days, its checklist.
-
-    `evidence` is what the newest night, that of `evidence_night`, held against the ladder's limits;
-    an arm that no night has looked at has none. `claims` is what that night found of the decisions
-    that bots claimed, where there were any. Beside all this, and in none of it, stands what
-    its results on paper say.
-
-    The daily ratios are those of its last `DAILY_WINDOW` days, as if the experiment's capital were
-    all its own; `contribution` is over the same days. `short_interval` and `long_interval` are the
-    95 % ones of the windows' profit factors.
-    """
-
-    arm: ArmRecord
-    statistics: ArmStatistics
-    reading: ArmReading
-    short: WindowNumbers
-    short_interval: Interval | None
-    long: WindowNumbers
-    long_interval: Interval | None
-    checklist: tuple[ChecklistRow, ...]
-    daily: DailyNumbers
-    contribution: Contribution
-    evidence: tuple[Reason, ...]
-    evidence_night: date | None
-    claims: Reason | None
-    on_paper: OnPaper
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the arm under the glossary's names; no NaN, no Infinity."""
-        place, sums, fold = self.arm.place, self.statistics.sums, self.statistics.fold
-        weighed = self.reading.moments
-        spread = NumberState.TOO_FEW if sums.n_trades < 2 else NumberState.NO_SPREAD
-        return {
-            "policy": place.policy,
-            "policy_sha": self.arm.policy_sha,
-            "kind": self.arm.policy_kind.value,
-            "role": place.role.value,
-            "status": place.status.value,
-            "status_reason": self.arm.status_reason,
-            "mode": place.mode.value,
-            "traffic_allocation": place.ppm / WHOLE_PPM,
-            "rung": place.rung.value,
-            "joined_at": self.arm.joined_at.isoformat(),
-            "outcomes": sums.n_outcomes,
-            "trades": sums.n_trades,
-            "wins": sums.n_wins,
-            "losses": sums.n_losses,
-            "expired": sums.n_expired,
-            "unclaimed": sums.n_unclaimed,
-            "pnl": f"{sums.pnl:f}",
-            "fees": f"{sums.fees:f}",
-            "profit_factor": sums.profit_factor.to_json(),
-            "win_rate": _ratio(sums.n_wins, sums.n_trades),
-            "trade_sharpe": stated(self.trade_sharpe, spread),
-            "sqn": stated(self.sqn, spread),
-            **self.daily.to_json(),
-            "losing_streak": fold.streaks.current_losing,
-            "losing_streak_max": fold.streaks.longest_losing,
-            "drawdown_percent": fold.equity.drawdown_percent,
-            "drawdown_max_percent": fold.equity.drawdown_max_percent,
-            "pf_30": self.short.profit_factor.to_json(),
-            **_ends("pf_30", self.short, self.short_interval),
-            "dd_30": self.short.drawdown_percent,
-            "pf_150": self.long.profit_factor.to_json(),
-            **_ends("pf_150", self.long, self.long_interval),
-            "dd_150": self.long.drawdown_percent,
-            "dd_contrib": self.contribution.percent,
-            "dd_contrib_max": self.contribution.max_percent,
-            "pf_prod": None if place.role is ArmRole.CHAMPION else self.reading.pf_prod.to_json(),
-            "checklist": [row.to_json() for row in self.checklist],
-            "evidence": [reason.to_json() for reason in self.evidence],
-            "evidence_night": str(self.evidence_night) if self.evidence else None,
-            "claims": None if self.claims is None else self.claims.to_json(),
-            "weighed": None if weighed is None else weighed.kind.value,
-            "on_paper": self.on_paper.to_json(),
-        }
-
-    @property
-    def trade_sharpe(self) -> float | None:
-        """Mean return of a trade over its standard deviation (ddof 1), not annualised."""
-        sums = self.statistics.sums
-        n = sums.n_trades
-        if n < 2:
-            return None
-        # Exact decimals, so the difference of large sums loses nothing.
-        with localcontext(prec=_EXACT_DIGITS):
-            total = sums.return_gain - sums.return_loss
-            variance = (n * sums.return_squares - total * total) / n / (n - 1)
-            return None if variance <= 0 else float(total / n) / math.sqrt(variance)
-
-    @property
-    def sqn(self) -> float | None:
-        """System quality number: the square root of n times `trade_sharpe`."""
-        sharpe = self.trade_sharpe
-        return None if sharpe is None else math.sqrt(self.statistics.sums.n_trades) * sharpe
-
-
-def _ends(name: str, window: WindowNumbers, interval: Interval | None) -> dict[str, object]:
-    low, high = (None, None) if interval is None else (interval.low, interval.high)
-    factor = window.profit_factor
-    why = NumberState.TOO_FEW
-    if not factor.n_losses:
-        why = NumberState.NO_LOSSES if factor.n else NumberState.NO_TRADES
-    return {f"{name}_low": stated(low, why), f"{name}_high": stated(high, why)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +101,8 @@ def read(
     """Report on an experiment as a snapshot has it, with its newest decisions."""
     readings = {r.place.policy: r for r in read_arms(connection, record, record.kept_arms)}
     kept = [arm for arm in record.arms if arm.place.policy in readings]
-    held = statistics.of_arms(connection, [arm.id for arm in kept])
+    ids = [arm.id for arm in kept]
+    held, beside = statistics.of_arms(connection, ids), live_gaps.read(connection, ids)
     total = statistics.profit_of_all_by_day(connection, record.id, days=DAILY_WINDOW)
     earned_before = statistics.pnl_of_all(connection, record.id) - sum(total.values())
     everyone = _Everyone(total, record.experiment.capital + earned_before)
@@ -230,6 +116,7 @@ def read(
             record,
             everyone,
             night=night.day,
+            beside=beside.get(arm.id),
         )
         for arm in kept
     ]
@@ -304,6 +191,7 @@ def _arm_report(
     everyone: _Everyone,
     *,
     night: date | None,
+    beside: BesideBacktest | None,
 ) -> ArmReport:
     rule, fraction = record.rules.checklist, record.experiment.equity_fraction
     newest = outcomes.newest_trades(connection, arm.id, rule.long_window)
@@ -331,6 +219,7 @@ def _arm_report(
         on_paper=pairing.on_paper(
             connection, arm_id=arm.id, champion_id=champion.id, rule=record.rules.fill_gap
         ),
+        beside_backtest=beside,
     )
 
 
@@ -394,7 +283,3 @@ def allocation_json(versions: Sequence[tuple[Allocation, datetime]]) -> list[dic
         }
         for made, at in versions
     ]
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return None if whole == 0 else part / whole

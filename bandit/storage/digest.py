@@ -84,7 +84,8 @@ TABLES = {
         SELECT t.family, t.kind, t.spec, t.data, t.features, t.window_first, t.window_last, t.seed,
                t.steps, t.n_periods, t.mean, t.variance, t.skew, t.kurtosis, t.sharpe,
                t.periods_per_year, t.n_trades, t.n_losses, t.gross_profit, t.gross_loss,
-               t.total_return, t.drawdown_max_percent, t.verdict, t.failure
+               t.total_return, t.drawdown_max_percent, t.n_wins, t.trade_mean, t.trade_error,
+               t.trade_slippage, t.verdict, t.failure
         FROM backtest_trials t ORDER BY t.family, t.id""",
     "archives": """
         SELECT e.name AS experiment, r.name, r.n_rows, encode(r.sha256, 'hex') AS sha256

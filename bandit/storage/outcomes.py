@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Connection, text
 
+from bandit.core.live_gap import TradeSample, slippage_ratio
 from bandit.core.merits import MarkedTrade
 from bandit.core.model import UnitId
 from bandit.core.outcomes import Flags, Outcome
@@ -161,6 +162,11 @@ _NEWEST_OF_EACH: Final = f"""
   SELECT a.id, t.* FROM unnest(%(arms)s::bigint[]) AS a(id)
   CROSS JOIN LATERAL ({_newest(_TRADE, arm="a.id")}) AS t
 """  # noqa: S608 - names are ours
+_NEWEST_TOLD: Final = f"""
+  SELECT a.id, t.return_ratio, t.pnl, t.slippage FROM unnest(%(arms)s::bigint[]) AS a(id)
+  CROSS JOIN LATERAL (
+    {_newest("closed_at, unit_id, return_ratio, pnl, slippage", arm="a.id")}) AS t
+"""  # noqa: S608 - names are ours
 _NEWEST_MARKED: Final = _newest("closed_at, unit_id, return_ratio, opened_at, worst_excursion")
 
 
@@ -179,6 +185,21 @@ def newest_trades_of(
     for arm_id, *told in connection.exec_driver_sql(_NEWEST_OF_EACH, values):
         found[arm_id].append(_trade(*told))
     return {arm_id: in_closing_order(trades) for arm_id, trades in found.items()}
+
+
+def newest_samples(
+    connection: Connection, arm_ids: Sequence[int], count: int
+) -> dict[int, TradeSample]:
+    """Return what there is to compare of every arm's newest `count` trades, in one statement."""
+    told: dict[int, tuple[list[float], list[float]]] = {arm_id: ([], []) for arm_id in arm_ids}
+    values = {"arms": list(arm_ids), "most": count}
+    for arm_id, earned, pnl, lost in connection.exec_driver_sql(_NEWEST_TOLD, values):
+        returns, slippages = told[arm_id]
+        returns.append(float(earned))
+        slipped = None if lost is None else slippage_ratio(lost, pnl=pnl, return_ratio=earned)
+        if slipped is not None:
+            slippages.append(slipped)
+    return {arm_id: TradeSample.of(*both) for arm_id, both in told.items()}
 
 
 def newest_marked(connection: Connection, arm_id: int, count: int) -> list[MarkedTrade]:

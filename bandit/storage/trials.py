@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from sqlalchemy import Connection
 
 from bandit.core.backtest import BacktestMetrics, BacktestTrial, TrialId, TrialSubject
 from bandit.core.errors import Conflict
+from bandit.core.live_gap import TradeSample
 from bandit.core.model import PolicyKind, Verdict
 from bandit.core.multiplicity import ReturnMoments
 from bandit.core.profit_factor import ProfitFactor
@@ -24,6 +26,7 @@ _MEASURED = (
     *("n_trades", "n_losses", "gross_profit", "gross_loss"),
     *("total_return", "drawdown_max_percent"),
 )
+_PROMISED = ("n_wins", "trade_mean", "trade_error", "trade_slippage")
 
 
 def record(
@@ -40,12 +43,14 @@ def record(
           id, family, kind, spec, data, features, window_first, window_last, seed, steps,
           started_at, finished_at, n_periods, mean, variance, skew, kurtosis, sharpe,
           periods_per_year, n_trades, n_losses, gross_profit, gross_loss, total_return,
-          drawdown_max_percent, verdict, failure, recorded_at)
+          drawdown_max_percent, n_wins, trade_mean, trade_error, trade_slippage, verdict, failure,
+          recorded_at)
         VALUES (
           :id, :family, :kind, :spec, :data, :features, :window_first, :window_last, :seed, :steps,
           :started_at, :finished_at, :n_periods, :mean, :variance, :skew, :kurtosis, :sharpe,
           :periods_per_year, :n_trades, :n_losses, :gross_profit, :gross_loss, :total_return,
-          :drawdown_max_percent, :verdict, :failure, :now)
+          :drawdown_max_percent, :n_wins, :trade_mean, :trade_error, :trade_slippage, :verdict,
+          :failure, :now)
         ON CONFLICT (id) DO NOTHING RETURNING id
         """,
         id=trial.id,
@@ -54,7 +59,7 @@ def record(
     )
     stored = by_id(connection, trial.id)
     assert stored is not None
-    if stored.metrics != trial.metrics:
+    if stored.metrics != _known_to(stored, trial.metrics):
         raise Conflict(
             f"trial {trial.id[:12]} of {trial.subject.family} was recorded at "
             f"{stored.finished_at.isoformat()} with other metrics; a trial never changes"
@@ -66,6 +71,20 @@ def by_id(connection: Connection, trial_id: TrialId) -> BacktestTrial | None:
     """Return one trial, or None."""
     found = one(connection, "SELECT * FROM backtest_trials WHERE id = :id", id=trial_id)
     return None if found is None else _read(found)
+
+
+def of_arms(connection: Connection, arm_ids: Sequence[int]) -> dict[int, BacktestTrial]:
+    """Return the trial that each arm's policy names as its own; without one, no entry."""
+    found = rows(
+        connection,
+        """
+        SELECT a.id AS arm_id, t.* FROM arms a JOIN policies p ON p.id = a.policy_id
+        JOIN backtest_trials t ON t.id = p.metadata ->> 'trial'
+        WHERE a.id = ANY(CAST(:arm_ids AS bigint[]))
+        """,
+        arm_ids=list(arm_ids),
+    )
+    return {row["arm_id"]: _read(row) for row in found}
 
 
 def of_family(connection: Connection, family: str) -> list[BacktestTrial]:
@@ -84,8 +103,16 @@ def annual_sharpes(connection: Connection, *, beside: TrialId) -> list[float | N
     return [row["annual"] for row in found]
 
 
+def _known_to(stored: BacktestTrial, metrics: BacktestMetrics | None) -> BacktestMetrics | None:
+    """Leave out what the ledger did not keep when the trial was stored."""
+    if metrics is None or stored.metrics is None or stored.metrics.promise is not None:
+        return metrics
+    return replace(metrics, promise=None)
+
+
 def _written(trial: BacktestTrial) -> dict[str, Any]:
-    measured = dict.fromkeys(_MEASURED) if trial.metrics is None else _numbers(trial.metrics)
+    nothing = dict.fromkeys(_MEASURED + _PROMISED)
+    measured = nothing if trial.metrics is None else _numbers(trial.metrics)
     return (
         asdict(trial.subject)
         | measured
@@ -100,7 +127,7 @@ def _written(trial: BacktestTrial) -> dict[str, Any]:
 
 
 def _numbers(metrics: BacktestMetrics) -> dict[str, Any]:
-    moments, factor = metrics.moments, metrics.profit_factor
+    moments, factor, promise = metrics.moments, metrics.profit_factor, metrics.promise
     return {
         "n_periods": moments.n,
         "mean": moments.mean,
@@ -115,6 +142,10 @@ def _numbers(metrics: BacktestMetrics) -> dict[str, Any]:
         "gross_loss": factor.gross_loss,
         "total_return": metrics.total_return,
         "drawdown_max_percent": metrics.drawdown_max_percent,
+        "n_wins": None if promise is None else promise.wins,
+        "trade_mean": None if promise is None else promise.mean,
+        "trade_error": None if promise is None else promise.error,
+        "trade_slippage": None if promise is None else promise.slippage,
     }
 
 
@@ -148,4 +179,17 @@ def _metrics(row: dict[str, Any]) -> BacktestMetrics:
         ),
         total_return=row["total_return"],
         drawdown_max_percent=row["drawdown_max_percent"],
+        promise=None if row["n_wins"] is None else _promise(row),
+    )
+
+
+def _promise(row: dict[str, Any]) -> TradeSample:
+    return TradeSample(
+        n=row["n_trades"],
+        wins=row["n_wins"],
+        mean=row["trade_mean"],
+        error=row["trade_error"],
+        n_slippage=0,
+        slippage=row["trade_slippage"],
+        slippage_error=None,
     )

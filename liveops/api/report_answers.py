@@ -68,6 +68,29 @@ class OnPaperAnswer(Answer):
     fill_gap: FillGapAnswer
 
 
+class GapAnswer(Answer):
+    """Live less backtest, with its 95 % interval: null where it is not known."""
+
+    live: float | None
+    backtest: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    is_worse: bool | None = Field(description="The whole interval lies on the bad side.")
+
+
+class BacktestGapAnswer(Answer):
+    """An arm's newest live trades beside what its policy's backtest promised."""
+
+    trial: str = Field(description="Id of the backtest trial.")
+    trades: int = Field(description="Live trades compared: the newest 300 at most.")
+    trades_with_slippage: int = Field(description="Those of them that tell their slippage.")
+    trades_backtest: int | None = Field(description="Null where the trial kept no such numbers.")
+    return_mean: GapAnswer = Field(description="Mean net return of a trade.")
+    win_rate: GapAnswer
+    slippage: GapAnswer = Field(description="Of both fills, over the value at entry.")
+
+
 class ArmReportAnswer(ArmAnswer):
     """An arm with its numbers at nominal size; `pnl` and `fees` in the experiment's currency."""
 
@@ -114,6 +137,9 @@ class ArmReportAnswer(ArmAnswer):
         description="Which results the newest night's strategy weighed; the ramp weighs none."
     )
     on_paper: OnPaperAnswer
+    backtest_gap: BacktestGapAnswer | None = Field(
+        description="Null where the policy names no backtest trial of the ledger."
+    )
 
 
 class ExploredAnswer(Answer):

@@ -11,6 +11,7 @@ from datetime import timedelta
 import httpx
 import pytest
 from api_service import service
+from backtest_trials import a_trial
 from ledger import NIGHT, NOON, assign, assign_to, feed, open_btc, scale, set_budget
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
@@ -25,7 +26,7 @@ from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import PolicyName
 from bandit.core.reading import ChecklistRule, Rules
-from bandit.service import auditing, experiments, rebuilding
+from bandit.service import auditing, experiments, rebuilding, trials
 from bandit.service.assigning import Router
 from bandit.storage.engine import connect
 from liveops.clock import VirtualClock
@@ -96,9 +97,11 @@ def test_the_champion_has_no_challengers_numbers(engine: Engine) -> None:
 
 
 def test_exactly_the_catalogue_is_exposed(engine: Engine) -> None:
-    open_btc(engine, rules=Rules(ladder=LadderRule(attribution_hours=24)))
+    trial, _ = trials.record(engine, a_trial([0.01, -0.01] * 15), now=NOON, actor="test")
+    rules = Rules(ladder=LadderRule(attribution_hours=24))
+    open_btc(engine, rules=rules, trials={CHALLENGER: trial.id})
     set_budget(engine, "100000")
-    now = feed(engine, CHALLENGER, ["0.02", "-0.01"])
+    now = feed(engine, CHALLENGER, ["0.02", "-0.01"] * 15)
     feed(engine, "prod", ["0.02", "-0.01"], now=now, prefix="p")
     [made] = assign_to(engine, CHALLENGER, 1, prefix="claimed")
     Router(engine).claim(made.id, now=NOON)

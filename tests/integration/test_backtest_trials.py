@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from backtest_trials import a_failure, a_trial, metrics
+from backtest_trials import a_failure, a_trial, metrics, without_promise
 from ledger import NOON, count
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
@@ -51,6 +51,25 @@ def test_the_same_with_other_numbers_is_refused(engine: Engine) -> None:
         with pytest.raises(Conflict, match="other metrics; a trial never changes"):
             put(engine, replace(first, metrics=metrics(other)))
     assert trials.listed(engine, "drill") == [first]
+
+
+def test_promise_is_no_other_number_where_the_ledger_kept_none(engine: Engine) -> None:
+    old = without_promise(a_trial())
+    put(engine, old)
+    assert put(engine, a_trial()) == (old, False)
+    with pytest.raises(Conflict, match="other metrics"):
+        put(engine, replace(old, metrics=metrics([0.02, -0.01, 0.04])))
+    assert trials.listed(engine, "drill") == [old]
+
+
+def test_promise_that_was_kept_never_changes(engine: Engine) -> None:
+    first = a_trial()
+    put(engine, first)
+    assert first.metrics is not None
+    assert first.metrics.promise is not None
+    other = replace(first.metrics.promise, slippage=0.0005)
+    with pytest.raises(Conflict, match="other metrics"):
+        put(engine, replace(first, metrics=replace(first.metrics, promise=other)))
 
 
 def test_failed_attempt_counts_beside_the_one_that_succeeded(engine: Engine) -> None:
@@ -119,6 +138,14 @@ def test_trial_of_the_future_is_refused(engine: Engine) -> None:
         ("total_return", "-1.5"),
         ("drawdown_max_percent", "101"),
         ("verdict", "'MAYBE'"),
+        ("n_wins", "3"),
+        ("n_wins", "-1"),
+        ("n_wins", "NULL"),
+        ("trade_mean", "NULL"),
+        ("trade_error", "NULL"),
+        ("trade_error", "-0.1"),
+        ("trade_slippage", "NULL"),
+        ("trade_slippage", "-0.1"),
         ("started_at", "finished_at + interval '1 second'"),
     ],
 )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bandit.core.errors import InvalidInput
+from bandit.core.live_gap import TradeSample
 from bandit.core.paper_fills import PaperTrade, Side, paper_fill
 from learners.backtest import (
     Backtest,
@@ -63,6 +64,20 @@ def measured(
 ) -> Backtest:
     paid = {"fee_ratio": 0.0, "slippage_ratio": 0.0} | costs
     return measure(tested, trades, rng=np.random.default_rng(7), **paid)
+
+
+def test_promise_of_a_trade_by_hand() -> None:
+    tested = UnseenBars(market([110, 120, 90, 90, 99, 99]), [range(6)])
+    played = [trade(0, 0, 0.1), trade(2, 4, -0.05), trade(5, 5, 0.1)]
+    promise = measured([tested], played, slippage_ratio=0.0002).metrics.promise
+    assert promise is not None
+    # Mean 0.05, deviation √(0.015 / 2), over √3; a trade slips where it enters and where it leaves.
+    assert (promise.n, promise.wins, promise.slippage) == (3, 2, 0.0004)
+    assert promise.mean == pytest.approx(0.05, rel=1e-12)
+    assert promise.error == pytest.approx(math.sqrt(0.015 / 2 / 3), rel=1e-9)
+    nothing = measured([tested], [])
+    for found in (nothing.metrics, nothing.flat):
+        assert found.promise == TradeSample.promised([], slippage=0.0)
 
 
 def test_days_by_hand() -> None:

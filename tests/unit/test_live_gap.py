@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from bandit.core.errors import InvalidInput
-from bandit.core.live_gap import TradeSample, live_gap, wilson_interval
+from bandit.core.live_gap import TRADES_MIN, TradeSample, live_gap, slippage_ratio, wilson_interval
 
 NOTHING = TradeSample.of([], [])
 
@@ -23,8 +24,8 @@ def counted(n: int, wins: int) -> TradeSample:
 @pytest.mark.parametrize("seed", range(20))
 def test_return_gap_is_that_of_welch(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    live = rng.normal(0.001, 0.02, size=int(rng.integers(2, 60)))
-    past = rng.normal(0.002, 0.01, size=int(rng.integers(2, 600)))
+    live = rng.normal(0.001, 0.02, size=int(rng.integers(30, 90)))
+    past = rng.normal(0.002, 0.01, size=int(rng.integers(30, 600)))
     gap = live_gap(TradeSample.of(live.tolist(), []), TradeSample.of(past.tolist(), [])).return_mean
     theirs = stats.ttest_ind(live, past, equal_var=False).confidence_interval(0.95)
     assert gap.interval is not None
@@ -55,9 +56,9 @@ def test_interval_of_a_share_is_that_of_scipy(wins: int, n: int) -> None:
 
 
 def test_slippage_gap_by_hand() -> None:
-    # Four trades: mean 5, deviation √(20/3) of 1e-4, error √(5/3); t(3, 0.975) = 3.182446.
-    live = TradeSample.of([0.01] * 9, [2e-4, 4e-4, 6e-4, 8e-4])
-    for promised, is_worse in ((1e-4, False), (0.5e-4, True)):
+    # 40 trades: mean 5, deviation √(10 · 20 / 39) of 1e-4, over √40; t(39, 0.975) = 2.022691.
+    live = TradeSample.of([0.01] * 50, [2e-4, 4e-4, 6e-4, 8e-4] * 10)
+    for promised, is_worse in ((4.5e-4, False), (4.2e-4, True)):
         past = TradeSample(
             n=0, wins=0, mean=None, error=None,
             n_slippage=0, slippage=promised, slippage_error=None,
@@ -65,7 +66,7 @@ def test_slippage_gap_by_hand() -> None:
         gap = live_gap(live, past).slippage
         assert gap.difference == pytest.approx(5e-4 - promised, rel=1e-12)
         assert gap.interval is not None
-        half = 3.182446 * math.sqrt(5 / 3) * 1e-4
+        half = 2.022691 * math.sqrt(5 / 39) * 1e-4
         assert gap.interval.low == pytest.approx(5e-4 - promised - half, abs=1e-10)
         assert gap.is_worse is is_worse
 
@@ -93,8 +94,44 @@ def test_what_is_not_known_is_no_gap() -> None:
     one = live_gap(TradeSample.of([0.01], []), some).return_mean
     assert one.difference == pytest.approx(-0.005)
     assert one.interval is None
-    same = TradeSample.of([0.01, 0.01], [])
+    same = TradeSample.of([0.01] * TRADES_MIN, [])
     assert live_gap(same, same).return_mean.interval is None
+
+
+def test_fewer_trades_than_it_takes_say_nothing() -> None:
+    # All of them stopped out alike: no spread, and yet no proof.
+    past = TradeSample.promised([0.01, -0.01, 0.03] * 40, slippage=1e-4)
+    for n, is_worse in ((TRADES_MIN - 1, None), (TRADES_MIN, True)):
+        gap = live_gap(TradeSample.of([-0.02] * n, [9e-4] * n), past)
+        for found in (gap.return_mean, gap.win_rate, gap.slippage):
+            assert found.difference is not None
+            assert found.is_worse is is_worse
+            assert (found.interval is None) is (is_worse is None)
+    few = TradeSample.promised([0.01] * (TRADES_MIN - 1), slippage=1e-4)
+    gap = live_gap(TradeSample.of([-0.02] * 50, []), few)
+    assert gap.return_mean.is_worse is gap.win_rate.is_worse is gap.slippage.is_worse is None
+    assert (gap.slippage.live, gap.slippage.backtest) == (None, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("slippage", "pnl", "earned", "expected"),
+    [
+        # 12 lost of 1,000 put in; and a gain of 0.5 % that slipped in its favour.
+        ("0.4", "-12", "-0.012", 0.0004),
+        ("-0.1", "5", "0.005", -0.0001),
+        ("0", "5", "0.005", 0.0),
+        # 100 steps of money and of return are enough to tell the value at entry, 99 are not.
+        ("0.4", "0.00000100", "0.000000000100", 0.00004),
+        ("0.4", "0.00000099", "0.000000000100", None),
+        ("0.4", "0.00000100", "0.000000000099", None),
+        ("0.4", "0", "0", None),
+    ],
+)
+def test_slippage_is_told_over_the_value_at_entry(
+    slippage: str, pnl: str, earned: str, expected: float | None
+) -> None:
+    found = slippage_ratio(Decimal(slippage), pnl=Decimal(pnl), return_ratio=Decimal(earned))
+    assert found == expected
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])

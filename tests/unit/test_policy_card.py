@@ -21,7 +21,7 @@ from bandit.core.errors import InvalidInput
 from bandit.core.model import Verdict
 from bandit.core.multiplicity import Search
 from learners.backtest import Backtest, BacktestTrade, UnseenBars, measure
-from learners.card_numbers import numbers_of, sample_of
+from learners.card_numbers import numbers_of
 from learners.card_page import page_of
 from learners.policy_card import PolicyCard, card_of, read_card
 
@@ -142,19 +142,6 @@ def test_first_line_is_that_of_the_first_check_that_does_not_pass(
     assert made.verdict.value == verdict
     assert page_of(made).splitlines()[2] == f"**{made.headline}**"
     assert read_card(made.to_json()) == made
-
-
-def test_card_promises_what_live_trades_are_held_against() -> None:
-    made = read_card(card(backtest(TINY)).to_json())
-    promised = sample_of(made.numbers, slippage_ratio=0.0002)
-    # 0.1, -0.05 and 0.1: mean 0.05, deviation √(0.015/2), over √3.
-    assert (promised.n, promised.wins, promised.slippage) == (3, 2, 0.0004)
-    assert promised.mean == pytest.approx(0.05, rel=1e-12)
-    assert promised.error == pytest.approx(math.sqrt(0.015 / 2 / 3), rel=1e-9)
-    nothing = sample_of(card(backtest([])).numbers, slippage_ratio=0.0)
-    assert (nothing.n, nothing.mean, nothing.error) == (0, None, None)
-    with pytest.raises(InvalidInput, match="numbers: "):
-        sample_of({}, slippage_ratio=0.0)
 
 
 def test_card_of_another_backtest_is_refused() -> None:
