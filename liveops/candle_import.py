@@ -1,9 +1,9 @@
-"""Candles brought into the store: from files, and from exchanges."""
+"""Candles brought into the store, from files and from exchanges, and read from it."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from config.settings import Settings
 from learners.market.candle_store import Appended, CandleStore, SeriesName
 from learners.market.candles import Candles, load_candles
 from learners.market.exchange import Exchange
+from learners.market.intervals import interval_of
 from learners.market.validation import ValidationReport
 from liveops.ledger_server import state_home
 
@@ -81,6 +82,17 @@ def import_from_exchange(
     exchange = Exchange(name=name.source, pause=threading.Event().wait, options=options)
     candles = exchange.closed_candles(name.instrument, interval=name.interval, since=since)
     return _stored(store, name, candles, now)
+
+
+def stored_candles(
+    store: CandleStore, instruments: Sequence[str], *, source: str | None, interval: str | None
+) -> list[Candles]:
+    """Read the series of some instruments; without source or interval, the only one there is.
+
+    Raises what `CandleStore.find` and `load` raise, and `InvalidInput` for no length of a bar.
+    """
+    length = None if interval is None else interval_of(interval)
+    return [store.load(store.find(i, source=source, interval=length)) for i in instruments]
 
 
 def _stored(

@@ -138,6 +138,31 @@ class CandleStore:
         """Return what is in the store, in the order of names; raises `DamagedSeries`."""
         return tuple(_manifest(path) for path in sorted(self.root.glob(f"*/*/*/{MANIFEST}")))
 
+    def find(
+        self, instrument: str, *, source: str | None, interval: timedelta | None
+    ) -> SeriesName:
+        """Return the one series of an instrument; None fits every source, or every interval.
+
+        Raises `UnknownName` where there is none, `InvalidInput` where there are several, and
+        `DamagedSeries`.
+        """
+        known = [stored.name for stored in self.series()]
+        fitting = [
+            name
+            for name in known
+            if name.instrument == instrument
+            and source in (None, name.source)
+            and interval in (None, name.interval)
+        ]
+        if not fitting:
+            asked = [source, instrument, None if interval is None else interval_text(interval)]
+            named = " ".join(part for part in asked if part is not None)
+            raise UnknownName(kind="series of candles", name=named, known=list(map(str, known)))
+        if len(fitting) > 1:
+            rule = "must be one series of the store: say its source or its interval"
+            raise InvalidInput(field="instrument", rule=rule, found=", ".join(map(str, fitting)))
+        return fitting[0]
+
     def load(self, name: SeriesName) -> Candles:
         """Read a series, checked against what was written.
 

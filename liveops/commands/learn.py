@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bandit.core.errors import InvalidInput
-from liveops.commands.options import AsJson, ConfigFile, Demo, actor, ledger_app, print_json
+from liveops.commands.options import (
+    AsJson,
+    ConfigFile,
+    Demo,
+    actor,
+    ledger_app,
+    loaded_settings,
+    print_json,
+)
 from liveops.commands.training import shown
 
 if TYPE_CHECKING:
@@ -31,7 +39,19 @@ def reinforcement(
     name: Annotated[str, typer.Argument(help="Name of the policy, such as dqn_20260301.")],
     candles: Annotated[
         list[Path] | None,
-        typer.Option("--candles", help="Candle file; repeatable. Hourly BTCUSD when left out."),
+        typer.Option(
+            "--candles", help="Candle file; repeatable. Hourly BTCUSD if no candles are named."
+        ),
+    ] = None,
+    instruments: Annotated[
+        list[str] | None,
+        typer.Option("--instrument", help="Instrument of the candle store; repeatable."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="Where stored candles came from.")
+    ] = None,
+    interval: Annotated[
+        str | None, typer.Option("--interval", help="Length of stored bars, such as 1h.")
     ] = None,
     algorithm: Annotated[str, typer.Option("--algorithm", help="ppo, dqn or qr_dqn.")] = "dqn",
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of a training.")] = 250_000,
@@ -79,7 +99,7 @@ def reinforcement(
     if algorithm not in known:
         rule = f"must be one of {', '.join(known)}"
         raise InvalidInput(field="--algorithm", rule=rule, found=algorithm)
-    series = _series(candles or [])
+    series = _series(candles or [], instruments or [], config, source=source, interval=interval)
     plan = ChallengerPlan(
         features=FeatureSpec(interval=series[0].interval),
         environment=ENVIRONMENT,
@@ -114,9 +134,26 @@ def reinforcement(
     _print(learned)
 
 
-def _series(files: Sequence[Path]) -> list[Candles]:
+def _series(
+    files: Sequence[Path],
+    instruments: Sequence[str],
+    config: Path | None,
+    *,
+    source: str | None,
+    interval: str | None,
+) -> list[Candles]:
     from learners.market.candles import load_candles, shipped_candles
+    from liveops.candle_import import candle_store, stored_candles
 
+    if instruments and files:
+        rule = "must not go with --candles"
+        raise InvalidInput(field="--instrument", rule=rule, found=instruments[0])
+    if instruments:
+        store = candle_store(loaded_settings(config).settings)
+        return stored_candles(store, instruments, source=source, interval=interval)
+    for option, given in (("--source", source), ("--interval", interval)):
+        if given is not None:
+            raise InvalidInput(field=option, rule="must go with --instrument", found=given)
     if not files:
         return [shipped_candles()]
     return [load_candles(file, instrument=None, allow_gaps=True) for file in files]

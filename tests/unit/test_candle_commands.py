@@ -140,3 +140,26 @@ def test_exchange_options_are_a_json_object(command: Command, tmp_path: Path, te
 
     assert code == 2
     assert "options.json: must be " in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--instrument", "X", "--candles", SHIPPED_FILE), "--instrument: must not go with"),
+        (("--interval", "1h"), "--interval: must go with --instrument, found 1h"),
+        (("--source", "own"), "--source: must go with --instrument, found own"),
+        (("--instrument", "X", "--interval", "1y"), "interval: must be a number and s, m, h"),
+        (
+            ("--instrument", "BTCUSD", "--interval", "1h"),
+            "no series of candles is registered as 'BTCUSD 1h'; known: own X 1h",
+        ),
+    ],
+)
+def test_learning_says_which_stored_candles_it_lacks(
+    command: Command, arguments: tuple[object, ...], message: str
+) -> None:
+    command("import", "candles", SHIPPED_FILE, "--instrument", "X", "--source", "own")
+
+    code, _, err = command("learn", "rl", "drill", *arguments)
+
+    assert (code, message in err) == (2, True), err

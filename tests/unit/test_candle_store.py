@@ -211,6 +211,27 @@ def test_a_series_that_is_not_there_is_refused_with_those_that_are(tmp_path: Pat
         store.load(daily)
 
 
+def test_a_series_is_found_by_as_much_of_its_name_as_it_takes(tmp_path: Path) -> None:
+    store = CandleStore(tmp_path)
+    with pytest.raises(UnknownName, match="'BTCUSD'"):
+        store.find("BTCUSD", source=None, interval=None)
+    store.append(NAME, WALK, now=LATER)
+    other = SeriesName(source="own", instrument="BTCUSD", interval=timedelta(hours=1))
+    assert store.find("BTCUSD", source=None, interval=None) == NAME
+    store.append(other, WALK, now=LATER)
+    daily = timedelta(days=1)
+    days = SeriesName(source="own", instrument="BTCUSD", interval=daily)
+    store.append(days, random_walk(30, seed=1, interval=daily), now=LATER)
+
+    assert store.find("BTCUSD", source="binance", interval=None) == NAME
+    assert store.find("BTCUSD", source=None, interval=daily) == days
+    assert store.find("BTCUSD", source="own", interval=timedelta(hours=1)) == other
+    with pytest.raises(InvalidInput, match=r"one series of the store.*binance BTCUSD 1h, own"):
+        store.find("BTCUSD", source=None, interval=timedelta(hours=1))
+    with pytest.raises(UnknownName, match="'binance BTCUSD 1d'; known: binance BTCUSD 1h, own"):
+        store.find("BTCUSD", source="binance", interval=daily)
+
+
 def test_a_second_writer_is_turned_away_while_the_first_writes(tmp_path: Path) -> None:
     store = CandleStore(tmp_path)
     store.append(NAME, part(WALK, 0, 100), now=LATER)
