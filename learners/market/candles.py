@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bandit.core.errors import InvalidInput
 from learners.market.candle_files import PRICE_COLUMNS, read_columns
 from learners.market.validation import Floats, Times, ValidationReport, examine, instant
 
@@ -21,8 +22,9 @@ class Candles:
 
     `opened_at` is the open time in UTC, prices are in quote currency, `volume` in base currency;
     `interval` is `bar_interval`, or the most frequent spacing where that is not known; where it is,
-    one bar is enough. `digest` names the content: equal digests, equal bars. Raises `InvalidInput`
-    for what `examine` finds, gaps and warnings excepted; `report` holds these.
+    one bar is enough. Open times may be of any unit, and are kept as whole microseconds. `digest`
+    names the content: equal digests, equal bars. Raises `InvalidInput` for other times and for what
+    `examine` finds, gaps and warnings excepted; `report` holds these.
     """
 
     instrument: str
@@ -39,14 +41,15 @@ class Candles:
 
     def __post_init__(self, bar_interval: timedelta | None) -> None:
         """Refuse what is faulty, and keep copies that nobody can write."""
+        opened_at = _in_microseconds(self.opened_at)
         report = examine(
-            self.opened_at,
+            opened_at,
             self.numbers(),
             bars_min=2 if bar_interval is None else 1,
             interval=bar_interval,
         )
         report.refuse(source=self.instrument, allow_gaps=True)
-        for name, values in {"opened_at": self.opened_at, **self.numbers()}.items():
+        for name, values in {"opened_at": opened_at, **self.numbers()}.items():
             kept = values.copy()
             kept.flags.writeable = False
             object.__setattr__(self, name, kept)
@@ -128,6 +131,20 @@ def load_candles(
 def shipped_candles() -> Candles:
     """Return the hourly BTCUSD bars that come with the product, see `data/README.md`."""
     return load_candles(SHIPPED_FILE, instrument="BTCUSD")
+
+
+def _in_microseconds(times: Times) -> Times:
+    kept: Times = np.asarray(times)
+    if kept.dtype.kind != "M" or np.datetime_data(kept.dtype)[0] == "generic":
+        rule = "must be datetimes of a unit, such as datetime64[us]"
+        raise InvalidInput(field="opened_at", rule=rule, found=kept.dtype)
+    converted = kept.astype("datetime64[us]")
+    # There and back: neither a part of a microsecond nor a year beyond what 64 bits hold is lost.
+    lost = np.isnat(kept) | (converted.astype(kept.dtype) != kept)
+    if lost.any():
+        rule = "must be whole microseconds that 64 bits hold"
+        raise InvalidInput(field="opened_at", rule=rule, found=kept[lost][0])
+    return converted
 
 
 def _newest_first(opened_at: Times) -> bool:

@@ -82,6 +82,32 @@ def test_a_csv_file_becomes_arrays_in_time_order(tmp_path: Path) -> None:
     assert candles.digest == expected_bars().digest
 
 
+@pytest.mark.parametrize("dtype", ["M8[h]", "M8[s]", "M8[ms]", "M8[ns]", ">M8[us]"])
+def test_open_times_of_any_unit_are_the_same_bars(dtype: str) -> None:
+    bars = expected_bars()
+    candles = Candles(instrument="bars", opened_at=bars.opened_at.astype(dtype), **bars.numbers())
+
+    assert candles.opened_at.dtype == np.dtype("M8[us]")
+    assert candles.interval == timedelta(hours=1)
+    assert candles.opening(2) == datetime(2024, 1, 1, 2, tzinfo=UTC)
+    assert candles.digest == bars.digest
+
+
+@pytest.mark.parametrize(
+    ("times", "rule"),
+    [
+        (np.array([0, 1, 2]), "datetimes of a unit"),
+        (np.array(["NaT"] * 3, dtype="M8"), "datetimes of a unit"),
+        (np.array([0, 1, 2], dtype="M8[ns]"), "whole microseconds"),
+        (np.array([0, 1, 2**60], dtype="M8[s]"), "whole microseconds"),
+        (np.array([0, 1, "NaT"], dtype="M8[us]"), "whole microseconds"),
+    ],
+)
+def test_open_times_that_are_none_are_refused(times: np.ndarray, rule: str) -> None:
+    with pytest.raises(InvalidInput, match=f"opened_at: must be {rule}"):
+        Candles(instrument="bars", opened_at=times, **expected_bars().numbers())
+
+
 @pytest.mark.parametrize(
     ("header", "times"),
     [
