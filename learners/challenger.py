@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +40,7 @@ from learners.market.scaler import Scaler
 from learners.market.splits import Split, walking_splits
 from learners.opportunities import NO_RUIN, decided, observed, target_of
 from learners.reinforcement import TrainedPolicy, train
+from learners.sealed_files import PART
 from learners.serving import ServedPolicy
 from learners.training_events import TrainingEvent
 from learners.training_market import CandleMarket, TrainingWindow
@@ -118,7 +120,7 @@ class Fitted:
 
 
 class Workshop:
-    """Where challengers of one plan are made: below `folder` lie checkpoints and artefacts."""
+    """Where challengers of one plan are made; what can be made again lies below `folder`."""
 
     def __init__(
         self,
@@ -164,13 +166,17 @@ class Workshop:
     def newest(self, root: Path) -> Artifact:
         """Train on the newest bars, and store the policy below `root`."""
         last = len(self.markets[0].candles)
-        return self._stored(range(last - self.plan.train_bars, last), root)
+        return self._stored(self._fitted(range(last - self.plan.train_bars, last)), root)
 
     def _player(self, market: Market, bars: range) -> Callable[[range], list[BacktestTrade]]:
         key = (bars.start, bars.stop)
         if key not in self._served:
-            scaler = self._scaler(bars)
-            self._served[key] = ServedPolicy(self._stored(bars, self._folder / "folds")), scaler
+            # A fold's policy serves this measurement alone, from memory; checkpoints make it again.
+            self._folder.mkdir(parents=True, exist_ok=True)
+            fitted = self._fitted(bars)
+            with TemporaryDirectory(prefix=PART, dir=self._folder) as root:
+                policy = ServedPolicy(self._stored(fitted, Path(root)))
+            self._served[key] = policy, fitted.scaler
         policy, scaler = self._served[key]
 
         def play(test: range) -> list[BacktestTrade]:
@@ -179,12 +185,9 @@ class Workshop:
 
         return play
 
-    def _scaler(self, bars: range) -> Scaler:
+    def _fitted(self, bars: range) -> Fitted:
         rows = [market.features.values[bars.start : bars.stop] for market in self.markets]
-        return Scaler.fit(np.concatenate(rows))
-
-    def _stored(self, bars: range, root: Path) -> Artifact:
-        scaler = self._scaler(bars)
+        scaler = Scaler.fit(np.concatenate(rows))
         windows = [
             TrainingWindow(
                 candles=market.candles, features=observed(market.features, scaler), bars=bars
@@ -198,7 +201,11 @@ class Workshop:
             clock=self._clock,
             report=self._report,
         )
-        spec = artifact_spec(self.plan, trained, scaler)
+        return Fitted(trained=trained, scaler=scaler)
+
+    def _stored(self, fitted: Fitted, root: Path) -> Artifact:
+        trained = fitted.trained
+        spec = artifact_spec(self.plan, trained, fitted.scaler)
         return write(root, spec, trained.tensors, observations=trained.observations)
 
 

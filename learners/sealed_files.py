@@ -15,6 +15,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from bandit.core.errors import BanditError, InvalidInput
@@ -25,6 +26,8 @@ from learners.durable_files import sync_directory
 MANIFEST = "manifest.json"
 MANIFEST_SIZE_MAX = 4096
 FORMAT = 1
+PART = ".part-"
+"""How the names of folders begin that are not whole yet."""
 
 _FULL_SHA = re.compile(r"[0-9a-f]{64}")
 # A pipe must not be waited for, a link not be followed, a terminal not become ours.
@@ -68,7 +71,7 @@ def seal(root: Path, files: Mapping[str, bytes]) -> PolicySha:
     sha = PolicySha(hashlib.sha256(manifest).hexdigest())
     root.mkdir(parents=True, exist_ok=True)
     if not (root / sha).exists():
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=root))
+        part = Path(tempfile.mkdtemp(prefix=PART, dir=root))
         try:
             for name, content in {**files, MANIFEST: manifest}.items():
                 _write(part / name, content)
@@ -80,6 +83,19 @@ def seal(root: Path, files: Mapping[str, bytes]) -> PolicySha:
             shutil.rmtree(part, ignore_errors=True)
         sync_directory(root)
     return sha
+
+
+def forget_parts(root: Path, *, before: datetime) -> None:
+    """Remove what writers below `root` left half written, if nothing moved there since `before`.
+
+    Whoever still writes does so for seconds; one that was killed cannot clean up.
+    """
+    for folder, names, _ in os.walk(root):  # passes over what vanishes meanwhile
+        for part in (Path(folder, name) for name in names if name.startswith(PART)):
+            with suppress(FileNotFoundError):  # it is whole now, or another process was quicker
+                found = part.lstat()
+                if stat.S_ISDIR(found.st_mode) and found.st_mtime < before.timestamp():
+                    shutil.rmtree(part, ignore_errors=True)
 
 
 def unseal(root: Path, sha: PolicySha, *, sizes_max: Mapping[str, int]) -> dict[str, bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from learners.market.candles import Candles
 from learners.market.paper_market import PERPETUAL_TAKER
 from learners.policy_card import PolicyCard, card_of
 from learners.reinforcement import installed_packages
+from learners.sealed_files import forget_parts
 from learners.training_events import (
     DeadlinePassed,
     ForecastTooLong,
@@ -46,6 +47,9 @@ ENVIRONMENT = EnvironmentSpec(
     equity_ratio_min=0.5,
 )
 """The market that agents are trained in: the exits and costs of the demo, funding of 1 bp."""
+
+PARTS_KEPT = timedelta(days=1)
+"""How long half-written files stay: nobody writes for so long, nor do clocks differ by so much."""
 
 NOT_MODELLED = ("Smaller sizes in volatile markets: every trade counts at its nominal size.",)
 
@@ -98,6 +102,8 @@ def learn(
     checked_name(name)
     _require_free(app, name, subject)
     home, began = state_home(app.settings), app.clock.now()
+    for folder in (home / "training", home / "artifacts"):
+        forget_parts(folder, before=began - PARTS_KEPT)
     workshop = Workshop(plan, series, folder=home / "training", clock=monotonic, report=report)
     try:
         markets, trades = workshop.walked()

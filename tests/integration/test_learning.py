@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,13 +21,15 @@ from bandit.core.model import PolicyKind, PolicyName, Verdict
 from bandit.service import policies, trials
 from learners import reinforcement
 from learners.artifact import read
-from learners.challenger import ChallengerPlan
+from learners.challenger import ChallengerPlan, data_digest
+from learners.market.candle_store import CandleStore, SeriesName
 from learners.market.features import FeatureSpec
 from learners.network import Algorithm
 from learners.policy_card import read_card
 from learners.serving import ServedPolicy
 from learners.training_events import DeadlinePassed
 from learners.training_plan import Profile, TrainingPlan
+from liveops import cli
 from liveops.clock import VirtualClock
 from liveops.learning import ENVIRONMENT, Learned, learn
 from liveops.wiring import App
@@ -87,14 +92,21 @@ def test_a_challenger_is_made_whole_and_only_once(app: App, tmp_path: Path) -> N
     assert artifact.spec.features.digest == PLAN.features.digest
     assert stored.data_cutoff == artifact.spec.training.data_to
 
+    # Of folds only checkpoints stay, and of the policy itself what was registered.
+    assert {path.name for path in (tmp_path / "training").iterdir()} == {"runs"}
+    assert [path.name for path in (tmp_path / "artifacts").iterdir()] == [stored.sha]
+
     [trial] = trials.listed(app.engine, "drill")
     assert stored.metadata["trial"] == trial.id
+    assert trial.metrics is not None
+    promise = trial.metrics.promise
+    assert promise is not None
+    assert (promise.n, promise.slippage) == (trial.metrics.profit_factor.n, 0.0004)
     card = read_card((tmp_path / "cards" / f"{stored.sha}.json").read_bytes())
     assert card == learned.card
     assert (card.subject.trial, card.verdict) == (trial.id, trial.verdict)
     assert card.search.n_trials == 1
     assert card.headline in learned.page.read_text()
-    assert trial.metrics is not None
     assert card.numbers["trades"].value == trial.metrics.profit_factor.n > 0
 
     again = made(app)
@@ -106,6 +118,45 @@ def test_a_challenger_is_made_whole_and_only_once(app: App, tmp_path: Path) -> N
     with pytest.raises(Conflict, match="is another one"):
         made(app, plan=other)
     assert count(app.engine, "backtest_trials") == 1
+
+
+def test_what_a_killed_run_left_is_gone_after_a_day(app: App, tmp_path: Path) -> None:
+    hasty = replace(PLAN, training=replace(PLAN.training, deadline_seconds=0.001))
+    parts = {
+        tmp_path / folder / f".part-{age}": NOON - timedelta(hours=age)
+        for folder in ("training", "artifacts", "training/runs/one/000000001024")
+        for age in (23, 25)
+    }
+    for part, moved_at in parts.items():
+        part.mkdir(parents=True)
+        os.utime(part, (0, moved_at.timestamp()))
+    with pytest.raises(DeadlinePassed):
+        made(app, plan=hasty)
+    assert {part.name for part in parts if part.exists()} == {".part-23"}
+
+
+def test_stored_candles_make_the_challenger_that_their_file_makes(
+    engine: Engine,
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("LIVEOPS_DATABASE_URL", database_url)
+    monkeypatch.setenv("LIVEOPS_HOME", str(tmp_path))
+    walk = random_walk(1_500, seed=5)
+    name = SeriesName(source="own", instrument="BTCUSD", interval=walk.interval)
+    CandleStore(tmp_path / "candles").append(name, walk, now=datetime(2030, 1, 1, tzinfo=UTC))
+    asked = ("learn", "rl", "walk", "--instrument", "BTCUSD", "--interval", "1h", "--json")
+    limits = ("--steps", "1024", "--train-bars", "500", "--test-bars", "200")
+
+    code = cli.exit_code(cli.app, [*asked, *limits])
+
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    [trial] = trials.listed(engine, "walk")
+    assert json.loads(said.out)["trial"] == trial.id
+    assert trial.subject.data == data_digest([walk])
 
 
 def test_a_training_that_fails_counts_as_a_trial(app: App) -> None:

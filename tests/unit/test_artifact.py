@@ -29,7 +29,7 @@ from bandit.core.model import Policy, PolicyKind, PolicyName, PolicySha
 from learners.artifact import read, write
 from learners.artifact_spec import ActionSpec, DescribedPart, spec_from_bytes
 from learners.network import Algorithm
-from learners.sealed_files import ArtifactRefused
+from learners.sealed_files import ArtifactRefused, forget_parts
 
 NAMES = {"golden.safetensors", "manifest.json", "policy.onnx", "spec.json", "weights.safetensors"}
 
@@ -130,6 +130,29 @@ def test_kill_9_while_writing_leaves_whole_policies_only(tmp_path: Path) -> None
     visible = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".part-")}
     assert acknowledged <= visible
     assert all(read(tmp_path, PolicySha(name)).sha == name for name in visible)
+
+
+def test_what_killed_writers_left_is_forgotten_after_a_while(tmp_path: Path) -> None:
+    whole = stored(tmp_path).sha
+    below = tmp_path / "runs" / "000000001024"
+    names = (".part-old", "runs/000000001024/.part-old", ".part-new", "kept")
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "weights").write_bytes(b"x")
+    (tmp_path / ".part-file").write_bytes(b"x")
+    (tmp_path / ".part-link").symlink_to(tmp_path / "kept")
+    for path in (*(tmp_path / name for name in names), tmp_path / ".part-file", tmp_path / whole):
+        is_new = path.name == ".part-new"
+        os.utime(path, (0, 1_000_000 if is_new else 999_999))
+
+    for _ in range(2):
+        forget_parts(tmp_path, before=datetime.fromtimestamp(1_000_000, tz=UTC))
+
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {whole, "runs", ".part-new", "kept", ".part-file", ".part-link"}
+    assert list(below.iterdir()) == []
+    assert (tmp_path / "kept" / "weights").exists()
+    forget_parts(tmp_path / "nowhere", before=datetime.now(tz=UTC))
 
 
 def test_writers_that_meet_write_one_policy(tmp_path: Path) -> None:
