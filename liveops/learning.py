@@ -101,10 +101,8 @@ def learn(
     subject = subject_of(plan, series, family=family)
     checked_name(name)
     _require_free(app, name, subject)
-    home, began = state_home(app.settings), app.clock.now()
-    for folder in (home / "training", home / "artifacts"):
-        forget_parts(folder, before=began - PARTS_KEPT)
-    workshop = Workshop(plan, series, folder=home / "training", clock=monotonic, report=report)
+    began = app.clock.now()
+    workshop = _workshop(app, plan, series, report=report)
     try:
         markets, trades = workshop.walked()
         artifact = workshop.newest(artifacts_of(app))
@@ -118,8 +116,7 @@ def learn(
         slippage_ratio=plan.environment.costs.slippage_ratio,
         rng=np.random.default_rng(plan.training.seed),
     )
-    trial = _judged(app, subject, backtest, rule=rule, began=began)
-    trial = _record(app, trial, actor=actor)
+    trial = _record(app, _judged(app, subject, backtest, rule=rule, began=began), actor=actor)
     card = card_of(
         name,
         trial,
@@ -133,6 +130,20 @@ def learn(
         now=app.clock.now(),
     )
     return _registered(app, card, artifact, actor=actor)
+
+
+def _workshop(
+    app: App,
+    plan: ChallengerPlan,
+    series: Sequence[Candles],
+    *,
+    report: Callable[[TrainingEvent], None],
+) -> Workshop:
+    """Return where challengers are made, rid of what runs that were killed left half-written."""
+    folder = state_home(app.settings) / "training"
+    for written in (folder, artifacts_of(app)):
+        forget_parts(written, before=app.clock.now() - PARTS_KEPT)
+    return Workshop(plan, series, folder=folder, clock=monotonic, report=report)
 
 
 def subject_of(plan: ChallengerPlan, series: Sequence[Candles], *, family: str) -> TrialSubject:
