@@ -231,14 +231,14 @@ def played(
         step = environment.step(np.array([target]))
         seen = step.observations[0]
         closed += [
-            _settled(market.candles, trade, spec, charges) for trade in environment.closed_trades()
+            settled(market.candles, trade, spec, charges) for trade in environment.closed_trades()
         ]
         if step.terminated[0]:
             break
     return closed
 
 
-def _settled(
+def settled(
     candles: Candles,
     trade: EpisodeTrade,
     spec: EnvironmentSpec,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from learners.backtest import Backtest, BacktestTrade, UnseenBars, measure
+from learners.challenger import settled
 from learners.environment import MarketEnvironment
 from learners.environment_spec import EnvironmentSpec
 from learners.market.candles import Candles
-from learners.market.paper_market import Costs
+from learners.market.paper_market import Costs, funding_charges
 from learners.network import Network, evaluate
 from learners.tensor_file import Tensor
 from learners.training_market import CandleMarket, TrainingWindow
@@ -86,3 +90,42 @@ def mean_return(
         alive &= ~(step.terminated | step.truncated)
         seen = step.observations
     return float(earned.mean())
+
+
+def backtested(
+    network: Network,
+    tensors: dict[str, Tensor],
+    candles: Candles,
+    features: NDArray[np.float64],
+    bars: range,
+) -> Backtest:
+    """Let the policy trade `bars` once, from flat to flat or until ruin, and measure it."""
+    spec = replace(SPEC, episode_bars=len(bars) - 1, equity_ratio_min=1e-9)
+    environment = MarketEnvironment(candles, features, spec, count=1, bars=bars, seed=0)
+    charges = funding_charges(candles, spec.funding_ratio)
+    seen, trades = environment.reset(), []
+    for bar in bars[:-1]:
+        wanted = evaluate(network, tensors, seen).scores.argmax(axis=1)
+        if bar >= bars[-2]:  # what is open at the end leaves at the last open
+            wanted[:] = 0
+        step = environment.step(wanted)
+        seen = step.observations
+        for ended in environment.closed_trades():
+            closed = settled(candles, ended, spec, charges)
+            trade = BacktestTrade(
+                instrument=candles.instrument,
+                opened_at=closed.opened_at,
+                closed_at=closed.closed_at,
+                return_ratio=float(closed.return_ratio),
+            )
+            trades.append(trade)
+        if step.terminated[0]:  # the capital is gone
+            break
+    costs = spec.costs
+    return measure(
+        [UnseenBars(candles, [bars])],
+        trades,
+        fee_ratio=costs.fee_ratio,
+        slippage_ratio=costs.slippage_ratio,
+        rng=np.random.default_rng(1),
+    )
