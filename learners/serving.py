@@ -42,7 +42,8 @@ class ServedPolicy:
     def choose(self, observation: NDArray[np.floating]) -> Choice:
         """Return what the policy wants, given one observation: a vector of `inputs` numbers.
 
-        Raises `InvalidInput` for another shape and for numbers that are not finite in float32.
+        Raises `InvalidInput` for another shape and for numbers that are not finite in float32, and
+        where the network's own numbers grew beyond that.
         """
         row = np.asarray(observation, dtype=np.float32)
         if row.shape != self._shape:
@@ -54,8 +55,8 @@ class ServedPolicy:
         actions, probabilities = self._session.run([ACTION, PROBABILITIES], {INPUT: row[None]})
         index = actions.item()
         name, position = self._actions[index]
-        # Rounding may leave the softmax a hair above one.
-        confidence = min(1.0, probabilities.item(index))
+        # Rounding may leave the softmax a hair above one; the 1 last, or NaN would become sure.
+        confidence = min(probabilities.item(index), 1.0)
         return Choice(name=name, position=position, confidence=confidence)
 
     def _require_golden(self, artifact: Artifact) -> None:

@@ -93,6 +93,58 @@ def stored(root: Path, network: Network | None = None, *, seed: int = 1) -> Arti
     return write(root, spec, weights, observations=observations_of(spec))
 
 
+FEATURES = FeatureSpec(
+    return_bars=(1,),
+    volatility_bars_short=2,
+    volatility_bars_long=4,
+    trend_bars=(3,),
+    adx_bars=2,
+    rsi_bars=2,
+    volume_bars=2,
+)
+RISING = dict.fromkeys(FEATURES.names, 0.0) | {
+    "return_1": 1.0,
+    "adx": 31.0,
+    "direction": 0.4,
+    "volatility_ratio": 1.0,
+}
+"""A row at which `deciding` is as good as sure that it wants to be long, and nothing forbids it."""
+
+
+def part_of(body: Mapping[str, object]) -> DescribedPart:
+    return DescribedPart(digest=hashlib.sha256(canonical(dict(body))).hexdigest(), body=body)
+
+
+def deciding_spec(
+    features: FeatureSpec = FEATURES, scaler: Scaler | None = None
+) -> PolicyArtifactSpec:
+    columns = len(features.names)
+    fitted = scaler or Scaler(mean=(0.0,) * columns, scale=(1.0,) * columns, clip=5.0)
+    return replace(
+        spec_of(network_of(inputs=columns + 3, hidden=()), golden=1),
+        features=DescribedPart(digest=features.digest, body=features.to_json()),
+        scaler=part_of(fitted.to_json()),
+    )
+
+
+def deciding(
+    root: Path,
+    features: FeatureSpec = FEATURES,
+    *,
+    spec: PolicyArtifactSpec | None = None,
+    slope: float = 5.0,
+) -> Artifact:
+    """A policy that is long where `return_1` is above 0, else short: softmax of `slope` times it.
+
+    So it wants the side of z with the confidence 1 / (1 + exp(-2 slope |z|)), and never to be flat.
+    """
+    chosen = spec or deciding_spec(features)
+    weights, bias = np.zeros((3, chosen.network.inputs), np.float32), np.zeros(3, np.float32)
+    weights[0, 0], weights[2, 0], bias[1] = -slope, slope, -1000.0
+    tensors = {"layer.0.weight": weights, "layer.0.bias": bias}
+    return write(root, chosen, tensors, observations=np.zeros((1, chosen.network.inputs)))
+
+
 def files_of(root: Path, sha: PolicySha) -> dict[str, bytes]:
     """The files of an artefact, without its manifest."""
     found = {path.name: path.read_bytes() for path in (root / sha).iterdir()}
@@ -144,7 +196,3 @@ def trading(
     )
     tensors = {"layer.0.weight": weights, "layer.0.bias": bias}
     return write(root, spec, tensors, observations=np.zeros((1, inputs)))
-
-
-def part_of(body: Mapping[str, object]) -> DescribedPart:
-    return DescribedPart(digest=hashlib.sha256(canonical(dict(body))).hexdigest(), body=body)

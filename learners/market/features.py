@@ -104,6 +104,24 @@ class FeatureSpec:
         )
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the features, in the order of a row.
+
+        >>> FeatureSpec().names[:4]
+        ('return_1', 'return_4', 'return_24', 'volatility_24')
+        """
+        return (
+            *(f"return_{bars}" for bars in self.return_bars),
+            f"volatility_{self.volatility_bars_short}",
+            f"volatility_{self.volatility_bars_long}",
+            "volatility_ratio",
+            *(f"trend_{bars}" for bars in self.trend_bars),
+            *("adx", "direction", "rsi", "relative_volume"),
+            *("time_of_day_sin", "time_of_day_cos", "day_of_week_sin", "day_of_week_cos"),
+            *("regime_trend", "regime_high_volatility"),
+        )
+
+    @property
     def digest(self) -> str:
         """Return the SHA-256 that names the features: this spec and `FEATURES_VERSION`."""
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -174,10 +192,18 @@ class Features:
         >>> round(found.adx, 1), found.trend, round(found.volatility, 2)
         (15.0, -1, 0.85)
         """
-        row = dict(zip(self.names, self.values[bar].tolist(), strict=True))
-        direction = row["direction"]
-        trend = (direction > 0) - (direction < 0)
-        return Regime(adx=row["adx"], trend=trend, volatility=row["volatility_ratio"])
+        return regime_of(dict(zip(self.names, self.values[bar].tolist(), strict=True)))
+
+
+def regime_of(row: Mapping[str, float]) -> Regime:
+    """Return the regime that a row of features tells, by name and not scaled.
+
+    >>> regime_of({"adx": 31.0, "direction": -0.2, "volatility_ratio": 1.5}).trend
+    -1
+    """
+    direction = row["direction"]
+    trend = (direction > 0) - (direction < 0)
+    return Regime(adx=row["adx"], trend=trend, volatility=row["volatility_ratio"])
 
 
 def features_of(candles: Candles, spec: FeatureSpec) -> Features:
@@ -203,13 +229,14 @@ def features_of(candles: Candles, spec: FeatureSpec) -> Features:
     for name, bars, column in _columns(candles, spec):
         names.append(name)
         columns.append(np.where(bars_in_a_row >= bars, column, np.nan))
+    assert tuple(names) == spec.names
     values = np.stack(columns, axis=1)
     complete = np.isfinite(values).all(axis=1)
     for array in (values, complete):
         array.flags.writeable = False
     return Features(
         values=values,
-        names=tuple(names),
+        names=spec.names,
         opened_at=candles.opened_at,
         complete=complete,
         warm_up=int(complete.argmax()) if complete.any() else len(candles),
