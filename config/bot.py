@@ -60,8 +60,12 @@ class Model(Section):
     """The model the bot runs."""
 
     version: str = planned("2.1", meaning="Version of the model to run.", unit="text")
-    confidence_threshold: Number = planned(
-        0.65, meaning="Act only at this confidence or above.", unit="fraction", ge=0, le=1
+    confidence_threshold: Number = setting(
+        0.65,
+        meaning="Open or add only at this confidence or above; the guards' bump comes on top.",
+        unit="fraction",
+        ge=0,
+        le=1,
     )
     use_ensemble: bool = planned(
         True, meaning="Mix the gradient-boosting model in.", unit="true or false"
@@ -122,13 +126,13 @@ class RegimeFilter(Section):
     """Which markets may be entered; closing a position is never blocked."""
 
     enabled: bool = planned(True, meaning="Filter entries by regime.", unit="true or false")
-    adx_threshold: Number = planned(
+    adx_threshold: Number = setting(
         25.0, meaning="A market under this ADX is ranging.", unit="ADX points", ge=0, le=100
     )
-    volatility_threshold: Number = planned(
+    volatility_threshold: Number = setting(
         2.0, meaning="Volatility above this halves the size.", unit="times the usual", gt=0
     )
-    allow_ranging: bool = planned(
+    allow_ranging: bool = setting(
         False, meaning="Let new positions open in ranging markets.", unit="true or false"
     )
 

@@ -18,15 +18,16 @@ from learners.network import Algorithm
 from learners.opportunities import OpportunityTaker
 from learners.training_events import TrainingEvent
 from learners.training_plan import TrainingPlan
-from liveops.learning import ENVIRONMENT, Learned, artifacts_of, learn, made_before, subject_of
+from liveops.deciders import artifact_home
+from liveops.learning import ENVIRONMENT, Learned, learn, made_before, subject_of
 from liveops.replay import ACTOR
 from liveops.replay_arms import LearnedArm
-from liveops.wiring import App
+from liveops.wiring import App, acting_rules_of
 
 FAMILY: Final = "demo"
-STEPS: Final = 100_000
-SEED: Final = 1
-TRAINING_SECONDS_MAX: Final = 60.0
+TRAINING: Final = TrainingPlan(
+    algorithm=Algorithm.DQN, seed=1, total_steps=100_000, deadline_seconds=60.0
+)
 BARS_MIN: Final = 2_000
 _TRAIN_BARS_MAX = 8_000
 
@@ -48,7 +49,8 @@ def trained_arm(
     if bars.start < BARS_MIN:
         rule = f"must have {BARS_MIN:,} bars before those that are replayed, to train on"
         raise InvalidInput(field="candles", rule=rule, found=f"{bars.start:,}")
-    plan, series = plan_for(candles, bars), [candles.until(bars.start)]
+    series = [candles.until(bars.start)]
+    plan = _plan(candles, bars, rules=acting_rules_of(app.settings))
     subject = subject_of(plan, series, family=FAMILY)
     name = PolicyName(f"{plan.training.algorithm.value}-{subject.trial_id()[:8]}")
     policy, learned = made_before(app, name, subject), None
@@ -68,24 +70,19 @@ def trained_arm(
     return _arm(app, policy, candles, rules=plan.acting), learned
 
 
-def plan_for(candles: Candles, bars: range) -> ChallengerPlan:
-    """Return how it is made: in the market of the replay, which has no funding, within a minute."""
+def _plan(candles: Candles, bars: range, *, rules: ActingRules) -> ChallengerPlan:
+    # In the market of the replay, which has no funding; the whole within a minute.
     train_bars = min(_TRAIN_BARS_MAX, bars.start // 2)
     return ChallengerPlan(
         features=FeatureSpec(interval=candles.interval),
         environment=replace(ENVIRONMENT, funding_ratio=0.0),
-        training=TrainingPlan(
-            algorithm=Algorithm.DQN,
-            seed=SEED,
-            total_steps=STEPS,
-            deadline_seconds=TRAINING_SECONDS_MAX,
-        ),
-        acting=ActingRules(),
+        training=TRAINING,
+        acting=rules,
         train_bars=train_bars,
         test_bars=train_bars // 4,
     )
 
 
 def _arm(app: App, policy: Policy, candles: Candles, *, rules: ActingRules) -> LearnedArm:
-    artifact = read(artifacts_of(app), policy.sha)
+    artifact = read(artifact_home(app.settings), policy.sha)
     return LearnedArm(policy=policy, taker=OpportunityTaker(artifact, candles, rules=rules))

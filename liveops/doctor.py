@@ -11,11 +11,14 @@ from importlib.metadata import packages_distributions
 from typing import TYPE_CHECKING
 
 from bandit.core.errors import BanditError
+from bandit.service import experiments
 from bandit.service.ledger import newest_close
 from bandit.storage import migrate, roles
 from bandit.storage.engine import connect
+from learners.sealed_files import ArtifactRefused
 from liveops.api.access import Keyring
 from liveops.clock import SystemClock
+from liveops.deciders import artifact_home, loaded
 from liveops.latch import latch_of
 from liveops.ledger_server import ledger_server, state_home
 from liveops.wiring import require_common_clock
@@ -138,6 +141,7 @@ def _ledger(settings: Settings, *, demo: bool) -> list[Finding]:
             try:
                 require_common_clock(engine)
                 newest = _newest_outcome(engine)
+                stored = _stored_policies(settings, engine)
                 rights = _rights(server.url)
             finally:
                 engine.dispose()
@@ -148,6 +152,7 @@ def _ledger(settings: Settings, *, demo: bool) -> list[Finding]:
         Finding(check="clocks", level=Level.OK, message="ours and the database's agree"),
         rights,
         newest,
+        stored,
     ]
 
 
@@ -160,6 +165,23 @@ def _rights(url: str) -> Finding:
         return Finding(check="rights", level=Level.WARN, message=message)
     message = "services can append and read, and not change the schema"
     return Finding(check="rights", level=Level.OK, message=message)
+
+
+def _stored_policies(settings: Settings, engine: Engine) -> Finding:
+    root = artifact_home(settings)
+    records = [experiments.load(engine, name) for name in experiments.listed(engine)]
+    shas = {arm.policy_sha for record in records for arm in record.kept_arms}
+    refused, deciding = [], 0
+    for sha in sorted(shas):
+        try:
+            deciding += loaded(root, sha) is not None
+        except ArtifactRefused as error:
+            refused.append(str(error))
+    if refused:
+        message = f"{'; '.join(refused)}: restore it, or retire its arm; nobody decides by it"
+        return Finding(check="stored policies", level=Level.FAIL, message=message)
+    message = f"{deciding} of {len(shas)} policies of arms are stored here and can decide"
+    return Finding(check="stored policies", level=Level.OK, message=message)
 
 
 def _newest_outcome(engine: Engine) -> Finding:

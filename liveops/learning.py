@@ -31,6 +31,7 @@ from learners.training_events import (
     TrainingFailed,
 )
 from liveops.clock import monotonic
+from liveops.deciders import artifact_home
 from liveops.ledger_server import state_home
 from liveops.whole_files import write_whole
 from liveops.wiring import App
@@ -105,7 +106,7 @@ def learn(
     workshop = _workshop(app, plan, series, report=report)
     try:
         markets, trades = workshop.walked()
-        artifact = workshop.newest(artifacts_of(app))
+        artifact = workshop.newest(artifact_home(app.settings))
     except (DeadlinePassed, ForecastTooLong, TrainingFailed) as error:
         _record(app, _failed(subject, error, began=began, ended=app.clock.now()), actor=actor)
         raise
@@ -141,7 +142,7 @@ def _workshop(
 ) -> Workshop:
     """Return where challengers are made, rid of what runs that were killed left half-written."""
     folder = state_home(app.settings) / "training"
-    for written in (folder, artifacts_of(app)):
+    for written in (folder, artifact_home(app.settings)):
         forget_parts(written, before=app.clock.now() - PARTS_KEPT)
     return Workshop(plan, series, folder=folder, clock=monotonic, report=report)
 
@@ -169,11 +170,6 @@ def made_before(app: App, name: PolicyName, subject: TrialSubject) -> Policy | N
         return None
     is_this = held.name == name and held.metadata.get("trial") == subject.trial_id()
     return held if is_this else None
-
-
-def artifacts_of(app: App) -> Path:
-    """Return the directory that artefacts are stored in."""
-    return state_home(app.settings) / "artifacts"
 
 
 def _require_free(app: App, name: PolicyName, subject: TrialSubject) -> None:
@@ -242,6 +238,6 @@ def _registered(app: App, card: PolicyCard, artifact: Artifact, *, actor: str) -
         policy=policy,
         card=card,
         page=page,
-        artifact=artifacts_of(app) / artifact.sha,
+        artifact=artifact_home(app.settings) / artifact.sha,
         is_new=is_new,
     )

@@ -11,6 +11,7 @@ from decimal import Decimal
 from sqlalchemy import Engine
 
 from bandit.core.account import LossLimits
+from bandit.core.acting import ActingRules
 from bandit.core.errors import LedgerUnavailable
 from bandit.core.fill_gap import FillGapRule
 from bandit.core.ladder import LadderRule
@@ -174,6 +175,21 @@ def loss_limits_of(settings: Settings) -> LossLimits:
     # By way of text: 0.03 is exact there, and as a float it is not.
     return LossLimits(
         daily_loss=Decimal(str(chosen.max_daily_loss)), drawdown=Decimal(str(chosen.max_drawdown))
+    )
+
+
+def acting_rules_of(settings: Settings) -> ActingRules:
+    """Return from which confidence on stored policies act, and in which markets.
+
+    >>> acting_rules_of(Settings()) == ActingRules()
+    True
+    """
+    regime = settings.regime_filter
+    return ActingRules(
+        confidence_min=settings.model.confidence_threshold,
+        adx_min=regime.adx_threshold,
+        volatility_max=regime.volatility_threshold,
+        allow_ranging=regime.allow_ranging,
     )
 
 

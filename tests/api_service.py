@@ -84,9 +84,12 @@ def service(
     router: Router | None = None,
     keys: Sequence[Mapping[str, Any]] = (),
     latch: Latch | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Iterator[CheckedClient]:
     """Serve the ledger of `engine` on a free port, at noon of the tests' day unless told."""
-    app = application(engine, clock=clock, key=key, router=router, keys=keys, latch=latch)
+    app = application(
+        engine, clock=clock, key=key, router=router, keys=keys, latch=latch, settings=settings
+    )
     with serving(app, host="127.0.0.1", port=0) as url, CheckedClient(url, key=key) as client:
         yield client
 
@@ -99,10 +102,12 @@ def application(
     router: Router | None = None,
     keys: Sequence[Mapping[str, Any]] = (),
     latch: Latch | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> App:
-    """An App on the ledger of `engine` with default settings."""
+    """An App on the ledger of `engine` with default settings but for those told."""
+    told = {"api_key": key, "api_keys": list(keys), **(settings or {})}
     return App(
-        settings=Settings.model_validate({"api_key": key, "api_keys": list(keys)}),
+        settings=Settings.model_validate(told),
         engine=engine,
         router=router or Router(engine),
         clock=clock or VirtualClock(NOON),

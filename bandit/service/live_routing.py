@@ -12,7 +12,7 @@ from bandit.core.errors import BanditError, BudgetSpent, StaleEpoch
 from bandit.core.model import Assignment
 from bandit.service.assigning import BATCH_MAX, Router, claim_answer, fewer
 from bandit.service.group_commit import GroupCommit
-from bandit.service.routing_table import Opportunity, routed
+from bandit.service.routing_table import Opportunity, RoutingTable, routed
 from bandit.storage.writer import DecisionWriter
 
 LANES = 2
@@ -65,6 +65,12 @@ class LiveRouter:
             for writer in (*self._writers, self._claimer):
                 await writer.close()
 
+    async def table(self, experiment: str) -> RoutingTable:
+        """Return what is remembered of an experiment, read first where nothing is."""
+        if not self._router.remembers(experiment):
+            await asyncio.to_thread(self._router.table, experiment)
+        return self._router.table(experiment)
+
     async def assign(self, experiment: str, opportunity: Opportunity) -> Assignment:
         """Return the opportunity's assignment once it is durable; errors as `Router.assign`."""
         return await self._assignments.submit(experiment, opportunity)
@@ -76,8 +82,7 @@ class LiveRouter:
     async def _assign(
         self, lane: int, experiment: str, asked: Sequence[Opportunity]
     ) -> Sequence[Assignment | BanditError]:
-        if not self._router.remembers(experiment):
-            await asyncio.to_thread(self._router.table, experiment)
+        await self.table(experiment)
         now = self._now()
         drawn_max: int | None = None
         while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from bandit import __version__
 from bandit.service.live_recording import LiveRecorder
 from bandit.service.live_routing import LiveRouter
 from config.scopes import KeyScope
-from liveops.api import correcting, marking, operating, probes, shadowing, trading
+from liveops.api import correcting, deciding, marking, operating, probes, shadowing, trading
 from liveops.api.access import OPEN_PATHS, Gatekeeper, Keyring, scope_of
 from liveops.api.bodies import (
     KillOrder,
@@ -30,10 +30,12 @@ from liveops.api.bodies import (
     NewRevision,
     Reasoned,
 )
+from liveops.api.deciding import NewAction
 from liveops.api.hot import HotApi
 from liveops.api.links import link
 from liveops.api.problems import Problem, declared, install
 from liveops.api.shadowing import NewShadowOutcome
+from liveops.deciders import Deciders, artifact_home
 from liveops.metrics import registry_of
 from liveops.wiring import App
 
@@ -43,6 +45,7 @@ _DESCRIBED_HERE: tuple[type[BaseModel], ...] = (
     NewExperiment,
     NewArm,
     NewAssignment,
+    NewAction,
     NewFallback,
     NewMark,
     NewOutcome,
@@ -88,12 +91,17 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
     install(api)
     ring = Keyring.of(app.settings)
     api.add_middleware(Gatekeeper, ring=ring, served=served, now=app.clock.now)
-    for scope, routes in ((KeyScope.TRADE, trading.hot), (KeyScope.INGEST, trading.hot_outcomes)):
+    for scope, routes in (
+        (KeyScope.TRADE, trading.hot),
+        (KeyScope.TRADE, deciding.hot),
+        (KeyScope.INGEST, trading.hot_outcomes),
+    ):
         guard = partial(Gatekeeper, ring=ring, served=served, now=app.clock.now, needs=scope)
         api.enter_by(guard, routes.routes)
     for router in (
         operating.router,
         trading.hot,
+        deciding.hot,
         trading.hot_outcomes,
         trading.router,
         correcting.router,
@@ -112,8 +120,10 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     url = app.engine.url.render_as_string(hide_password=False)
     live = api.state.live = LiveRouter(app.router, url=url, now=app.clock.now)
     recorder = api.state.recorder = LiveRecorder(app.engine, now=app.clock.now)
+    deciders = api.state.deciders = Deciders(artifact_home(app.settings))
     async with live.running(), recorder.running():
-        yield
+        with closing(deciders):
+            yield
 
 
 def _described(api: FastAPI, *, with_key: bool, served: frozenset[KeyScope]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ _Usual = msgspec.defstruct(
     forbid_unknown_fields=True,
 )
 _decode = msgspec.json.Decoder(_Usual).decode
-_encode = msgspec.json.Encoder().encode
+encoded = msgspec.json.Encoder().encode
 
 
 def opportunity_in(body: bytes) -> Opportunity:
@@ -107,7 +107,11 @@ def opportunity_in(body: bytes) -> Opportunity:
             instrument=values["instrument"],
             position=UUID(values["position"]) if "position" in values else None,
         )
-    asked = read(NewAssignment, parse(body))
+    return opportunity_of(read(NewAssignment, parse(body)))
+
+
+def opportunity_of(asked: NewAssignment) -> Opportunity:
+    """Return the opportunity that a strictly read body tells of."""
     return Opportunity(
         unit_id=UnitId(asked.unit_id),
         instrument=asked.instrument,
@@ -119,7 +123,7 @@ def opportunity_in(body: bytes) -> Opportunity:
 
 def assignment_json(made: Assignment) -> bytes:
     """Return an assignment as callers read it, in the fields of `AssignmentAnswer`."""
-    return _encode(assignment_values(made))
+    return encoded(assignment_values(made))
 
 
 def uuid_in(text: str, *, field: str) -> UUID:

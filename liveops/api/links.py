@@ -83,6 +83,11 @@ LINKS: Final[Mapping[str, tuple[Link, ...]]] = {
         *(_OUTCOME, _MARK, _NEXT_OF_POSITION),
         *_to("halt_arm", experiment=_HERE, policy=_POLICY),
     ),
+    "decide": (
+        *_to("claim", assignment=_ASSIGNMENT),
+        *(_OUTCOME, _MARK, _NEXT_OF_POSITION),
+        *_to("halt_arm", experiment=_HERE, policy=_POLICY),
+    ),
     "claim": (_OUTCOME, _MARK),
     "report_fallback": (_OUTCOME, _MARK),
     "record_outcome": (_REVISION,),

@@ -31,6 +31,7 @@ from bandit.core.errors import (
     StaleEpoch,
     UnknownName,
 )
+from learners.sealed_files import ArtifactRefused
 from liveops.api.strict_json import MalformedJson
 
 PROBLEM_JSON = "application/problem+json"
@@ -76,6 +77,7 @@ _OF_ERROR: Final[Mapping[type[BanditError], Kind]] = {
         (Killed, 423, "The kill switch is on"),
         (Revoked, 409, "The arm may not act on the decision any more"),
         (Expired, 409, "The decision was not claimed in time"),
+        (ArtifactRefused, 409, "A stored policy is not what its hash says"),
         (ForeignProtocol, 503, "This replica is older or newer than the ledger"),
         (Overloaded, 503, "Too much waits to be stored; try again"),
         (LedgerUnavailable, 503, "The ledger does not answer; try again"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,8 +22,9 @@ from liveops.commands.options import (
 from liveops.commands.training import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from bandit.core.acting import ActingRules
     from learners.market.candles import Candles
     from liveops.learning import Learned
 
@@ -66,11 +68,18 @@ def reinforcement(
         int, typer.Option("--test-bars", min=1, help="Bars after it that it is measured on.")
     ] = 2_000,
     confidence: Annotated[
-        float, typer.Option("--confidence", min=0, max=1, help="Least confidence it acts at.")
-    ] = 0.65,
+        float | None,
+        typer.Option(
+            "--confidence", min=0, max=1, help="Least confidence it acts at; else that in force."
+        ),
+    ] = None,
     allow_ranging: Annotated[
-        bool, typer.Option("--allow-ranging", help="Let it open positions in ranging markets.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--allow-ranging/--forbid-ranging",
+            help="Whether it may open positions in ranging markets; else as in force.",
+        ),
+    ] = None,
     family: Annotated[
         str | None,
         typer.Option("--family", help="Search that the trial belongs to; its name if left out."),
@@ -86,7 +95,6 @@ def reinforcement(
     """
     from rich.console import Console
 
-    from bandit.core.acting import ActingRules
     from bandit.core.backtest import BacktestRule
     from bandit.core.model import PolicyName
     from learners.challenger import ChallengerPlan
@@ -94,30 +102,30 @@ def reinforcement(
     from learners.network import Algorithm
     from learners.training_plan import TrainingPlan
     from liveops.learning import ENVIRONMENT, learn
+    from liveops.wiring import acting_rules_of
 
     known = [member.value for member in Algorithm]
     if algorithm not in known:
         rule = f"must be one of {', '.join(known)}"
         raise InvalidInput(field="--algorithm", rule=rule, found=algorithm)
-    series = _series(candles or [], instruments or [], config, source=source, interval=interval)
-    plan = ChallengerPlan(
-        features=FeatureSpec(interval=series[0].interval),
-        environment=ENVIRONMENT,
-        training=TrainingPlan(
-            algorithm=Algorithm(algorithm),
-            seed=seed,
-            total_steps=steps,
-            deadline_seconds=deadline,
-        ),
-        acting=ActingRules(confidence_min=confidence, allow_ranging=allow_ranging),
-        train_bars=train_bars,
-        test_bars=test_bars,
+    training = TrainingPlan(
+        algorithm=Algorithm(algorithm), seed=seed, total_steps=steps, deadline_seconds=deadline
     )
+    chosen = {"confidence_min": confidence, "allow_ranging": allow_ranging}
+    series = _series(candles or [], instruments or [], config, source=source, interval=interval)
     progress = Console(stderr=True)
     with (
         ledger_app(config=config, demo=demo) as app,
-        shown(progress, total=plan.training.steps) as report,
+        shown(progress, total=training.steps) as report,
     ):
+        plan = ChallengerPlan(
+            features=FeatureSpec(interval=series[0].interval),
+            environment=ENVIRONMENT,
+            training=training,
+            acting=_overridden(acting_rules_of(app.settings), chosen),
+            train_bars=train_bars,
+            test_bars=test_bars,
+        )
         learned = learn(
             app,
             name=PolicyName(name),
@@ -132,6 +140,11 @@ def reinforcement(
         print_json(learned.to_json())
         return
     _print(learned)
+
+
+def _overridden(rules: ActingRules, chosen: Mapping[str, float | None]) -> ActingRules:
+    told = {name: value for name, value in chosen.items() if value is not None}
+    return replace(rules, **told)  # type: ignore[arg-type]  # a bool is a float to mypy
 
 
 def _series(

@@ -114,14 +114,18 @@ def test_the_operations_section_of_the_other_document_loads() -> None:
     assert loaded.warnings == ()
 
 
-def test_every_section_of_the_document_but_size_and_loss_limits_waits_for_its_use() -> None:
+def test_every_section_of_the_document_but_size_losses_and_acting_waits_for_its_use() -> None:
     loaded = load_settings(path=DOCUMENT, environ=KEYS, dotenv=None)
     sections = set(yaml.safe_load(DOCUMENT.read_text(encoding="utf-8")))
     in_force = {row.key for row in describe(loaded) if row.in_force}
     assert {key for key in in_force if key.split(".")[0] in sections} == {
+        "model.confidence_threshold",
         "risk.base_position_size",
         "risk.max_daily_loss",
         "risk.max_drawdown",
+        "regime_filter.adx_threshold",
+        "regime_filter.volatility_threshold",
+        "regime_filter.allow_ranging",
     }
     assert set(loaded.not_in_force) == set(loaded.sources) - in_force
     assert "risk.max_leverage" in loaded.not_in_force
