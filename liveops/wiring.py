@@ -178,18 +178,20 @@ def loss_limits_of(settings: Settings) -> LossLimits:
     )
 
 
-def acting_rules_of(settings: Settings) -> ActingRules:
-    """Return from which confidence on stored policies act, and in which markets.
+def acting_rules_of(
+    settings: Settings, *, confidence_min: float | None = None, allow_ranging: bool | None = None
+) -> ActingRules:
+    """Return from where on a stored policy acts, what was left out taken from the settings.
 
-    >>> acting_rules_of(Settings()) == ActingRules()
-    True
+    >>> acting_rules_of(Settings(), confidence_min=0.5)
+    ActingRules(confidence_min=0.5, adx_min=25.0, volatility_max=2.0, allow_ranging=False)
     """
-    regime = settings.regime_filter
+    model, regime = settings.model, settings.regime_filter
     return ActingRules(
-        confidence_min=settings.model.confidence_threshold,
+        confidence_min=model.confidence_threshold if confidence_min is None else confidence_min,
         adx_min=regime.adx_threshold,
         volatility_max=regime.volatility_threshold,
-        allow_ranging=regime.allow_ranging,
+        allow_ranging=regime.allow_ranging if allow_ranging is None else allow_ranging,
     )
 
 

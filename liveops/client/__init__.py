@@ -22,9 +22,11 @@ from liveops.client.errors import (
     SpoolUnusable,
 )
 from liveops.client.sync import Client
-from liveops.client.values import Assignment, AssignmentId, Kind, Refusal
+from liveops.client.values import Acted, Action, Assignment, AssignmentId, Kind, Refusal
 
 __all__ = [
+    "Acted",
+    "Action",
     "Assignment",
     "AssignmentId",
     "AsyncClient",

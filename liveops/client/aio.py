@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Final, Self, Unpack
 
 from liveops.client.values import (
+    Acted,
     Assignment,
     AssignmentId,
     Kind,
@@ -17,7 +18,9 @@ from liveops.client.values import (
     Side,
     amount,
     aware,
+    features_told,
     fill_fields,
+    holding_told,
     outcome_fields,
     paper_fields,
     ratio,
@@ -91,6 +94,43 @@ class AsyncClient:
             context=context,
             proposed_actions=proposed_actions,
             position=position,
+            deadline=deadline,
+        )
+
+    async def decide(
+        self,
+        unit_id: str,
+        instrument: str,
+        *,
+        features: Mapping[str, Decimal | float],
+        features_digest: str | None = None,
+        held: Decimal | float = 0.0,
+        unrealised_return: Decimal | float | None = None,
+        holding_share: Decimal | float | None = None,
+        context: object = None,
+        proposed_actions: object = None,
+        position: Assignment | None = None,
+        deadline: float | None = None,
+    ) -> Acted:
+        """Return which policy decides a unit, and what that policy, stored with the service, does.
+
+        `features` are its features by name, `held` the position as a signed share of the nominal
+        size; where that is not 0, `unrealised_return` and `holding_share` are due as well. The
+        action is None where the service cannot decide, and while it is away. Raises as `assign`.
+        """
+        sight: dict[str, object] = {
+            "features": features_told(features),
+            **holding_told(held, unrealised_return, holding_share),
+        }
+        if features_digest is not None:
+            sight["features_digest"] = features_digest
+        return await self._driver.decide(
+            unit_id,
+            instrument,
+            context=context,
+            proposed_actions=proposed_actions,
+            position=position,
+            sight=sight,
             deadline=deadline,
         )
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Final, ParamSpec, TypeVar, Unpack
@@ -18,11 +18,12 @@ from liveops.client.core import Core
 from liveops.client.errors import ClientClosed
 from liveops.client.flushing import PAUSE_SECONDS, Round, pause_seconds
 from liveops.client.protocol import Exchange, Reply, Request
-from liveops.client.values import Assignment, Options, Reason
+from liveops.client.values import Acted, Assignment, Options, Reason
 
 _DELIVERY_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 0.03
+_ALONE: Final = "the champion decides alone: the service was away"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -98,6 +99,54 @@ class Driver:
         deadline: float | None,
     ) -> Assignment:
         """Ask for a unit's policy, and where it is not known, for the champion."""
+        made, _ = await self._routed(
+            unit_id,
+            instrument,
+            context=context,
+            proposed_actions=proposed_actions,
+            position=position,
+            sight=None,
+            deadline=deadline,
+        )
+        return made
+
+    async def decide(
+        self,
+        unit_id: str,
+        instrument: str,
+        *,
+        context: object,
+        proposed_actions: object,
+        position: Assignment | None,
+        sight: Mapping[str, object],
+        deadline: float | None,
+    ) -> Acted:
+        """Ask for a unit's policy and its action; who decides alone gets none."""
+        made, reply = await self._routed(
+            unit_id,
+            instrument,
+            context=context,
+            proposed_actions=proposed_actions,
+            position=position,
+            sight=sight,
+            deadline=deadline,
+        )
+        if reply is None or made.is_fallback:
+            return Acted(assignment=made, action=None, no_action_reason=_ALONE)
+        return protocol.acted_of(made, protocol.require_granted(reply))
+
+    async def _routed(
+        self,
+        unit_id: str,
+        instrument: str,
+        *,
+        context: object,
+        proposed_actions: object,
+        position: Assignment | None,
+        sight: Mapping[str, object] | None,
+        deadline: float | None,
+    ) -> tuple[Assignment, Reply | None]:
+        """Return a unit's policy, and the answer that named it where it came in this call."""
         core = self.core
         opener = None if position is None else await self.on_disk(core.opener, position)
         request = protocol.assignment_request(
@@ -107,10 +156,11 @@ class Driver:
             context=context,
             proposed_actions=proposed_actions,
             position=opener,
+            sight=sight,
         )
         decided = await self.on_disk(core.decided_alone, unit_id)
         if decided is not None:
-            return decided
+            return decided, None
         ends_at = self._decision_ends_at(deadline)
         exchange = await self._ask(request, ends_at=ends_at)
         made = await self.on_disk(
@@ -124,7 +174,7 @@ class Driver:
         if core.needs_champion() and not made.is_fallback:
             asked = await self._ask(protocol.champion_request(core.experiment), ends_at=ends_at)
             await self.on_disk(core.heard_champion, asked.reply)
-        return made
+        return made, exchange.reply
 
     async def claim(self, assignment: Assignment, *, deadline: float | None) -> datetime:
         """Claim a decision; what was decided alone is reported first."""

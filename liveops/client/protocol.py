@@ -19,7 +19,15 @@ from liveops.client.errors import (
     RequestRefused,
     Revoked,
 )
-from liveops.client.values import Assignment, AssignmentId, Champion, Fallback, Reason
+from liveops.client.values import (
+    Acted,
+    Action,
+    Assignment,
+    AssignmentId,
+    Champion,
+    Fallback,
+    Reason,
+)
 
 JSON = "application/json"
 
@@ -95,8 +103,9 @@ def assignment_request(
     context: object = None,
     proposed_actions: object = None,
     position: AssignmentId | None = None,
+    sight: Mapping[str, object] | None = None,
 ) -> Request:
-    """Return the question which policy decides a unit."""
+    """Return the question which policy decides a unit, and with a `sight`, what it does."""
     body = {
         "unit_id": _matching(_UNIT, unit_id, field="unit_id"),
         "instrument": _matching(_INSTRUMENT, instrument, field="instrument"),
@@ -105,7 +114,8 @@ def assignment_request(
         "position": position,
     }
     told = {name: value for name, value in body.items() if value is not None}
-    return post(f"/v1/experiments/{experiment}/assignments", _encoded(told))
+    route = "assignments" if sight is None else "decide"
+    return post(f"/v1/experiments/{experiment}/{route}", _encoded({**told, **(sight or {})}))
 
 
 def claim_request(assignment: AssignmentId) -> Request:
@@ -214,6 +224,25 @@ def assignment_of(answer: Mapping[str, Any]) -> tuple[Assignment, int]:
         return made, int(answer["epoch"])
     except (KeyError, TypeError, ValueError) as error:
         raise _unexpected("an assignment") from error
+
+
+def acted_of(made: Assignment, answer: Mapping[str, Any]) -> Acted:
+    """Return a decision with the action that the service answered beside it, if any."""
+    try:
+        told, reason = answer["action"], answer["no_action_reason"]
+        action = None
+        if told is not None:
+            action = Action(
+                move=str(told["move"]),
+                position=float(told["position"]),
+                size=float(told["size"]),
+                choice=str(told["choice"]),
+                confidence=float(told["confidence"]),
+                reasons=tuple(dict(check) for check in told["reasons"]),
+            )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unexpected("an action") from error
+    return Acted(assignment=made, action=action, no_action_reason=reason)
 
 
 def champion_of(answer: Mapping[str, Any]) -> Champion:

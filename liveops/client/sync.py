@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from liveops.client.aio import CLOSE_SECONDS, AsyncClient
 from liveops.client.errors import ClientClosed
-from liveops.client.values import Assignment, AssignmentId, Options, Refusal, Side
+from liveops.client.values import Acted, Assignment, AssignmentId, Options, Refusal, Side
 
 if TYPE_CHECKING:
     import asyncio
@@ -87,6 +87,38 @@ class Client:
             self._client.assign(
                 unit_id,
                 instrument,
+                context=context,
+                proposed_actions=proposed_actions,
+                position=position,
+                deadline=deadline,
+            )
+        )
+
+    def decide(
+        self,
+        unit_id: str,
+        instrument: str,
+        *,
+        features: Mapping[str, Decimal | float],
+        features_digest: str | None = None,
+        held: Decimal | float = 0.0,
+        unrealised_return: Decimal | float | None = None,
+        holding_share: Decimal | float | None = None,
+        context: object = None,
+        proposed_actions: object = None,
+        position: Assignment | None = None,
+        deadline: float | None = None,
+    ) -> Acted:
+        """Return which policy decides a unit, and its action; see `AsyncClient.decide`."""
+        return self._run(
+            self._client.decide(
+                unit_id,
+                instrument,
+                features=features,
+                features_digest=features_digest,
+                held=held,
+                unrealised_return=unrealised_return,
+                holding_share=holding_share,
                 context=context,
                 proposed_actions=proposed_actions,
                 position=position,

@@ -84,6 +84,31 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """What the assigned arm's stored policy does, after regime filter and guards.
+
+    `position` is the signed share of the nominal size to go to and `size` how far that is from
+    what is held; `choice` is what the policy wanted, and how sure it was. `reasons` are the checks.
+    """
+
+    move: str
+    position: float
+    size: float
+    choice: str
+    confidence: float
+    reasons: tuple[Mapping[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acted:
+    """Which policy decides a unit, and its action; where there is none, the bot decides."""
+
+    assignment: Assignment
+    action: Action | None
+    no_action_reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Champion:
     """Who decides when nobody else can, as the service said in `epoch`."""
 
@@ -240,13 +265,43 @@ def amount(value: Decimal, *, field: str) -> str:
 
 def ratio(value: Decimal | float, *, field: str) -> float:
     """Return a ratio as the service reads it."""
-    if isinstance(value, bool) or not isinstance(value, Decimal | float | int):
-        raise TypeError(f"{field}: must be a number, found {type(value).__name__}")
-    number = float(value)
-    if not math.isfinite(number) or not -RATIO_LIMIT < number < RATIO_LIMIT:
+    number = _finite(value, field=field)
+    if not -RATIO_LIMIT < number < RATIO_LIMIT:
         rule = f"must be a finite number smaller than {RATIO_LIMIT}"
         raise InvalidInput(field=field, rule=rule, found=value)
     return number
+
+
+def features_told(features: Mapping[str, Decimal | float]) -> dict[str, float]:
+    """Return a row of features as the service reads it, every number of it checked.
+
+    >>> features_told({"rsi": float("nan")})
+    Traceback (most recent call last):
+    liveops.client.errors.InvalidInput: features.rsi: must be a finite number, found nan
+    """
+    return {name: _finite(value, field=f"features.{name}") for name, value in features.items()}
+
+
+def holding_told(
+    held: Decimal | float,
+    unrealised_return: Decimal | float | None,
+    holding_share: Decimal | float | None,
+) -> dict[str, float]:
+    """Return what a bot holds as the service reads it; of nothing held, nothing is told."""
+    told = {"held": held, "unrealised_return": unrealised_return, "holding_share": holding_share}
+    return {
+        name: _finite(value, field=name)
+        for name, value in told.items()
+        if value is not None and (name != "held" or value != 0)
+    }
+
+
+def _finite(value: Decimal | float, *, field: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Decimal | float | int):
+        raise TypeError(f"{field}: must be a number, found {type(value).__name__}")
+    if not math.isfinite(value):
+        raise InvalidInput(field=field, rule="must be a finite number", found=value)
+    return float(value)
 
 
 def aware(moment: datetime, *, field: str) -> datetime:

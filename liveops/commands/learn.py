@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,9 +21,8 @@ from liveops.commands.options import (
 from liveops.commands.training import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from bandit.core.acting import ActingRules
     from learners.market.candles import Candles
     from liveops.learning import Learned
 
@@ -111,7 +109,6 @@ def reinforcement(
     training = TrainingPlan(
         algorithm=Algorithm(algorithm), seed=seed, total_steps=steps, deadline_seconds=deadline
     )
-    chosen = {"confidence_min": confidence, "allow_ranging": allow_ranging}
     series = _series(candles or [], instruments or [], config, source=source, interval=interval)
     progress = Console(stderr=True)
     with (
@@ -122,7 +119,9 @@ def reinforcement(
             features=FeatureSpec(interval=series[0].interval),
             environment=ENVIRONMENT,
             training=training,
-            acting=_overridden(acting_rules_of(app.settings), chosen),
+            acting=acting_rules_of(
+                app.settings, confidence_min=confidence, allow_ranging=allow_ranging
+            ),
             train_bars=train_bars,
             test_bars=test_bars,
         )
@@ -140,11 +139,6 @@ def reinforcement(
         print_json(learned.to_json())
         return
     _print(learned)
-
-
-def _overridden(rules: ActingRules, chosen: Mapping[str, float | None]) -> ActingRules:
-    told = {name: value for name, value in chosen.items() if value is not None}
-    return replace(rules, **told)  # type: ignore[arg-type]  # a bool is a float to mypy
 
 
 def _series(
