@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from traceback import format_exception
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from pydantic import SecretStr, ValidationError
 
+from bandit.core.acting import ActingRules
 from bandit.core.errors import InvalidInput
 from bandit.core.model import Profile, Strategy
 from config.settings import (
@@ -22,6 +24,7 @@ from config.settings import (
     load_settings,
     read_environment,
 )
+from liveops.wiring import acting_rules_of
 
 DOCUMENT = Path(__file__).parents[1] / "data" / "config_document.yaml"
 SEED = Path(__file__).resolve().parents[3] / "shared" / "seeds" / "002_51e0a3882741ff44.txt"
@@ -112,6 +115,19 @@ def test_the_operations_section_of_the_other_document_loads() -> None:
     assert loaded.settings.operations.model_rotation.require_outperformance is False
     assert loaded.settings.operations.alerts.email_smtp_server is None
     assert loaded.warnings == ()
+
+
+def test_what_a_command_was_told_wins_over_the_acting_that_is_set() -> None:
+    text = (
+        "model: {confidence_threshold: 0.8}\n"
+        "regime_filter: {adx_threshold: 20, volatility_threshold: 3, allow_ranging: true}\n"
+    )
+    settings = load(text).settings
+    rules = ActingRules(confidence_min=0.8, adx_min=20.0, volatility_max=3.0, allow_ranging=True)
+    assert acting_rules_of(settings) == rules
+    assert acting_rules_of(settings, allow_ranging=False) == replace(rules, allow_ranging=False)
+    # 0 was told, and is not nothing.
+    assert acting_rules_of(settings, confidence_min=0.0) == replace(rules, confidence_min=0.0)
 
 
 def test_every_section_of_the_document_but_size_losses_and_acting_waits_for_its_use() -> None:
