@@ -18,6 +18,7 @@ from learners.artifact_spec import ActionSpec, DescribedPart, PolicyArtifactSpec
 from learners.canonical_json import canonical
 from learners.environment_spec import EnvironmentSpec
 from learners.market.features import FeatureSpec
+from learners.market.paper_market import Costs
 from learners.market.scaler import Scaler
 from learners.network import Activation, Algorithm, Network
 from learners.sealed_files import ArtifactRefused
@@ -101,6 +102,17 @@ FEATURES = FeatureSpec(
     adx_bars=2,
     rsi_bars=2,
     volume_bars=2,
+)
+ENVIRONMENT = EnvironmentSpec(
+    costs=Costs(fee_ratio=0.0005, slippage_ratio=0.0002),
+    stop_ratio=0.02,
+    take_profit_ratio=0.03,
+    holding_bars_max=5,
+    shorts_allowed=True,
+    position_ratio=1.0,
+    funding_ratio=0.0001,
+    episode_bars=20,
+    equity_ratio_min=0.5,
 )
 RISING = dict.fromkeys(FEATURES.names, 0.0) | {
     "return_1": 1.0,

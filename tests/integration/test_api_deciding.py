@@ -22,22 +22,13 @@ from config.settings import Settings
 from learners.artifact import read
 from learners.decider import Decider
 from learners.holding import Holding
-from learners.market.features import FeatureSpec
 from liveops.api.deciding import Sight, action_of
 from liveops.doctor import Level, checkup
 from liveops.latch import Latch
 
 ASSIGN = "/v1/experiments/btc/assignments"
 DECIDE = "/v1/experiments/btc/decide"
-OTHER = FeatureSpec(
-    return_bars=(1,),
-    volatility_bars_short=2,
-    volatility_bars_long=4,
-    trend_bars=(3,),
-    adx_bars=5,
-    rsi_bars=2,
-    volume_bars=2,
-)
+OTHER = replace(FEATURES, adx_bars=5)
 """The same names as `FEATURES`, and other numbers under them."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_up_candles import part, random_walk
-from made_up_policy import network_of, spec_of
+from made_up_policy import ENVIRONMENT, FEATURES, network_of, spec_of
 
 from bandit.core.acting import ActingRules
 from bandit.core.errors import InvalidInput
@@ -17,12 +17,10 @@ from bandit.core.paper_fills import Side
 from learners.artifact import write
 from learners.artifact_spec import ActionSpec
 from learners.challenger import NOTIONAL, ChallengerPlan, Market, markets_of, played
-from learners.environment_spec import EnvironmentSpec
 from learners.market.candles import Candles
 from learners.market.features import FeatureSpec
 from learners.market.paper_market import (
     ClosedPosition,
-    Costs,
     ExitReason,
     funding_charges,
     open_position,
@@ -33,26 +31,6 @@ from learners.network import Algorithm
 from learners.serving import ServedPolicy
 from learners.training_plan import TrainingPlan
 
-FEATURES = FeatureSpec(
-    return_bars=(1,),
-    volatility_bars_short=2,
-    volatility_bars_long=4,
-    trend_bars=(3,),
-    adx_bars=2,
-    rsi_bars=2,
-    volume_bars=2,
-)
-ENVIRONMENT = EnvironmentSpec(
-    costs=Costs(fee_ratio=0.0005, slippage_ratio=0.0002),
-    stop_ratio=0.02,
-    take_profit_ratio=0.03,
-    holding_bars_max=5,
-    shorts_allowed=True,
-    position_ratio=1.0,
-    funding_ratio=0.0001,
-    episode_bars=20,
-    equity_ratio_min=0.5,
-)
 PLAN = ChallengerPlan(
     features=FEATURES,
     environment=ENVIRONMENT,
