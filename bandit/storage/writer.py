@@ -37,6 +37,7 @@ class DecisionWriter:
         self._url = plain.render_as_string(hide_password=False)
         self._options = session_options(url, _OPTIONS)
         self._connection: AsyncConnection[Any] | None = None
+        self._left = 0
 
     async def assign(self, batch: AssignmentBatch) -> dict[UUID, StoredAssignment]:
         """Store a batch; see `bandit.storage.assignments.commit`."""
@@ -49,19 +50,24 @@ class DecisionWriter:
 
     async def close(self) -> None:
         """Close the connection, if there is one."""
-        connection, self._connection = self._connection, None
+        connection = self._connection
+        self.abandon()
         if connection is not None:
             await connection.close()
 
     def abandon(self) -> None:
         """Leave a connection that does not answer to whoever still waits for it."""
         self._connection = None
+        self._left += 1
 
     async def _rows(self, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        connection = self._connection
+        connection, left = self._connection, self._left
         try:
             if connection is None or connection.closed:
-                connection = self._connection = await self._connected()
+                connection = await self._connected()
+                if left != self._left:
+                    raise LedgerUnavailable("nobody waits for this connection any more")
+                self._connection = connection
             cursor = await connection.execute(statement, values, prepare=True)
             return await cursor.fetchall()
         except asyncio.CancelledError:
@@ -84,6 +90,11 @@ class DecisionWriter:
             if refusal is None:
                 raise
             raise refusal from error
+        finally:
+            # Who was left may still come to its end: Python 3.11's `asyncio.wait_for`, within
+            # psycopg, passes a cancellation over that comes together with what it waits for.
+            if connection is not None and left != self._left:
+                connection.pgconn.finish()
 
     async def _connected(self) -> AsyncConnection[Any]:
         return await AsyncConnection.connect(

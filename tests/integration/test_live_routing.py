@@ -337,6 +337,54 @@ def test_connection_that_was_abandoned_is_closed_when_its_statement_fails(
     with engine.begin() as connection:
         connection.execute(text("LOCK TABLE assignments IN ACCESS EXCLUSIVE MODE"))
         asyncio.run(abandoned())
+    await_no_writer(engine)
+
+
+def test_connection_that_was_abandoned_is_closed_when_its_statement_succeeds(
+    engine: Engine, database_url: str
+) -> None:
+    open_btc(engine)
+    batch = routed(Router(engine).table("btc"), [opportunity("u")], now=NOON).batch
+
+    async def abandoned() -> None:
+        writer = DecisionWriter(database_url)
+        with engine.begin() as connection:
+            connection.execute(text("LOCK TABLE assignments IN ACCESS EXCLUSIVE MODE"))
+            # Not cancelled: as where the cancellation is passed over.
+            waiting = asyncio.create_task(writer.assign(batch))
+            while not rows(engine, "SELECT FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+            writer.abandon()
+        await waiting
+
+    asyncio.run(abandoned())
+    assert len(rows(engine, "SELECT FROM assignments")) == 1
+    await_no_writer(engine)
+
+
+@pytest.mark.parametrize("left", [DecisionWriter.abandon, DecisionWriter.close])
+def test_connection_that_comes_too_late_is_closed_and_stores_nothing(
+    engine: Engine, database_url: str, left: Callable[[DecisionWriter], Awaitable[None] | None]
+) -> None:
+    open_btc(engine)
+    batch = routed(Router(engine).table("btc"), [opportunity("u")], now=NOON).batch
+
+    async def abandoned() -> None:
+        writer = DecisionWriter(database_url)
+        waiting = asyncio.create_task(writer.assign(batch))
+        await asyncio.sleep(0)  # it connects now
+        done = left(writer)
+        if done is not None:
+            await done
+        with pytest.raises(LedgerUnavailable, match="nobody waits"):
+            await waiting
+
+    asyncio.run(abandoned())
+    assert rows(engine, "SELECT FROM assignments") == []
+    await_no_writer(engine)
+
+
+def await_no_writer(engine: Engine) -> None:
     sessions = f"SELECT FROM pg_stat_activity WHERE application_name = '{WRITER_NAME}'"
     for _ in range(500):
         if not rows(engine, sessions):
