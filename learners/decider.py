@@ -36,18 +36,9 @@ class Decider:
     def __init__(self, artifact: Artifact) -> None:
         """Load the network and read what it says of its inputs.
 
-        Raises `ArtifactRefused` as `ServedPolicy`, and where features, scaler and network do not
-        fit one another.
+        Raises `ArtifactRefused` as `ServedPolicy` and as `inputs_of`.
         """
-        spec = artifact.spec
-        try:
-            features = FeatureSpec.from_json(spec.features.body)
-            self._scaler = Scaler.from_json(spec.scaler.body)
-        except InvalidInput as error:
-            raise ArtifactRefused(
-                file=SPEC, rule=f"{error.field} {error.rule}", found=error.found
-            ) from error
-        _require_whole(spec, features, self._scaler)
+        features, self._scaler = inputs_of(artifact.spec)
         self.sha = artifact.sha
         self.names = features.names
         self.features_digest = features.digest
@@ -86,6 +77,22 @@ class Decider:
         with np.errstate(over="ignore"):  # beyond the largest double lies the clip
             scaled = self._scaler.apply(np.array(row))
         return np.array([*scaled.tolist(), *holding.columns], dtype=np.float32)
+
+
+def inputs_of(spec: PolicyArtifactSpec) -> tuple[FeatureSpec, Scaler]:
+    """Read back how a policy's features are computed and scaled.
+
+    Raises `ArtifactRefused` where they cannot be read, and where features, scaler and network do
+    not fit one another.
+    """
+    try:
+        features = FeatureSpec.from_json(spec.features.body)
+        scaler = Scaler.from_json(spec.scaler.body)
+    except InvalidInput as error:
+        rule = f"{error.field} {error.rule}"
+        raise ArtifactRefused(file=SPEC, rule=rule, found=error.found) from error
+    _require_whole(spec, features, scaler)
+    return features, scaler
 
 
 def _require_whole(spec: PolicyArtifactSpec, features: FeatureSpec, scaler: Scaler) -> None:

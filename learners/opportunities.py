@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from bandit.core.acting import ActingRules, Action, acted
 from learners.artifact import Artifact
+from learners.decider import inputs_of
 from learners.environment import OWN_COLUMNS, MarketEnvironment
 from learners.environment_spec import EnvironmentSpec, Target
 from learners.market.candles import Candles
-from learners.market.features import Features, FeatureSpec, features_of
+from learners.market.features import Features, features_of
 from learners.market.paper_market import ExitReason, Proposal
 from learners.market.scaler import Scaler
 from learners.position_table import SIDES
@@ -45,16 +46,16 @@ class OpportunityTaker:
     def __init__(self, artifact: Artifact, candles: Candles, *, rules: ActingRules) -> None:
         """Compute the features that the artefact asks for.
 
-        Raises `ArtifactRefused` where this machine's answers are not the stored ones, and
-        `InvalidInput` for bars of another length than its features have.
+        Raises `ArtifactRefused` as `ServedPolicy` and as `inputs_of`, and `InvalidInput` for bars
+        of another length than its features have.
         """
-        spec = artifact.spec
+        features, scaler = inputs_of(artifact.spec)
         self._policy = ServedPolicy(artifact)
         self._candles = candles
         self._rules = rules
-        self._features = features_of(candles, FeatureSpec.from_json(spec.features.body))
-        self._observed = observed(self._features, Scaler.from_json(spec.scaler.body))
-        self._environment = EnvironmentSpec.from_json(spec.environment.body)
+        self._features = features_of(candles, features)
+        self._observed = observed(self._features, scaler)
+        self._environment = EnvironmentSpec.from_json(artifact.spec.environment.body)
 
     def intention(
         self, bar: int, *, size_multiplier: float = 1.0, confidence_bump: float = 0.0

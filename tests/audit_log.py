@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, text
 from bandit.core.audit_chain import Anchor, AuditId, anchor_of
 from bandit.service import auditing
 from bandit.service.auditing import AuditReport
-from bandit.storage import decisions
+from bandit.storage import audit
 from bandit.storage.engine import transaction
 from config.settings import Settings
 from liveops.wiring import App
@@ -21,7 +21,7 @@ from liveops.wiring import App
 
 def append(connection: Connection, number: int) -> None:
     """Append one audit row, in the transaction of `connection`."""
-    decisions.audit(
+    audit.append(
         connection,
         now=NOON,
         actor="test",

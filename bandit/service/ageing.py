@@ -31,8 +31,8 @@ from bandit.core.tally import by_day
 from bandit.service import pairing, scoring
 from bandit.storage import (
     archives,
+    audit,
     bases,
-    decisions,
     evidence,
     experiments,
     exploration,
@@ -148,7 +148,7 @@ def abandon(engine: Engine, name: str, *, now: datetime, actor: str) -> None:
         if name not in unfinished:
             raise UnknownName(kind="unfinished archive", name=name, known=sorted(unfinished))
         archives.finish(connection, unfinished[name].id, now=now)
-        decisions.audit(
+        audit.append(
             connection,
             now=now,
             actor=actor,
@@ -218,7 +218,7 @@ def _archived(
     )
     with transaction(engine) as connection:
         archives.add(connection, archive, now=now)
-        decisions.audit(
+        audit.append(
             connection,
             now=now,
             actor=actor,

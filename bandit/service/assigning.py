@@ -24,7 +24,7 @@ from bandit.core.model import Assignment, checked_instant, require_past
 from bandit.service.routing_table import Opportunity, RoutingTable, read_table, routed
 from bandit.storage import assignments, claims, locks
 from bandit.storage.claims import ClaimVerdict
-from bandit.storage.engine import again_where_idled, snapshot, transaction
+from bandit.storage.engine import SessionLost, again_where, snapshot, transaction
 
 _T = TypeVar("_T")
 BATCH_MAX = 1024
@@ -43,7 +43,7 @@ class Router:
         self._tables: dict[str, RoutingTable] = {}
         self._lock = threading.Lock()
 
-    @again_where_idled
+    @again_where(SessionLost)
     def assign(
         self, experiment: str, opportunities: Sequence[Opportunity], *, now: datetime
     ) -> list[Assignment]:
@@ -92,7 +92,7 @@ class Router:
             except BudgetSpent as spent:
                 drawn_max = fewer(drawn_max, spent)
 
-    @again_where_idled
+    @again_where(SessionLost)
     def claim(self, assignment: UUID, *, now: datetime) -> datetime:
         """Return when the decision was first claimed: now, unless it was before.
 

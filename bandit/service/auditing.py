@@ -23,7 +23,7 @@ from bandit.core.audit_chain import (
     stray_findings,
 )
 from bandit.core.model import checked_instant
-from bandit.storage import archives, audit, bases, batches, decisions, locks
+from bandit.storage import archives, audit, bases, batches, locks
 from bandit.storage.archives import ToldArchive
 from bandit.storage.bases import ChangedBase
 from bandit.storage.batches import ChangedBatch
@@ -116,7 +116,7 @@ def lost(engine: Engine, anchors: Sequence[Anchor]) -> LostAnchor | None:
 def note_lost(engine: Engine, lost: LostAnchor, *, now: datetime, actor: str) -> None:
     """Append that what was anchored is lost, for every service that compares after this one."""
     with transaction(engine) as connection:
-        decisions.audit(
+        audit.append(
             connection,
             now=now,
             actor=actor,

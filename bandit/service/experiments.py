@@ -32,7 +32,7 @@ from bandit.core.model import (
     checked_text,
 )
 from bandit.core.reading import Rules
-from bandit.storage import account_equity, accounts, decisions, experiments, locks, policies
+from bandit.storage import account_equity, accounts, audit, decisions, experiments, locks, policies
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
 
@@ -323,7 +323,7 @@ def decide(
     )
     assert decision_id is not None
     version = decisions.append_allocation(connection, record, ppm, decision_id=decision_id, now=now)
-    decisions.audit(
+    audit.append(
         connection,
         now=now,
         actor=actor,

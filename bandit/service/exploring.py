@@ -14,7 +14,7 @@ from bandit.core.errors import Conflict, InvalidInput
 from bandit.core.exploration import ExplorationBudget, Explored, expected_of
 from bandit.core.model import PolicyName, checked_instant, checked_text
 from bandit.service.scoring import Told
-from bandit.storage import decisions, experiments, exploration, statistics
+from bandit.storage import audit, experiments, exploration, statistics
 from bandit.storage.assignments import AssignedUnit
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.experiments import ExperimentRecord
@@ -104,9 +104,7 @@ def set_budget(
             raise InvalidInput(field="amount", rule=rule, found=f"{budget.amount:f}")
         exploration.set_budget(connection, record.id, budget, now=now)
         told = {"amount": f"{budget.amount:f}", "at_risk": f"{budget.at_risk:f}", "reason": reason}
-        decisions.audit(
-            connection, now=now, actor=actor, action="budget", subject=name, details=told
-        )
+        audit.append(connection, now=now, actor=actor, action="budget", subject=name, details=told)
         return read(connection, record)
 
 
@@ -133,9 +131,7 @@ def clear_budget(
             raise Conflict(f"experiment {name} has no exploration budget")
         exploration.clear_budget(connection, record.id)
         told = {"amount": None, "reason": reason}
-        decisions.audit(
-            connection, now=now, actor=actor, action="budget", subject=name, details=told
-        )
+        audit.append(connection, now=now, actor=actor, action="budget", subject=name, details=told)
         return read(connection, record)
 
 

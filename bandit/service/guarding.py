@@ -25,7 +25,7 @@ from bandit.core.outcomes import Outcome
 from bandit.service import killing, scaling
 from bandit.storage import account_equity, accounts, archives, experiments, locks, marks
 from bandit.storage.assignments import AssignedUnit
-from bandit.storage.engine import again_where_idled, require_protocol, transaction
+from bandit.storage.engine import Idled, again_where, require_protocol, transaction
 from bandit.storage.experiments import WatchedArm
 
 CHECKLIST_ACTOR = "rule:checklist"
@@ -53,7 +53,7 @@ class Revealed(Exception):
         self.missing = missing
 
 
-@again_where_idled
+@again_where(Idled)
 def guarded(engine: Engine, work: Callable[[Connection, Keys], _T]) -> _T:
     """Run `work` in one transaction, and when it reveals a breach again behind the keys it needs.
 

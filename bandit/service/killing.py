@@ -15,7 +15,7 @@ from bandit.core.kill_switch import (
     is_released_by_day,
 )
 from bandit.core.model import checked_instant, checked_text
-from bandit.storage import accounts, decisions, locks
+from bandit.storage import accounts, audit, locks
 from bandit.storage.accounts import AccountRecord
 from bandit.storage.engine import snapshot, transaction
 
@@ -129,7 +129,7 @@ def append(
 ) -> None:
     """Turn one account's switch inside a transaction that holds its key."""
     accounts.append_kill_event(connection, account.id, event, reasons=reasons)
-    decisions.audit(
+    audit.append(
         connection,
         now=event.at,
         actor=event.actor,

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from bandit.storage import decisions, digest, statistics
+from bandit.storage import audit, digest, statistics
 from bandit.storage.engine import snapshot, transaction
 
 TABLES = tuple(digest.TABLES)
@@ -41,7 +41,7 @@ def note(
 ) -> None:
     """Append one row to the audit log."""
     with transaction(engine) as connection:
-        decisions.audit(
+        audit.append(
             connection, now=now, actor=actor, action=action, subject=subject, details=details
         )
 
@@ -49,7 +49,7 @@ def note(
 def was_noted(engine: Engine, *, action: str, subject: str) -> bool:
     """Say whether the audit log has a row of this action on this subject."""
     with snapshot(engine) as connection:
-        return decisions.was_audited(connection, action=action, subject=subject)
+        return audit.has(connection, action=action, subject=subject)
 
 
 def newest_close(engine: Engine) -> datetime | None:

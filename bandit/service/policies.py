@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from bandit.core.model import Policy, checked_instant, checked_text, require_past
-from bandit.storage import decisions, policies
+from bandit.storage import audit, policies
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.policies import PolicyRecord
 
@@ -27,7 +27,7 @@ def register(
     with transaction(engine) as connection:
         record, is_new = policies.register(connection, policy, now=now)
         if is_new:
-            decisions.audit(
+            audit.append(
                 connection,
                 now=now,
                 actor=actor,

@@ -21,8 +21,8 @@ from bandit.core.tally import Fold, folded, is_checkpoint
 from bandit.service import pairing, scoring
 from bandit.service.counting import windows_of
 from bandit.storage import (
+    audit,
     bases,
-    decisions,
     evidence,
     experiments,
     exploration,
@@ -307,7 +307,7 @@ def _repair(engine: Engine, arm: _Arm, wrong: Sequence[str], *, now: datetime, a
         shadows.replace_gap(connection, arm_id, paper.gap)
         paper_days.replace(connection, arm_id, paper.days)
         exploration.recount(connection, arm.experiment_id, arm_id)
-        decisions.audit(
+        audit.append(
             connection,
             now=now,
             actor=actor,

@@ -15,7 +15,7 @@ from bandit.service import counting, exploring, pairing, scoring
 from bandit.service.guarding import Keys, guard_revision, guarded
 from bandit.service.recording import row_of
 from bandit.service.scoring import Told
-from bandit.storage import archives, assignments, decisions, outcomes, statistics
+from bandit.storage import archives, assignments, audit, outcomes, statistics
 from bandit.storage.outcomes import OutcomeVersion
 
 
@@ -71,7 +71,7 @@ def _revise(
     scoring.score(connection, [Told(after, unit)], gone=[Told(newest.row, unit)])
     pairing.pair_outcomes(connection, [after], gone=[newest.row])
     exploring.correct(connection, unit, before=newest.row.outcome.pnl, after=after.outcome.pnl)
-    decisions.audit(
+    audit.append(
         connection,
         now=now,
         actor=actor,

@@ -31,7 +31,7 @@ from bandit.core.reading import ArmReading, Throttled, Windows
 from bandit.core.reentry import Return
 from bandit.service import exploring, pairing, scoring, settling, standing, weighing
 from bandit.service.experiments import apply_verb, succeed
-from bandit.storage import decisions, experiments, locks, outcomes
+from bandit.storage import audit, decisions, experiments, locks, outcomes
 from bandit.storage.decisions import DecisionRecord
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
@@ -321,7 +321,7 @@ def _scale(
         version = decisions.append_allocation(
             connection, record, proposed, decision_id=decision_id, now=now
         )
-    decisions.audit(
+    audit.append(
         connection,
         now=now,
         actor=actor,

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from bandit.core.backtest import BacktestTrial
 from bandit.core.model import checked_instant, checked_text, require_past
 from bandit.core.multiplicity import Search
-from bandit.storage import decisions, trials
+from bandit.storage import audit, trials
 from bandit.storage.engine import snapshot, transaction
 
 
@@ -27,7 +27,7 @@ def record(
     with transaction(engine) as connection:
         stored, is_new = trials.record(connection, trial, now=now)
         if is_new:
-            decisions.audit(
+            audit.append(
                 connection,
                 now=now,
                 actor=actor,

@@ -1,8 +1,10 @@
-"""The audit log's chain: rows that wait, seals, and both together as the verifier reads them."""
+"""The audit log and its chain: rows, seals, and both together as the verifier reads them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +34,34 @@ def head(connection: Connection) -> Seal | None:
     """Return the newest seal; None while nothing is sealed."""
     found = one(connection, "SELECT * FROM audit_seals ORDER BY sequence DESC LIMIT 1")
     return None if found is None else _seal(found)
+
+
+def append(
+    connection: Connection,
+    *,
+    now: datetime,
+    actor: str,
+    action: str,
+    subject: str,
+    details: Mapping[str, Any],
+) -> None:
+    """Append one row to the audit log."""
+    run(
+        connection,
+        "INSERT INTO audit_log (at, actor, action, subject, details) "
+        "VALUES (:now, :actor, :action, :subject, CAST(:details AS jsonb))",
+        now=now,
+        actor=actor,
+        action=action,
+        subject=subject,
+        details=json.dumps(details, sort_keys=True, allow_nan=False),
+    )
+
+
+def has(connection: Connection, *, action: str, subject: str) -> bool:
+    """Say whether the audit log has a row of this action on this subject."""
+    statement = "SELECT id FROM audit_log WHERE action = :action AND subject = :subject LIMIT 1"
+    return one(connection, statement, action=action, subject=subject) is not None
 
 
 def appended(connection: Connection) -> int:

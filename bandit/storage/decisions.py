@@ -336,34 +336,6 @@ def record_parameters(
     )
 
 
-def audit(
-    connection: Connection,
-    *,
-    now: datetime,
-    actor: str,
-    action: str,
-    subject: str,
-    details: Mapping[str, Any],
-) -> None:
-    """Append one row to the audit log."""
-    run(
-        connection,
-        "INSERT INTO audit_log (at, actor, action, subject, details) "
-        "VALUES (:now, :actor, :action, :subject, CAST(:details AS jsonb))",
-        now=now,
-        actor=actor,
-        action=action,
-        subject=subject,
-        details=json.dumps(details, sort_keys=True, allow_nan=False),
-    )
-
-
-def was_audited(connection: Connection, *, action: str, subject: str) -> bool:
-    """Say whether the audit log has a row of this action on this subject."""
-    statement = "SELECT id FROM audit_log WHERE action = :action AND subject = :subject LIMIT 1"
-    return one(connection, statement, action=action, subject=subject) is not None
-
-
 _DECISIONS = """
   SELECT d.*, e.name AS experiment, v.version
   FROM decisions d

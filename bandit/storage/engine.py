@@ -56,7 +56,7 @@ REACHABLE: Mapping[str, Any] = {
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _ROWS_AT_ONCE = 1000
-_STALLS_MAX = 3
+_LOST_MAX = 3
 _LONG_SECONDS = 30 * 60
 _LIMIT = re.compile(r"limit (\w+): ([^\n]*)")
 
@@ -150,24 +150,35 @@ def session_options(url: str, more: str) -> str:
     return f"{make_url(url).query.get('options', '')} {more}".strip()
 
 
-class Idled(LedgerUnavailable):
+class SessionLost(LedgerUnavailable):
+    """A session ended before its work was answered, perhaps behind the commit."""
+
+
+class Idled(SessionLost):
     """The server ended a session that said nothing inside its transaction, and rolled it back."""
 
 
-def again_where_idled(work: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Do `work`, a transaction, anew where a stall of our process cost it its session.
+def again_where(
+    lost: type[SessionLost],
+) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Do a transaction anew that lost its session, three times at most.
 
-    Whatever else takes a session may do so behind a commit, and is the caller's to judge.
+    `Idled` for any: a stall of our process cost it the session, and nothing of it was stored.
+    `SessionLost` for what may be done twice as if once: a halt ends the sessions that keep it
+    waiting, and a commit may have gone before. Where the server is away, the next try says so.
     """
 
-    @functools.wraps(work)
-    def tried(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        for _ in range(_STALLS_MAX):
-            with suppress(Idled):
-                return work(*args, **kwargs)
-        return work(*args, **kwargs)
+    def tried_again(work: Callable[_P, _T]) -> Callable[_P, _T]:
+        @functools.wraps(work)
+        def tried(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            for _ in range(_LOST_MAX):
+                with suppress(lost):
+                    return work(*args, **kwargs)
+            return work(*args, **kwargs)
 
-    return tried
+        return tried
+
+    return tried_again
 
 
 @contextmanager
@@ -206,7 +217,8 @@ def translated() -> Iterator[None]:
         rule = "must be something the ledger can hold"
         raise InvalidInput(field="value", rule=rule, found=_first_line(error)) from error
     except (OperationalError, InterfaceError) as error:
-        raise LedgerUnavailable(f"the ledger did not answer: {_first_line(error)}") from error
+        kind = SessionLost if error.connection_invalidated else LedgerUnavailable
+        raise kind(f"the ledger did not answer: {_first_line(error)}") from error
     except InternalError as error:
         # So the server ends a session that idles in a transaction; other ones are our own faults.
         if not error.connection_invalidated:

@@ -19,10 +19,11 @@ from sqlalchemy.exc import IntegrityError, InternalError, ProgrammingError
 
 from bandit.core.errors import InvalidAllocation, InvalidInput, LedgerUnavailable
 from bandit.core.model import UnitId
-from bandit.service import ledger
+from bandit.core.outcomes import declined
+from bandit.service import ledger, recording
 from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
-from bandit.storage.engine import connect, snapshot, streamed, taking_long, transaction
+from bandit.storage.engine import SessionLost, connect, snapshot, streamed, taking_long, transaction
 
 
 @pytest.fixture
@@ -247,6 +248,39 @@ def test_work_that_stalls_every_time_is_unavailability(engine: Engine, own: Engi
         router.assign("btc", [OPPORTUNITY], now=NOON)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM assignments")).scalar_one() == 0
+
+
+def ended(engine: Engine, connection: Connection) -> None:
+    """End the session of `connection`, as a halt does of a batch that keeps it waiting."""
+    pid = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]  # it has one
+    assert run_in(engine, f"SELECT pg_terminate_backend({pid}, 5000)") == [True]
+
+
+def test_a_batch_whose_session_is_ended_is_done_anew(engine: Engine, own: Engine) -> None:
+    router, ends = Router(own), iter([True, True, False, True, False])
+    router.table("btc")
+
+    def end(connection: Connection) -> None:
+        if next(ends):
+            ended(engine, connection)
+
+    event.listen(own, "commit", end)
+    [made] = router.assign("btc", [OPPORTUNITY], now=NOON)
+    assert router.claim(made.id, now=NOON) == NOON
+    assert list(ends) == []
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT id FROM assignments")).scalars().all() == [made.id]
+        assert connection.execute(text("SELECT count(*) FROM claims")).scalar_one() == 1
+
+
+def test_outcomes_whose_session_is_ended_are_their_caller_s_to_judge(
+    engine: Engine, own: Engine
+) -> None:
+    [made] = Router(engine).assign("btc", [OPPORTUNITY], now=NOON)
+    event.listen(own, "commit", partial(ended, engine))
+    with pytest.raises(SessionLost):
+        recording.record(own, [declined(made.id)], now=NOON)
+    assert run_in(engine, "SELECT count(*) FROM outcomes") == [0]
 
 
 def test_a_history_nobody_has_analysed_is_not_read_row_by_row(engine: Engine) -> None:
