@@ -295,9 +295,16 @@ def join(engine: Engine, policy: str, mode: ArmMode = ArmMode.LIVE) -> tuple[int
     return arm.place.ppm, joined
 
 
+# Who waits for a lock here: the workers of a test run share one server, which shows all sessions.
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+
+
 def wait_until_blocked(engine: Engine, future: Future[object]) -> None:
     """Return once somebody waits for an advisory lock; fail if `future` ends before."""
-    statement = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    statement = text(f"{WAITING} AND wait_event = 'advisory'")
     pause = threading.Event()
     for _ in range(6000):
         with engine.connect() as connection:

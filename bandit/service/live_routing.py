@@ -63,7 +63,7 @@ class LiveRouter:
                 yield
         finally:
             for writer in (*self._writers, self._claimer):
-                await writer.close()
+                writer.abandon()
 
     async def table(self, experiment: str) -> RoutingTable:
         """Return what is remembered of an experiment, read first where nothing is."""

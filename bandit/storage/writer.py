@@ -29,7 +29,10 @@ _OPTIONS = (
 
 
 class DecisionWriter:
-    """One writing connection, made when it is first needed and again after it was lost."""
+    """One writing connection, made when it is first needed and again after it was lost.
+
+    While a statement is under way its connection is the statement's alone, which gives it back.
+    """
 
     def __init__(self, url: str) -> None:
         """Write to the ledger at `url`, an SQLAlchemy URL."""
@@ -48,26 +51,21 @@ class DecisionWriter:
         """Claim decisions; see `bandit.storage.claims.commit`."""
         return claims.by_id(await self._rows(claims.COMMIT, claims.parameters(ids, now=now)))
 
-    async def close(self) -> None:
-        """Close the connection, if there is one."""
-        connection = self._connection
-        self.abandon()
-        if connection is not None:
-            await connection.close()
-
     def abandon(self) -> None:
-        """Leave a connection that does not answer to whoever still waits for it."""
-        self._connection = None
+        """Close the connection; one that does not answer, once whoever waits for it is told."""
+        if self._connection is not None:
+            self._connection.pgconn.finish()
+            self._connection = None
         self._left += 1
 
     async def _rows(self, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         connection, left = self._connection, self._left
+        self._connection = None
         try:
             if connection is None or connection.closed:
                 connection = await self._connected()
                 if left != self._left:
                     raise LedgerUnavailable("nobody waits for this connection any more")
-                self._connection = connection
             cursor = await connection.execute(statement, values, prepare=True)
             return await cursor.fetchall()
         except asyncio.CancelledError:
@@ -79,11 +77,8 @@ class DecisionWriter:
             rule = "must be something the ledger can hold"
             raise InvalidInput(field="value", rule=rule, found=_first_line(error)) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            # Ours, and not one that was made since this one was abandoned.
-            if self._connection is connection:
-                self._connection = None
             if connection is not None:
-                await connection.close()
+                connection.pgconn.finish()
             raise LedgerUnavailable(f"the ledger did not answer: {_first_line(error)}") from error
         except psycopg.Error as error:
             refusal = refusal_of(error)
@@ -91,10 +86,16 @@ class DecisionWriter:
                 raise
             raise refusal from error
         finally:
-            # Who was left may still come to its end: Python 3.11's `asyncio.wait_for`, within
-            # psycopg, passes a cancellation over that comes together with what it waits for.
-            if connection is not None and left != self._left:
-                connection.pgconn.finish()
+            if connection is not None:
+                self._give_back(connection, left)
+
+    def _give_back(self, connection: AsyncConnection[Any], left: int) -> None:
+        # Who was left may still come to its end: Python 3.11's `asyncio.wait_for`, within
+        # psycopg, passes a cancellation over that comes together with what it waits for.
+        if left != self._left:
+            connection.pgconn.finish()
+        elif not connection.closed:
+            self._connection = connection
 
     async def _connected(self) -> AsyncConnection[Any]:
         return await AsyncConnection.connect(

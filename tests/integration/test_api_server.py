@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from api_service import application, service
-from ledger import open_btc
+from ledger import WAITING, open_btc
 from sqlalchemy import Engine
 
 from bandit.core.errors import InvalidInput
@@ -109,9 +109,8 @@ def test_a_request_under_way_is_answered_before_the_end(engine: Engine) -> None:
                 target=lambda: answers.append(httpx.post(url, json=body).status_code)
             )
             thread.start()
-            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-            while blocker.exec_driver_sql(waiting).scalar_one() == 0:
-                pass
+            while blocker.exec_driver_sql(WAITING).scalar_one() == 0:
+                blocker.rollback()  # a transaction sees one moment of other sessions
             threading.Timer(0.2, busy.commit).start()
         thread.join()
     assert answers == [201]

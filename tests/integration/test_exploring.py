@@ -16,6 +16,7 @@ from ledger import (
     EVEN,
     NIGHT,
     NOON,
+    WAITING,
     assign,
     assign_to,
     closed,
@@ -315,7 +316,7 @@ def test_repair_waits_for_a_batch_and_counts_what_it_set_aside(engine: Engine) -
 
 def while_blocked(engine: Engine, future: Future[Comparison]) -> None:
     """Return once somebody waits for a row."""
-    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted")
+    waiting = text(f"{WAITING} AND wait_event = 'transactionid'")
     for _ in range(3000):
         with engine.connect() as connection:
             if connection.execute(waiting).scalar_one():

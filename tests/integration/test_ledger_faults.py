@@ -143,7 +143,8 @@ def test_table_that_somebody_locked_is_answered_503(traffic: Traffic) -> None:
 
 def wait_for_waiters(traffic: Traffic, count: int) -> None:
     """Return once so many sessions wait for the open transaction of our own."""
-    statement = "SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"
+    ours = "transactionid = pg_current_xact_id()::xid"
+    statement = f"SELECT count(*) FROM pg_locks WHERE {ours} AND NOT granted"
     pause = threading.Event()
     for _ in range(PATIENCE_SECONDS * 100):
         if traffic.ledger.execute(statement).fetchone() == (count,):

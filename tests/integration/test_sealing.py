@@ -227,7 +227,10 @@ def test_process_killed_while_sealing_leaves_neither_seals_nor_its_lock(
 def test_stopped_process_loses_its_lock(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_SEALING_SECONDS_MAX", 1)
     note(engine, 1)
-    held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+    held = text(
+        "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+        " WHERE d.datname = current_database() AND l.locktype = 'advisory'"
+    )
     pause = threading.Event()
 
     def stop_in_the_middle() -> None:
