@@ -104,7 +104,11 @@ class Ramp(Section):
         30, meaning="An arm with fewer trades is left alone.", unit="trades", ge=1
     )
     step_up: Number = setting(
-        1.5, meaning="Largest growth of an arm's part in one night.", unit="factor", ge=1, le=10
+        1.5,
+        meaning="Largest growth of an arm's part in one night; from nothing it may go to `start`.",
+        unit="factor",
+        ge=1,
+        le=10,
     )
     step_down: Number = setting(
         1.5, meaning="A part is divided by this when it steps down.", unit="factor", ge=1, le=10

@@ -111,7 +111,7 @@ def random_vector(rng: np.random.Generator, state: State, kind: DecisionKind) ->
     parts: Vector = {}
     for arm in challengers:
         cap = max(arm_cap_of(arm, limits=state.limits, profile=state.profile), arm.ppm)
-        step = step_up_limit(arm.ppm, state.limits.step_up)
+        step = step_up_limit(arm.ppm, state.limits)
         most = {DecisionKind.RESCALE: min(cap, step)}.get(kind, cap)
         chosen = arm.ppm if kind in REDUCING else most * arm.routable
         if rng.random() < 0.2:

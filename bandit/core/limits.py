@@ -37,7 +37,7 @@ class Limits:
     `champion_floor_proven_ppm`; challengers with fewer trades never take more together than
     `champion_floor_ppm` leaves. `unproven_cap_ppm` binds each challenger without evidence (outside
     `seed_exact`), `arm_minimum_ppm` is what a live active challenger keeps, `step_up` the largest
-    factor of one night, `start_ppm` what a new challenger gets.
+    factor of one night, `start_ppm` what a new challenger gets, or one that held nothing.
 
     >>> Limits().champion_floor_ppm
     400000
@@ -114,13 +114,15 @@ def arm_cap_of(arm: ArmPlace, *, limits: Limits, profile: Profile) -> int:
     return WHOLE_PPM - floor
 
 
-def step_up_limit(ppm: int, step_up: float) -> int:
+def step_up_limit(ppm: int, limits: Limits) -> int:
     """Return the most one night may make of `ppm`, rounded half up to a part.
 
-    >>> step_up_limit(33_333, 1.5)
-    50000
+    No factor leads away from nothing: an arm that holds nothing may get what a new one starts with.
+
+    >>> step_up_limit(33_333, Limits()), step_up_limit(0, Limits())
+    (50000, 100000)
     """
-    return int(ppm * step_up + 0.5)
+    return int(ppm * limits.step_up + 0.5) if ppm else limits.start_ppm
 
 
 def check(
@@ -164,7 +166,7 @@ def _check_challenger(
     minimum = limits.arm_minimum_ppm
     _require(part >= minimum, "arm_minimum", f"{arm.policy} would hold {part}, limit {minimum}")
     if kind is DecisionKind.RESCALE:
-        most = step_up_limit(arm.ppm, limits.step_up)
+        most = step_up_limit(arm.ppm, limits)
         _require(part <= most, "step_up", f"{arm.policy} would hold {part} ppm, limit {most}")
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import Engine, text
 
 from bandit.core.allocators.posterior import Moments, ResultKind
 from bandit.core.fill_gap import FillGapRule
+from bandit.core.limits import Limits
 from bandit.core.model import Assignment, PolicyName, Strategy
 from bandit.core.reading import ChecklistRule, RampRule, Rules
 from bandit.service import experiments, reporting, weighing
@@ -36,10 +37,14 @@ TOLD = NIGHT + timedelta(days=1)
 
 
 def opened(
-    engine: Engine, *, strategy: Strategy = Strategy.THOMPSON, rules: Rules | None = None
+    engine: Engine,
+    *,
+    strategy: Strategy = Strategy.THOMPSON,
+    rules: Rules | None = None,
+    limits: Limits | None = None,
 ) -> None:
     rules = rules or Rules(fill_gap=AGREES, ramp=RampRule(min_trades=2))
-    open_btc(engine, strategy=strategy, rules=rules)
+    open_btc(engine, strategy=strategy, rules=rules, limits=limits)
 
 
 def live(engine: Engine, policy: str, earned: Sequence[str]) -> list[Assignment]:
@@ -190,3 +195,17 @@ def test_paper_moves_traffic_where_it_is_weighed(
     told(engine, CHALLENGER, others, ["0.004", "-0.001"] * 200)
     scale(engine, now=TOLD)
     assert traffic(engine)[CHALLENGER] == part
+
+
+def test_an_arm_that_lost_everything_comes_back_when_paper_speaks_for_it(engine: Engine) -> None:
+    rules = Rules(fill_gap=AGREES, checklist=ChecklistRule(pf_throttle=0))
+    opened(engine, rules=rules, limits=Limits(arm_minimum_ppm=0))
+    others = live(engine, "prod", ["0.002", "-0.002"] * 200)
+    unlucky = ["0.001", *["-0.002"] * 4] * 20
+    mine = live(engine, CHALLENGER, unlucky)
+    told(engine, CHALLENGER, mine, unlucky)
+    scale(engine, now=TOLD)
+    assert traffic(engine)[CHALLENGER] == 0
+    told(engine, CHALLENGER, others, ["0.004", "-0.001"] * 200)
+    scale(engine, now=TOLD + timedelta(days=1))
+    assert traffic(engine)[CHALLENGER] == 100_000

@@ -92,9 +92,16 @@ def test_step_up_binds_a_nights_rescaling_alone() -> None:
     assert verdict(arms, {A: 200_000}, kind=DecisionKind.RESUME) is None
 
 
-@pytest.mark.parametrize(("ppm", "limit"), [(33_333, 50_000), (1, 2), (0, 0), (3, 5)])
+@pytest.mark.parametrize(("ppm", "limit"), [(33_333, 50_000), (1, 2), (3, 5)])
 def test_step_up_rounds_half_up_to_a_part(ppm: int, limit: int) -> None:
-    assert step_up_limit(ppm, 1.5) == limit
+    assert step_up_limit(ppm, Limits()) == limit
+
+
+def test_step_up_leads_from_nothing_to_what_a_new_arm_starts_with() -> None:
+    none_needed = Limits(arm_minimum_ppm=0, start_ppm=70_000)
+    arms = with_champion(challenger(A, 0))
+    assert verdict(arms, {A: 70_000}, limits=none_needed) is None
+    assert verdict(arms, {A: 70_001}, limits=none_needed) == "step_up"
 
 
 def test_active_live_arm_keeps_its_minimum() -> None:

@@ -70,6 +70,7 @@ def night(
     profile: Profile = Profile.GUARDED,
     worse: frozenset[PolicyName] = frozenset(),
     held: frozenset[PolicyName] = frozenset(),
+    limits: Limits = LIMITS,
     seed: int = 7,
 ) -> Proposal:
     rest = 1_000_000 - sum(r.place.ppm for r in challengers)
@@ -78,14 +79,14 @@ def night(
         readings,
         strategy=strategy(name, {}),
         rule=RampRule(),
-        limits=LIMITS,
+        limits=limits,
         profile=profile,
         worse=worse,
         held=held,
         seed=seed,
     )
     kind = DecisionKind.RESCALE
-    check(made.ppm, arms=[r.place for r in readings], limits=LIMITS, profile=profile, kind=kind)
+    check(made.ppm, arms=[r.place for r in readings], limits=limits, profile=profile, kind=kind)
     return made
 
 
@@ -103,6 +104,15 @@ def test_a_worse_arm_falls_to_the_minimum_at_once() -> None:
     assert trades.verdict is Verdict.PASS
     assert (wanted.value, wanted.limit, wanted.verdict) == (0.0, 0.24, Verdict.FAIL)
     assert wanted.note == "thompson, weighed live, beside the part it holds"
+
+
+def test_who_was_taken_everything_from_may_begin_anew() -> None:
+    none_needed = Limits(arm_minimum_ppm=0, start_ppm=70_000)
+    assert night(arm(A, 240_000, BAD), limits=none_needed).ppm[A] == 0
+    assert night(arm(A, 0, BAD), limits=none_needed).ppm[A] == 0
+    assert night(arm(A, 0, GOOD), limits=none_needed).ppm[A] == 70_000
+    for barred in ({"worse": frozenset({A})}, {"held": frozenset({A})}):
+        assert night(arm(A, 0, GOOD), limits=none_needed, **barred).ppm[A] == 0
 
 
 def test_the_reason_says_of_each_arm_what_it_was_weighed_by() -> None:

@@ -96,7 +96,7 @@ def _target(
     to_the_letter = profile is Profile.SEED_EXACT
     if grows and (to_the_letter or not (is_worse or is_held)):
         most = arm_cap_of(place, limits=limits, profile=profile)
-        return min(step_up_limit(place.ppm, limits.step_up), max(most, place.ppm))
+        return min(step_up_limit(place.ppm, limits), max(most, place.ppm))
     shrinks = is_worse or (trades is Verdict.PASS and Verdict.FAIL in (factor, drawdown))
     if shrinks and not to_the_letter:
         return stepped_down(place, rule=rule, limits=limits)

@@ -70,4 +70,4 @@ def _wish(share: float, held: float, how: str) -> Reason:
 
 def _most(place: ArmPlace, limits: Limits, profile: Profile) -> int:
     cap = arm_cap_of(place, limits=limits, profile=profile)
-    return min(step_up_limit(place.ppm, limits.step_up), max(cap, place.ppm))
+    return min(step_up_limit(place.ppm, limits), max(cap, place.ppm))
