@@ -261,6 +261,7 @@ def _open(engine: Engine, plan: Plan, arms: Sequence[ReplayArm]) -> None:
         champion=champion,
         capital=CAPITAL,
         currency="USD",
+        account=plan.experiment,  # another market, perhaps of another year, is no risk of this one
         equity_fraction=plan.equity_fraction,
         profile=plan.profile,
         # A bar's decision is filled at the next bar's open.

@@ -227,12 +227,16 @@ def test_market_whose_account_is_killed_is_over(engine: Engine) -> None:
     steps = list(replay(engine, tight))
     assert steps[-1].done < NIGHTS * 24
     assert is_complete(engine, tight)
-    account = accounts.named(engine, "usd", now=steps[-1].at)
+    account = accounts.named(engine, "demo", now=steps[-1].at)
     assert account.record.is_killed
     assert account.record.newest is not None
     assert account.record.newest.actor == "rule:loss_limit"
     # What was open when it was killed has been reported all the same.
     assert account.equity.day >= account.record.newest.at.date()
+    # Another market's money is its own.
+    other = replace(plan(nights=2), experiment="another")
+    assert list(replay(engine, other))[-1].done == 2 * 24
+    assert accounts.named(engine, "another", now=steps[-1].at).equity.capital == CAPITAL
 
 
 def recorded(engine: Engine) -> list[tuple[str, Outcome]]:
