@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeVar
-from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
@@ -84,31 +83,30 @@ def guarded(engine: Engine, work: Callable[[Connection, Keys], _T]) -> _T:
 
 def guard_outcomes(
     connection: Connection,
-    arrived: Sequence[Outcome],
-    units: Mapping[UUID, AssignedUnit],
+    arrived: Sequence[tuple[Outcome, AssignedUnit]],
     *,
     held: Keys,
     now: datetime,
 ) -> None:
     """Hold arms and accounts against their limits, once the statistics of new outcomes are written.
 
-    `arrived` are the outcomes in the order they came. Their positions are closed: what they were
-    marked at leaves the unrealised money as the realised comes in. Raises `Revealed` when what is
-    found needs keys that are not held.
+    `arrived` are the outcomes in the order they came, each with its decision. Their positions are
+    closed: what they were marked at leaves the unrealised money as the realised comes in. Raises
+    `Revealed` when what is found needs keys that are not held.
     """
-    touched = [units[outcome.assignment_id] for outcome in arrived]
-    _stop_arms(connection, {arm.arm_id: arm.experiment_id for arm in touched}, held=held, now=now)
-    equities = account_equity.locked(connection, list({arm.account_id for arm in touched}))
+    arms = {unit.arm_id: unit.experiment_id for _, unit in arrived}
+    _stop_arms(connection, arms, held=held, now=now)
+    equities = account_equity.locked(connection, list({unit.account_id for _, unit in arrived}))
     # Read behind the accounts' locks: marks are written behind them too.
-    marked = marks.of_assignments(connection, [outcome.assignment_id for outcome in arrived])
+    marked = marks.of_assignments(connection, [outcome.assignment_id for outcome, _ in arrived])
     changes: dict[int, list[MoneyChange]] = {}
-    for outcome, arm in zip(arrived, touched, strict=True):
-        if not arm.moves_money:
+    for outcome, unit in arrived:
+        if not unit.moves_money:
             continue
-        mark = marked.get(outcome.assignment_id)
+        mark = marked.get(outcome.assignment_id) if marked else None
         unrealised = Decimal(0) if mark is None else -mark.newest.unrealised_pnl
         change = MoneyChange(realised=outcome.pnl, unrealised=unrealised)
-        changes.setdefault(arm.account_id, []).append(change)
+        changes.setdefault(unit.account_id, []).append(change)
     move_money(connection, equities, changes, held=held, now=now)
 
 

@@ -53,11 +53,12 @@ def _record(
     connection: Connection, batch: Sequence[Outcome], *, held: Keys, now: datetime
 ) -> list[Recorded | BanditError]:
     units = assignments.units_of(connection, [o.assignment_id for o in batch])
-    missing = [o.assignment_id for o in batch if o.assignment_id not in units]
+    found = [(outcome, units.get(outcome.assignment_id)) for outcome in batch]
+    missing = [outcome.assignment_id for outcome, unit in found if unit is None]
     aged = archives.aged(connection, missing) if missing else {}
     entries = [
-        _entry(o, units[o.assignment_id], now=now) if o.assignment_id in units else _known(o, aged)
-        for o in batch
+        _known(outcome, aged) if unit is None else _entry(outcome, unit, now=now)
+        for outcome, unit in found
     ]
     # Of several bodies for one assignment the first is the one to store.
     new = {e.outcome.assignment_id: e for e in reversed(entries) if isinstance(e, OutcomeRow)}
@@ -65,17 +66,18 @@ def _record(
     stored = _stored(connection, known) if known else {}
     created = {key: row for key, row in new.items() if key not in known} if known else new
     if created:
+        told = [Told(row, units[key]) for key, row in created.items()]
         counting.count(connection, created.values())
-        scoring.score(connection, [Told(row, units[key]) for key, row in created.items()])
+        scoring.score(connection, told)
         pairing.pair_outcomes(connection, created.values())
-        exploring.settle(connection, [Told(row, units[key]) for key, row in created.items()])
+        exploring.settle(connection, told)
         # Guards judge in the order of arrival.
         arrived = [
-            entry.outcome
-            for entry in entries
-            if isinstance(entry, OutcomeRow) and created.get(entry.outcome.assignment_id) is entry
+            (outcome, unit)
+            for (outcome, unit), entry in zip(found, entries, strict=True)
+            if unit is not None and created.get(outcome.assignment_id) is entry
         ]
-        guard_outcomes(connection, arrived, units, held=held, now=now)
+        guard_outcomes(connection, arrived, held=held, now=now)
     return [
         _answer(entry, new, stored, now=now) if isinstance(entry, OutcomeRow) else entry
         for entry in entries

@@ -41,6 +41,7 @@ from benchmarks.temporary_ledger import (
 )
 from liveops.api.outcome_lines import outcomes_in
 from liveops.embedded_postgres import EmbeddedPostgres
+from liveops.memory import keeping_what_is_loaded
 
 ROWS = 2_000 if QUICK else 20_000
 ROUNDS = 1 if QUICK else 7
@@ -169,7 +170,7 @@ def measured(server: EmbeddedPostgres, name: str, *, terms: Terms | None) -> dic
 def main() -> None:
     """Measure on a server that waits for its disk, without evidence and with it."""
     scored = Terms(unit=0.005, baseline=0.05, profit_factor=1.2)
-    with server_on_disk(durable=True) as server:
+    with server_on_disk(durable=True) as server, keeping_what_is_loaded():
         for suffix, terms in (("", None), ("_with_evidence", scored)):
             seconds = measured(server, f"ledger{suffix}", terms=terms)
             both = zip(seconds["read"], seconds["store"], strict=True)

@@ -27,6 +27,7 @@ from liveops.api.connections import (
     affordable,
     bounded_by,
 )
+from liveops.memory import keeping_what_is_loaded
 from liveops.wiring import App, with_own_engine
 
 GRACE_SECONDS = 5
@@ -87,7 +88,9 @@ def listening(
             with_own_engine(app, pool_size=POOL_SIZE, statement_seconds=STATEMENT_SECONDS)
         )
         public = serving(own, host=host or server.host, port=port or server.port)
-        yield Addresses(public=stack.enter_context(public), admin=admin)
+        addresses = Addresses(public=stack.enter_context(public), admin=admin)
+        stack.enter_context(keeping_what_is_loaded())
+        yield addresses
 
 
 @contextmanager

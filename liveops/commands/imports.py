@@ -63,6 +63,7 @@ def outcomes(
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
     from liveops.connectors.outcome_files import outcome_rows
+    from liveops.memory import keeping_what_is_loaded
     from liveops.outcome_import import import_outcomes
 
     columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
@@ -70,6 +71,7 @@ def outcomes(
         ledger_app(config=config, demo=demo) as app,
         _refusing(rejects) as refuse,
         Progress(*columns, console=Console(stderr=True)) as bar,
+        keeping_what_is_loaded(),
     ):
         task = bar.add_task("import", total=1.0)
         imported = import_outcomes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 from collections.abc import Iterator
@@ -145,6 +146,7 @@ def test_both_listeners_start_where_the_settings_say(app: App) -> None:
     with listening(chosen, host=None, port=None, admin_port=None) as at:
         assert (at.public, at.admin) == tuple(f"http://127.0.0.1:{port}" for port in ports)
         assert [httpx.get(f"{url}/ping").status_code for url in (at.public, at.admin)] == [200, 200]
+        assert gc.get_freeze_count() > 0, "the collector looks through every library"
     with listening(chosen, host=None, port=None, admin_port=0) as at:
         assert at.admin == ""
         with pytest.raises(httpx.ConnectError):
