@@ -3,11 +3,11 @@
 10,000 opportunities in the market `real`, twenty a day, each told a day later, and new shares every
 night. Ours live through the nights of production (`bandit/core/trial.py`) in `guarded`; peers are
 held to nothing. Everything is played twice: `live`, where a player hears of what it did, and
-`on_paper`, where all hear what every arm would have earned. Two of ours play: `within`, the best
-strategy under the product's own limits, and `open`, the best whose limits were opened as far as an
-experiment may open them, as a peer has none. Which strategy that is, with which setting, with the
-checklist or without, and which setting of each package, is the best over all scenarios on tuning
-runs with a seed of their own; what the product does by itself is told beside.
+`on_paper`, where all hear what every arm would have earned. Three of ours play: `default`, as the
+product comes, `within`, the best strategy under its own limits, and `open`, the best whose limits
+were opened as far as an experiment may open them, as a peer has none. Which strategy that is, with
+which setting, with the checklist or without, and which setting of each package, is the best over
+all scenarios on tuning runs with a seed of their own.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def dip(found: Sequence[Score]) -> float:
 
 
 def who_plays(processes: Executor, *, on_paper: bool) -> tuple[dict[str, str], list[str]]:
-    """Return the best of ours, by limits, and of each package; say what each costs."""
+    """Return who plays of ours, by limits, and the best of each package; say what each costs."""
     everyone = [*OURS, *LABELS]
     tuned = all_scores(everyone, processes, runs=TUNING_RUNS, seed=TUNING_SEED, on_paper=on_paper)
     cost = {name: float(totals(tuned, name).mean()) for name in everyone}
@@ -193,7 +193,8 @@ def who_plays(processes: Executor, *, on_paper: bool) -> tuple[dict[str, str], l
         for package in packages
     ]
     ours = {"within": WITHIN, "open": OPEN}
-    return {name: min(each, key=cost.__getitem__) for name, each in ours.items()}, peers
+    best = {name: min(each, key=cost.__getitem__) for name, each in ours.items()}
+    return {"default": DEFAULT} | best, peers
 
 
 def tell(title: str, cost: Mapping[str, np.ndarray], dips: Mapping[str, float], ours: str) -> None:
@@ -267,7 +268,7 @@ def judge(way: str, found: Played, best: Mapping[str, str], peers: list[str]) ->
         cost = {name: regrets(score) for name, score in by_player.items()}
         dips = {name: dip(score) for name, score in by_player.items()}
         tell(f"{scenario}, {way}", cost, dips, ours)
-    names = (NOBODY, *dict.fromkeys((*best.values(), DEFAULT, *peers)))
+    names = (NOBODY, *dict.fromkeys((*best.values(), *peers)))
     cost = {name: totals(found, name) for name in names}
     tell(f"all scenarios, {way}", cost, {}, ours)
     for limits, name in best.items():
@@ -285,7 +286,7 @@ def main() -> int:
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as processes:
         for way, on_paper in (("live", False), ("on_paper", True)):
             best, peers = who_plays(processes, on_paper=on_paper)
-            players = dict.fromkeys((*best.values(), DEFAULT, *peers))
+            players = dict.fromkeys((*best.values(), *peers))
             found = all_scores(players, processes, runs=RUNS, seed=SEED, on_paper=on_paper)
             judge(way, found, best, peers)
     return 0
