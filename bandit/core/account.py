@@ -222,7 +222,7 @@ class Breach:
         """The breach in words, for the event of the kill switch."""
         reason = next(r for r in self.reasons if r.check == f"{self.limit}_percent")
         named = self.limit.value.replace("_", " ")
-        return f"{named} of {reason.value:.4g} % exceeds its limit of {reason.limit:g} %"
+        return f"{named} of {reason.value:.6g} % exceeds its limit of {reason.limit:g} %"
 
 
 def folded(
