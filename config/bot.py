@@ -125,7 +125,11 @@ class Risk(Section):
 class RegimeFilter(Section):
     """Which markets may be entered; closing a position is never blocked."""
 
-    enabled: bool = planned(True, meaning="Filter entries by regime.", unit="true or false")
+    enabled: bool = setting(
+        True,
+        meaning="Filter entries by regime; else the rest of this section says nothing.",
+        unit="true or false",
+    )
     adx_threshold: Number = setting(
         25.0, meaning="A market under this ADX is ranging.", unit="ADX points", ge=0, le=100
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -78,7 +78,10 @@ class ChallengerPlan:
             del planned[limit]
         bars = [self.train_bars, self.test_bars, self.embargo_bars]
         rules = {name: getattr(self.acting, name) for name in self.acting.__slots__}
-        content = [self.features.to_json(), self.environment.to_json(), planned, rules, bars]
+        content = [
+            *(self.features.to_json(), self.environment.to_json()),
+            *(planned, asdict(self.training.settings), rules, bars),
+        ]
         return hashlib.sha256(canonical(content)).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Stored policies that decide in this process: loaded when first asked for, off the event loop."""
+"""Stored policies that decide in this process: loaded once, off the event loop."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -90,6 +91,12 @@ class Deciders:
         """Return those of the policies that are stored here; raises `ArtifactRefused`."""
         found = {sha: await self.find(sha) for sha in shas}
         return {sha: decider for sha, decider in found.items() if decider is not None}
+
+    async def load(self, shas: Iterable[PolicySha]) -> None:
+        """Load policies before anybody asks; one that is refused is told to whoever asks."""
+        for sha in shas:
+            with suppress(ArtifactRefused):
+                await self.find(sha)
 
     def _keep(self, sha: PolicySha, loading: asyncio.Future[Decider | None]) -> None:
         del self._loading[sha]

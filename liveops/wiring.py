@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from bandit.core.account import LossLimits
 from bandit.core.acting import ActingRules
-from bandit.core.errors import LedgerUnavailable
+from bandit.core.errors import InvalidInput, LedgerUnavailable
 from bandit.core.fill_gap import FillGapRule
 from bandit.core.ladder import LadderRule
 from bandit.core.limits import Limits
@@ -183,12 +183,18 @@ def acting_rules_of(
 ) -> ActingRules:
     """Return from where on a stored policy acts, what was left out taken from the settings.
 
-    >>> acting_rules_of(Settings(), confidence_min=0.5)
-    ActingRules(confidence_min=0.5, adx_min=25.0, volatility_max=2.0, allow_ranging=False)
+    Raises `InvalidInput` where something is said of ranging markets and no regime is asked for.
+
+    >>> acting_rules_of(Settings(), confidence_min=0.5).confidence_min
+    0.5
     """
     model, regime = settings.model, settings.regime_filter
+    if allow_ranging is not None and not regime.enabled:
+        rule = "must be left out where regime_filter.enabled is false"
+        raise InvalidInput(field="allow_ranging", rule=rule, found=str(allow_ranging).lower())
     return ActingRules(
         confidence_min=model.confidence_threshold if confidence_min is None else confidence_min,
+        filters_regime=regime.enabled,
         adx_min=regime.adx_threshold,
         volatility_max=regime.volatility_threshold,
         allow_ranging=regime.allow_ranging if allow_ranging is None else allow_ranging,

@@ -9,7 +9,7 @@ to leave raises the risk that it is there to bound.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from bandit.core.errors import InvalidInput
@@ -62,9 +62,14 @@ class Regime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActingRules:
-    """From which confidence on a policy acts, and in which markets it may."""
+    """From which confidence on a policy acts, and in which markets it may.
+
+    Where it does not filter by regime, it may in every market, known or not, at its full size; the
+    other three say nothing then.
+    """
 
     confidence_min: float = 0.65
+    filters_regime: bool = True
     adx_min: float = 25.0
     volatility_max: float = 2.0
     allow_ranging: bool = False
@@ -130,25 +135,27 @@ def acted(
     if abs(wanted) <= abs(kept):
         return _action(choice, held=held, position=wanted, reasons=())
     threshold = rules.confidence_min + confidence_bump
-    reasons = (
+    entry = (
         at_least("confidence", choice.confidence, threshold),
-        *_regime_reasons(wanted, regime, rules),
+        *_entry_reasons(wanted, regime, rules),
     )
-    volatility = at_most("volatility", regime.volatility, rules.volatility_max)
-    shrunk = _noted(volatility)
-    is_open = all(reason.verdict is Verdict.PASS for reason in reasons)
-    if not is_open or volatility.verdict is Verdict.INCONCLUSIVE:
-        return _action(choice, held=held, position=kept, reasons=(*reasons, shrunk))
+    sizing = _sizing_reasons(regime, rules)
+    reasons = (*entry, *sizing)
+    is_open = all(reason.verdict is Verdict.PASS for reason in entry)
+    if not is_open or any(reason.verdict is Verdict.INCONCLUSIVE for reason in sizing):
+        return _action(choice, held=held, position=kept, reasons=reasons)
     share = size_multiplier
-    if volatility.verdict is Verdict.FAIL:
+    if any(reason.verdict is Verdict.FAIL for reason in sizing):
         share *= HIGH_VOLATILITY_SIZE
     # What is held already is no new exposure: a smaller share does not sell it.
     size = max(abs(kept), abs(wanted) * share)
     position = math.copysign(size, wanted)
-    return _action(choice, held=held, position=position, reasons=(*reasons, shrunk))
+    return _action(choice, held=held, position=position, reasons=reasons)
 
 
-def _regime_reasons(wanted: float, regime: Regime, rules: ActingRules) -> tuple[Reason, ...]:
+def _entry_reasons(wanted: float, regime: Regime, rules: ActingRules) -> tuple[Reason, ...]:
+    if not rules.filters_regime:
+        return ()
     trending = at_least("adx", regime.adx, rules.adx_min)
     is_ranging = trending.verdict is Verdict.FAIL
     if is_ranging and rules.allow_ranging:
@@ -167,16 +174,13 @@ def _regime_reasons(wanted: float, regime: Regime, rules: ActingRules) -> tuple[
     return (trending, direction)
 
 
-def _noted(volatility: Reason) -> Reason:
-    if volatility.verdict is not Verdict.FAIL:
-        return volatility
-    return Reason(
-        check=volatility.check,
-        value=volatility.value,
-        limit=volatility.limit,
-        verdict=volatility.verdict,
-        note=f"size times {HIGH_VOLATILITY_SIZE:g}",
-    )
+def _sizing_reasons(regime: Regime, rules: ActingRules) -> tuple[Reason, ...]:
+    if not rules.filters_regime:
+        return ()
+    volatility = at_most("volatility", regime.volatility, rules.volatility_max)
+    if volatility.verdict is Verdict.FAIL:
+        volatility = replace(volatility, note=f"size times {HIGH_VOLATILITY_SIZE:g}")
+    return (volatility,)
 
 
 def _action(choice: Choice, *, held: float, position: float, reasons: tuple[Reason, ...]) -> Action:

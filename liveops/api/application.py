@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from functools import partial
@@ -13,6 +15,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bandit import __version__
+from bandit.core.errors import BanditError
+from bandit.service import experiments
 from bandit.service.live_recording import LiveRecorder
 from bandit.service.live_routing import LiveRouter
 from config.scopes import KeyScope
@@ -38,6 +42,8 @@ from liveops.api.shadowing import NewShadowOutcome
 from liveops.deciders import Deciders, artifact_home
 from liveops.metrics import registry_of
 from liveops.wiring import App
+
+log = logging.getLogger(__name__)
 
 _DESCRIBED_HERE: tuple[type[BaseModel], ...] = (
     # FastAPI sees none of these: bodies are read by us, problems are answered by handlers.
@@ -86,6 +92,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
         lifespan=_lifespan,
     )
     api.state.app = app
+    api.state.served = served
     api.state.registry = registry_of(app)
     api.state.probe = probes.LedgerProbe(app.engine)
     install(api)
@@ -123,7 +130,25 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     deciders = api.state.deciders = Deciders(artifact_home(app.settings))
     async with live.running(), recorder.running():
         with closing(deciders):
-            yield
+            ahead = asyncio.create_task(_load_ahead(app, live, deciders, api.state.served))
+            try:
+                yield
+            finally:
+                ahead.cancel()
+
+
+async def _load_ahead(
+    app: App, live: LiveRouter, deciders: Deciders, served: frozenset[KeyScope]
+) -> None:
+    """Load the stored policies of every arm, so that the first question waits for none."""
+    if KeyScope.TRADE not in served:
+        return
+    try:
+        for name in await asyncio.to_thread(experiments.listed, app.engine):
+            record = (await live.table(name)).record
+            await deciders.load(arm.policy_sha for arm in record.kept_arms)
+    except BanditError as error:
+        log.warning("stored policies wait to be asked for", extra={"detail": str(error)})
 
 
 def _described(api: FastAPI, *, with_key: bool, served: frozenset[KeyScope]) -> dict[str, Any]:

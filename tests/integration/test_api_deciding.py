@@ -16,13 +16,16 @@ from sqlalchemy import Engine
 
 from bandit.core.acting import ActingRules, Action, Move
 from bandit.core.lifecycle import ArmVerb
+from bandit.core.model import PolicySha
 from bandit.service import killing
 from bandit.service.assigning import Router
 from config.settings import Settings
 from learners.artifact import read
 from learners.decider import Decider
 from learners.holding import Holding
+from liveops import deciders
 from liveops.api.deciding import Sight, action_of
+from liveops.deciders import loaded
 from liveops.doctor import Level, checkup
 from liveops.latch import Latch
 
@@ -290,6 +293,7 @@ def test_the_settings_say_from_where_on_it_acts(engine: Engine, root: Path) -> N
         ({"regime_filter": {"allow_ranging": True}}, 0.5),
         ({"regime_filter": {"adx_threshold": 10.0}}, 0.5),
         ({"regime_filter": {"adx_threshold": 10.0, "volatility_threshold": 3.0}}, 1.0),
+        ({"regime_filter": {"enabled": False}}, 1.0),
         (
             {
                 "regime_filter": {"allow_ranging": True},
@@ -330,6 +334,24 @@ def test_the_first_who_ask_at_once_are_all_answered(engine: Engine, root: Path) 
         with ThreadPoolExecutor(len(units)) as threads:
             moves = list(threads.map(ask, [unit.unit_id for unit in units]))
     assert moves == ["open"] * len(units)
+
+
+def test_a_service_that_starts_loads_its_arms_before_anybody_asks(
+    engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = deciding(root).sha
+    open_with(engine, sha)
+    read = threading.Event()
+
+    def watched(root: Path, policy: PolicySha) -> Decider | None:
+        found = loaded(root, policy)
+        if policy == sha:
+            read.set()
+        return found
+
+    monkeypatch.setattr(deciders, "loaded", watched)
+    with service(engine, settings=settings(root)):
+        assert read.wait(60)
 
 
 def test_it_needs_the_scope_of_assignments_and_an_experiment(engine: Engine, root: Path) -> None:

@@ -73,6 +73,16 @@ def test_it_acts_from_its_confidence_and_the_bump_on(
     assert failed(action) == ([] if move is Move.OPEN else ["confidence"])
 
 
+def test_without_the_regime_filter_only_confidence_and_guards_speak() -> None:
+    rules = ActingRules(filters_regime=False)
+    for regime in (RANGING, UNKNOWN, Regime(adx=40.0, trend=-1, volatility=9.0)):
+        action = asked(1.0, regime=regime, rules=rules, size_multiplier=0.5)
+        assert (action.move, action.position) == (Move.OPEN, 0.5)
+        assert [reason.check for reason in action.reasons] == ["confidence"]
+        assert asked(1.0, regime=regime, rules=rules, confidence=0.5).move is Move.STAY
+        assert asked(1.0, regime=regime, rules=ActingRules(), size_multiplier=0.5).position == 0.0
+
+
 def test_the_threshold_is_a_rule() -> None:
     assert asked(1.0, confidence=0.5, rules=ActingRules(confidence_min=0.5)).move is Move.OPEN
 

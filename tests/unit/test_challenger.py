@@ -159,3 +159,12 @@ def test_the_digest_names_what_decides_and_nothing_else() -> None:
         replace(PLAN, embargo_bars=1),
     ]
     assert len({PLAN.digest, *(other.digest for other in others)}) == 1 + len(others)
+
+
+def test_another_release_with_other_settings_makes_another_trial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, settings = PLAN.digest, PLAN.training.settings
+    slower = replace(settings, learning_rate=settings.learning_rate / 2)
+    monkeypatch.setattr(TrainingPlan, "settings", property(lambda _: slower))
+    assert PLAN.digest != before

@@ -59,6 +59,22 @@ def test_the_loop_goes_on_while_one_is_loaded(
     assert later is patient
 
 
+def test_what_is_loaded_ahead_is_there_for_whoever_asks(tmp_path: Path) -> None:
+    first, refused, last = (deciding(tmp_path, slope=slope).sha for slope in (1.0, 2.0, 3.0))
+    (tmp_path / refused / WEIGHTS).write_bytes(b"")
+
+    async def ask() -> list[Decider | None]:
+        found = Deciders(tmp_path)
+        await found.load([first, refused, PolicySha("0" * 64), last])
+        for sha in (first, last):
+            shutil.rmtree(tmp_path / sha)
+        with pytest.raises(ArtifactRefused):
+            await found.find(refused)
+        return [await found.find(sha) for sha in (first, last)]
+
+    assert [decider and decider.sha for decider in asyncio.run(ask())] == [first, last]
+
+
 def test_who_was_asked_longest_ago_makes_room(tmp_path: Path) -> None:
     shas = [deciding(tmp_path, slope=slope).sha for slope in (1.0, 2.0, 3.0)]
 

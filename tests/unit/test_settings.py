@@ -130,6 +130,14 @@ def test_what_a_command_was_told_wins_over_the_acting_that_is_set() -> None:
     assert acting_rules_of(settings, confidence_min=0.0) == replace(rules, confidence_min=0.0)
 
 
+def test_ranging_markets_are_not_spoken_of_where_no_regime_is_filtered() -> None:
+    settings = load("regime_filter: {enabled: false}\n").settings
+    assert acting_rules_of(settings) == ActingRules(filters_regime=False)
+    for allowed in (True, False):
+        with pytest.raises(InvalidInput, match=r"^allow_ranging: must be left out where"):
+            acting_rules_of(settings, allow_ranging=allowed)
+
+
 def test_every_section_of_the_document_but_size_losses_and_acting_waits_for_its_use() -> None:
     loaded = load_settings(path=DOCUMENT, environ=KEYS, dotenv=None)
     sections = set(yaml.safe_load(DOCUMENT.read_text(encoding="utf-8")))
@@ -139,6 +147,7 @@ def test_every_section_of_the_document_but_size_losses_and_acting_waits_for_its_
         "risk.base_position_size",
         "risk.max_daily_loss",
         "risk.max_drawdown",
+        "regime_filter.enabled",
         "regime_filter.adx_threshold",
         "regime_filter.volatility_threshold",
         "regime_filter.allow_ranging",
