@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit.core.acting import ActingRules, Action, acted
+from bandit.core.acting import ActingRules, Action, Regime, acted
 from learners.artifact import Artifact
 from learners.decider import inputs_of
 from learners.environment import OWN_COLUMNS, MarketEnvironment
@@ -22,6 +22,9 @@ from learners.serving import ServedPolicy
 
 NO_RUIN: Final = 1e-9
 """The least equity of an episode that is to go on to its end, whatever it loses."""
+
+
+_UNKNOWN = Regime(adx=None, trend=0, volatility=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +117,16 @@ def decided(
 ) -> Action:
     """Ask a policy at the close of a bar, and hold its choice against the rules.
 
-    `seen` is an observation of `MarketEnvironment`, which holds what is held.
+    `seen` is an observation of `MarketEnvironment`, which holds what is held. What is not known yet
+    is entered by nobody, also where no regime is filtered.
     """
+    regime = features.regime(bar)
+    if not features.complete[bar]:
+        regime, rules = _UNKNOWN, replace(rules, filters_regime=True)
     return acted(
         policy.choose(seen),
         held=float(seen[-OWN_COLUMNS]),
-        regime=features.regime(bar),
+        regime=regime,
         rules=rules,
         size_multiplier=size_multiplier,
         confidence_bump=confidence_bump,

@@ -11,13 +11,9 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import TYPE_CHECKING, Protocol
 
 from bandit.core.errors import ExtraMissing
 from learners import tensor_file
@@ -25,29 +21,14 @@ from learners.artifact_spec import TrainingRecord
 from learners.canonical_json import canonical
 from learners.network import Algorithm, Network
 from learners.tensor_file import Tensor
-from learners.training_events import (
-    Begun,
-    CheckpointWritten,
-    DeadlinePassed,
-    Ending,
-    ForecastTooLong,
-    OutOfTime,
-    Refused,
-    TooLong,
-    Trained,
-    TrainingEvent,
-    TrainingFailed,
-    decoded,
-)
+from learners.training_events import Trained, TrainingEvent
 from learners.training_plan import ReplaySettings, TrainingPlan
+from learners.training_process import GRACE_SECONDS, working
 
 if TYPE_CHECKING:
     from learners.training_state import ResumableVecEnv
 
 PACKAGES = ("gymnasium", "numpy", "sb3-contrib", "stable-baselines3", "torch")
-GRACE_SECONDS = 10.0
-
-_TERM_SECONDS = 2.0
 _WORKER = "learners.reinforcement_worker"
 
 
@@ -114,6 +95,11 @@ class Order:
     deadline_at: float
     clock: Callable[[], float]
 
+    @property
+    def deadline_seconds(self) -> float:
+        """Return how long all of it may take."""
+        return self.plan.deadline_seconds
+
 
 def installed_packages() -> dict[str, str]:
     """Return the versions of what trains, without importing any of it.
@@ -162,27 +148,17 @@ def train(
         deadline_at=began + plan.deadline_seconds,
         clock=clock,
     )
-    # A server that has imported torch once forks every worker: each begins in a fresh process, and
-    # none of a command's trainings but the first waits for the import.
-    context = get_context("forkserver")
-    context.set_forkserver_preload([_WORKER])
-    ours, theirs = context.Pipe(duplex=False)
-    worker = context.Process(target=_work, args=(theirs, order), daemon=True)
-    heard = _Heard(ours, order, report, order.deadline_at + grace_seconds)
-    try:
-        worker.start()
-        theirs.close()
-        trained = heard.ending(worker)
-        tensors, observations = heard.policy(trained)
-        worker.join(_TERM_SECONDS)
-    finally:
-        _end(worker)
-        ours.close()
+    with working(_WORKER, order, report=report, grace_seconds=grace_seconds) as heard:
+        trained = heard.ending(Trained)
+        network = network_of(plan, trained)
+        observed = {"observations": (trained.observations, trained.inputs)}
+        tensors = tensor_file.decoded(heard.received(), network.shapes(), file="tensors")
+        seen = tensor_file.decoded(heard.received(), observed, file="observations")
     return TrainedPolicy(
         plan=plan,
-        network=network_of(plan, trained),
+        network=network,
         tensors=tensors,
-        observations=observations,
+        observations=seen["observations"],
         record=TrainingRecord(
             seed=plan.seed,
             steps=trained.steps,
@@ -208,78 +184,3 @@ def network_of(plan: TrainingPlan, trained: Trained) -> Network:
         quantiles=settings.quantiles if isinstance(settings, ReplaySettings) else 1,
         temperature=1.0 if plan.algorithm is Algorithm.PPO else trained.temperature,
     )
-
-
-class _Heard:
-    """The parent's end of the pipe; nothing is waited for beyond `until`."""
-
-    def __init__(
-        self,
-        pipe: Connection,
-        order: Order,
-        report: Callable[[TrainingEvent], None],
-        until: float,
-    ) -> None:
-        self._pipe = pipe
-        self._order = order
-        self._report = report
-        self._until = until
-        self._steps_kept = 0
-
-    def ending(self, worker: BaseProcess) -> Trained:
-        """Pass events on until the worker ends with a policy; raise where it ends otherwise."""
-        try:
-            while isinstance(said := decoded(self._received()), TrainingEvent):
-                if isinstance(said, CheckpointWritten | Begun):
-                    self._steps_kept = said.steps
-                self._report(said)
-        except EOFError:
-            worker.join(_TERM_SECONDS)
-            reason = f"its worker ended with exit code {worker.exitcode}"
-            raise TrainingFailed(reason=reason) from None
-        return self._trained(said)
-
-    def policy(self, trained: Trained) -> tuple[Mapping[str, Tensor], Tensor]:
-        """Return the tensors and observations that follow the ending."""
-        plan = self._order.plan
-        observed = {"observations": (trained.observations, trained.inputs)}
-        network = network_of(plan, trained)
-        tensors = tensor_file.decoded(self._received(), network.shapes(), file="tensors")
-        seen = tensor_file.decoded(self._received(), observed, file="observations")
-        return tensors, seen["observations"]
-
-    def _trained(self, said: Ending) -> Trained:
-        seconds = self._order.plan.deadline_seconds
-        match said:
-            case Trained():
-                return said
-            case OutOfTime():
-                raise DeadlinePassed(deadline_seconds=seconds, steps=said.steps, killed=False)
-            case TooLong():
-                raise ForecastTooLong(forecast_seconds=said.seconds, deadline_seconds=seconds)
-            case Refused():
-                raise TrainingFailed(reason=said.reason)
-            case _:
-                assert_never(said)
-
-    def _received(self) -> bytes:
-        if not self._pipe.poll(max(0.0, self._until - self._order.clock())):
-            seconds = self._order.plan.deadline_seconds
-            raise DeadlinePassed(deadline_seconds=seconds, steps=self._steps_kept, killed=True)
-        return self._pipe.recv_bytes()
-
-
-def _work(pipe: Connection, order: Order) -> None:
-    # Only the worker imports torch.
-    import_module(_WORKER).work(pipe, order)
-
-
-def _end(worker: BaseProcess) -> None:
-    """End the worker, whatever it does."""
-    if worker.is_alive():
-        worker.terminate()
-        worker.join(_TERM_SECONDS)
-    if worker.is_alive():
-        worker.kill()
-    if worker.pid is not None:
-        worker.join()

@@ -120,6 +120,16 @@ def test_the_regime_filter_stands_before_the_policy(tmp_path: Path) -> None:
         assert market.features.regime(entry - 1).trend == trade.side.sign
 
 
+def test_what_is_not_known_is_entered_by_nobody(tmp_path: Path) -> None:
+    market, scaler = market_of(random_walk(200, seed=3))
+    column = market.features.names.index("return_1")
+    policy = wanting(tmp_path, column, len(market.features.names) + 3)
+    lawless = replace(PLAN, acting=ActingRules(confidence_min=0.0, filters_regime=False))
+    known = market.features.warm_up
+    closed = played(policy, market, scaler, lawless, range(len(market.candles)))
+    assert min(bar_of(market.candles, trade) for trade in closed) == known + 1
+
+
 def test_what_comes_after_the_bars_changes_nothing(tmp_path: Path) -> None:
     candles = random_walk(200, seed=3)
     market, scaler = market_of(candles)
