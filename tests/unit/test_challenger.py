@@ -125,9 +125,9 @@ def test_what_is_not_known_is_entered_by_nobody(tmp_path: Path) -> None:
     column = market.features.names.index("return_1")
     policy = wanting(tmp_path, column, len(market.features.names) + 3)
     lawless = replace(PLAN, acting=ActingRules(confidence_min=0.0, filters_regime=False))
-    known = market.features.warm_up
     closed = played(policy, market, scaler, lawless, range(len(market.candles)))
-    assert min(bar_of(market.candles, trade) for trade in closed) == known + 1
+    first = market.candles.opening(market.features.warm_up + 1)
+    assert min(trade.opened_at for trade in closed) == first
 
 
 def test_what_comes_after_the_bars_changes_nothing(tmp_path: Path) -> None:
