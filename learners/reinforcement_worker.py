@@ -38,15 +38,11 @@ from learners.training_events import (
     CheckpointUnfit,
     CheckpointWritten,
     Ending,
-    Forecast,
-    OutOfTime,
-    Progress,
     Refused,
-    TooLong,
     Trained,
-    TrainingEvent,
     encoded,
 )
+from learners.training_pace import Pace
 from learners.training_plan import DISCOUNT, REPLAY_MAX, RolloutSettings, TrainingPlan
 from learners.training_state import (
     Agent,
@@ -61,8 +57,6 @@ from learners.training_state import (
 REWARD_SCALE = 100.0
 """Agents are told per cent of the capital: a ratio of a bar is too small for Huber losses."""
 
-FORECAST_AFTER_SECONDS = 2.0
-PROGRESS_SECONDS = 1.0
 GOLDEN_MAX = 64
 
 _TORCH = {Activation.TANH: nn.Tanh, Activation.RELU: nn.ReLU}
@@ -177,18 +171,17 @@ class _Watch(BaseCallback):
 
     def __init__(self, pipe: Connection, order: Order, market: ResumableVecEnv) -> None:
         super().__init__()
-        self.ended: Ending | None = None
-        self._pipe = pipe
+        self._pace = Pace(pipe, order, steps_total=order.plan.steps)
         self._order = order
         self._market = market
-        self._kept_steps = -1
-        self._round_at: float | None = None
-        self._longest = 0.0
-        self._measured: tuple[float, int] | None = None
-        self._forecast = False
-        self._told_at = order.clock()
+        self._kept_steps: int | None = None
         self._running: NDArray[np.float64] = np.zeros(order.plan.environments)
         self._returns: deque[float] = deque(maxlen=_EPISODES)
+
+    @property
+    def ended(self) -> Ending | None:
+        """Return why the training stopped before its end."""
+        return self._pace.ended
 
     def keep(self) -> None:
         """Write a checkpoint; a training whose weights are no numbers any more ends."""
@@ -198,53 +191,21 @@ class _Watch(BaseCallback):
                 raise InvalidInput(field=name, rule="must stay finite", found="NaN or an infinity")
         write_checkpoint(self._order.folder, state)
         self._kept_steps = self.num_timesteps
-        self._say(CheckpointWritten(steps=self.num_timesteps))
+        self._pace.say(CheckpointWritten(steps=self.num_timesteps))
 
     def _on_rollout_start(self) -> None:
-        now, steps = self._order.clock(), self.model.num_timesteps
-        self.num_timesteps = steps
-        if self._round_at is None:
+        steps = self.num_timesteps = self.model.num_timesteps
+        if self._kept_steps is None:
             self._kept_steps = steps
-        else:
-            self._longest = max(self._longest, now - self._round_at)
-            every = self._order.plan.checkpoint_every_steps
-            if steps // every > self._kept_steps // every:
-                self.keep()
-        self._round_at = now
-        self._look_ahead(now, steps)
-        if self.ended is None and now + self._longest > self._order.deadline_at:
+        every = self._order.plan.checkpoint_every_steps
+        if steps // every > self._kept_steps // every:
+            self.keep()
+        mean = float(np.mean(self._returns)) if self._returns else None
+        self._pace.round_begins(steps, is_learning=self.model._n_updates > 0, mean=mean)
+        if self.ended is None and self._pace.is_late():
             if steps > self._kept_steps:
                 self.keep()
-            self.ended = OutOfTime(steps=steps)
-
-    def _look_ahead(self, now: float, steps: int) -> None:
-        """Forecast once, after seconds of learning; tell progress every second."""
-        if self._measured is None:
-            if self.model._n_updates > 0 and self._longest > 0:
-                self._measured = now, steps
-            return
-        began, first = self._measured
-        if steps == first:
-            return
-        rate = (steps - first) / (now - began)
-        left = (self._order.plan.steps - steps) / rate
-        if not self._forecast and now - began >= FORECAST_AFTER_SECONDS:
-            self._forecast = True
-            started = self._order.deadline_at - self._order.plan.deadline_seconds
-            self._say(Forecast(seconds=now - started + left))
-            if now + left > self._order.deadline_at:
-                self.ended = TooLong(seconds=now - started + left)
-        if now - self._told_at >= PROGRESS_SECONDS:
-            self._told_at = now
-            self._say(
-                Progress(
-                    steps=steps,
-                    steps_total=self._order.plan.steps,
-                    steps_per_second=rate,
-                    episode_return_mean=float(np.mean(self._returns)) if self._returns else None,
-                    seconds_left=left,
-                )
-            )
+            self._pace.stop_late(steps)
 
     def _on_step(self) -> bool:
         self._running += self.locals["rewards"]
@@ -253,9 +214,6 @@ class _Watch(BaseCallback):
             self._returns.extend((self._running[ended] / REWARD_SCALE).tolist())
             self._running[ended] = 0.0
         return self.ended is None
-
-    def _say(self, event: TrainingEvent) -> None:
-        self._pipe.send_bytes(encoded(event))
 
 
 def _policy(agent: Agent, plan: TrainingPlan, *, resumed: int) -> list[bytes]:
