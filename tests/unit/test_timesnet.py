@@ -108,6 +108,12 @@ def test_planted_frequencies_are_found_in_noise() -> None:
     assert form.periods == (24, 6, 4)
 
 
+def test_every_window_counts_also_the_last_of_many() -> None:
+    windows = np.zeros((1025, 24, 1))
+    windows[-1, :, 0] = np.cos(2 * np.pi * 5 * np.arange(24) / 24)
+    assert frequencies_of(windows, 1) == (5,)
+
+
 def test_of_frequencies_with_one_period_the_strongest_counts() -> None:
     time = np.arange(24)
     window = sum(
@@ -266,10 +272,11 @@ def test_windows_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         evaluate(form, weights_of(form), np.zeros(shape))
 
 
-def test_numbers_and_graphs_need_no_torch() -> None:
+def test_numbers_and_graphs_need_neither_torch_nor_scipy() -> None:
     program = (
         "import sys, learners.timesnet, learners.timesnet_graph;"
-        "sys.exit('torch is loaded' if 'torch' in sys.modules else 0)"
+        "heavy = {'torch', 'scipy'} & sys.modules.keys();"
+        "sys.exit(f'{heavy} loaded' if heavy else 0)"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
