@@ -26,6 +26,9 @@ _ATTRIBUTE_FLOATS, _ATTRIBUTE_INTS, _ATTRIBUTE_STRINGS = 6, 7, 8
 
 Attribute = int | float | str | list[int] | list[float] | list[str]
 
+Part = tuple[list[bytes], dict[str, np.ndarray], str]
+"""A part of a graph: nodes in the order of their work, constants by name, the output's name."""
+
 
 def model(
     nodes: Sequence[bytes],
