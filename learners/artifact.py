@@ -24,14 +24,20 @@ from numpy.typing import NDArray
 
 from bandit.core.errors import InvalidInput
 from bandit.core.model import PolicySha
+from learners.artifact_checks import require_graph, require_tensors
 from learners.artifact_spec import GOLDEN_MAX, SPEC_SIZE_MAX, PolicyArtifactSpec, spec_from_bytes
-from learners.network import ACTIONS_MAX, PARAMETERS_MAX, WIDTH_MAX, evaluate
-from learners.onnx_graph import graph
+from learners.encoder_artifact import EncoderArtifact, read_encoder
+from learners.ensemble import Ensemble
+from learners.models import evaluate, graph, require_sound
+from learners.network import ACTIONS_MAX, PARAMETERS_MAX, WIDTH_MAX
 from learners.sealed_files import ArtifactRefused, manifest_of, seal, unseal
 from learners.tensor_file import Shapes, Tensor, decoded, encoded
 
 SPEC, WEIGHTS, GRAPH = "spec.json", "weights.safetensors", "policy.onnx"
 GOLDEN = "golden.safetensors"
+
+MAGNITUDE_MAX = 5e4
+"""The most `Evaluation.magnitude` of a classifier: golden answers are met within 0.05 then."""
 
 _HEADERS_MAX = 65_536
 SIZES_MAX: Mapping[str, int] = {
@@ -57,7 +63,7 @@ class Artifact:
     """A policy that passed every check of `read`.
 
     `graph` is its ONNX model, `tensors` are its weights by name, `manifest` is what its hash is
-    the hash of: the size and SHA-256 of each file.
+    the hash of: the size and SHA-256 of each file. `encoder` is the one whose embeddings it sees.
     """
 
     sha: PolicySha
@@ -66,6 +72,7 @@ class Artifact:
     graph: bytes
     golden: Golden
     manifest: Mapping[str, Any]
+    encoder: EncoderArtifact | None
 
 
 def write(
@@ -77,16 +84,15 @@ def write(
 ) -> Artifact:
     """Store a policy below `root` and return it as it reads back; twice stores it once.
 
+    An encoder that it names must be stored there before.
     `tensors` are float32 in the shapes of `spec.network`; `observations` of shape (`spec.golden`,
     inputs) are what it is asked whenever it is loaded, best drawn from the data it was trained on.
     Raises `InvalidInput` for other shapes and values that are not finite, `ArtifactRefused` where
     something else lies under its name already.
     """
-    _require_tensors(tensors, spec.network.shapes())
+    require_tensors(tensors, spec.network.shapes())
     asked = np.ascontiguousarray(observations, dtype=np.float32)
-    _require_tensors(
-        {"observations": asked}, {"observations": _golden_shapes(spec)["observations"]}
-    )
+    require_tensors({"observations": asked}, {"observations": _golden_shapes(spec)["observations"]})
     with np.errstate(over="ignore", invalid="ignore"):  # refused below, by name
         answers = evaluate(spec.network, tensors, asked)
         golden = {
@@ -94,7 +100,8 @@ def write(
             "scores": answers.scores.astype(np.float32),
             "probabilities": answers.probabilities.astype(np.float32),
         }
-    _require_tensors(golden, _golden_shapes(spec))
+    require_tensors(golden, _golden_shapes(spec))
+    _require_steady(spec, answers.magnitude)
     files = {
         SPEC: spec.to_bytes(),
         WEIGHTS: encoded(tensors),
@@ -117,7 +124,12 @@ def read(root: Path, sha: PolicySha) -> Artifact:
             file=SPEC, rule=f"{error.field} {error.rule}", found=error.found
         ) from error
     tensors = decoded(files[WEIGHTS], spec.network.shapes(), file=WEIGHTS)
-    _require_graph(files[GRAPH], graph(spec.network, tensors))
+    try:
+        require_sound(spec.network, tensors)
+    except InvalidInput as error:
+        rule = f"{error.field} {error.rule}"
+        raise ArtifactRefused(file=WEIGHTS, rule=rule, found=error.found) from error
+    require_graph(GRAPH, files[GRAPH], graph(spec.network, tensors))
     golden = decoded(files[GOLDEN], _golden_shapes(spec), file=GOLDEN)
     return Artifact(
         sha=sha,
@@ -126,7 +138,18 @@ def read(root: Path, sha: PolicySha) -> Artifact:
         graph=files[GRAPH],
         golden=Golden(**golden),
         manifest=json.loads(manifest_of(files)),
+        encoder=None if spec.encoder is None else read_encoder(root, spec.encoder),
     )
+
+
+def _require_steady(spec: PolicyArtifactSpec, magnitude: float) -> None:
+    """Refuse a classifier whose answers rounding moves so far that no machine could be held to it.
+
+    Its scores lie within a score of numbers; a perceptron's grow with what is summed up.
+    """
+    if isinstance(spec.network, Ensemble) and not magnitude <= MAGNITUDE_MAX:
+        rule = f"must move by rounding less than {MAGNITUDE_MAX:g} times as far as a sum of ones"
+        raise InvalidInput(field="tensors", rule=rule, found=f"{magnitude:g}")
 
 
 def _golden_shapes(spec: PolicyArtifactSpec) -> Shapes:
@@ -136,32 +159,3 @@ def _golden_shapes(spec: PolicyArtifactSpec) -> Shapes:
         "scores": answers,
         "probabilities": answers,
     }
-
-
-def _require_graph(found: bytes, expected: bytes) -> None:
-    if found == expected:
-        return
-    differing = np.frombuffer(found[: len(expected)], np.uint8) != np.frombuffer(
-        expected[: len(found)], np.uint8
-    )
-    at = int(differing.argmax()) if differing.any() else min(len(found), len(expected))
-    rule = "must be the graph that spec.json and weights.safetensors imply"
-    raise ArtifactRefused(
-        file=GRAPH, rule=rule, found=f"another byte at {at} of {len(found)} bytes"
-    )
-
-
-def _require_tensors(tensors: Mapping[str, Tensor], shapes: Shapes) -> None:
-    if tensors.keys() != shapes.keys():
-        raise InvalidInput(
-            field="tensors",
-            rule=f"must be {', '.join(sorted(shapes))}",
-            found=", ".join(sorted(tensors)),
-        )
-    for name, shape in shapes.items():
-        tensor = tensors[name]
-        if tensor.dtype != np.float32 or tensor.shape != shape:
-            found = f"{tensor.dtype} {tensor.shape}"
-            raise InvalidInput(field=name, rule=f"must be float32 of shape {shape}", found=found)
-        if not np.isfinite(tensor).all():
-            raise InvalidInput(field=name, rule="must be finite", found="NaN or an infinity")

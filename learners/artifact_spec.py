@@ -10,20 +10,24 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from bandit.core.errors import InvalidInput
-from bandit.core.model import checked_document, checked_instant
+from bandit.core.model import PolicySha, checked_document, checked_instant
 from learners.canonical_json import canonical, parsed
+from learners.ensemble import Ensemble
+from learners.models import Model
 from learners.network import Activation, Algorithm, Network, require_count
 
 SPEC_SIZE_MAX = 65_536
 GOLDEN_MAX = 256
 PACKAGES_MAX = 64
 STEPS_MAX = 2**53 - 1
-FORMAT = 1
+FORMAT, FORMAT_ENSEMBLE = 1, 2
 
 _ACTION_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,63}")
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+_MODEL_KEYS = {FORMAT: "network", FORMAT_ENSEMBLE: "ensemble encoder"}
 
 _Kind = TypeVar("_Kind", Algorithm, Activation)
 
@@ -115,16 +119,18 @@ class PolicyArtifactSpec:
 
     `golden` is the number of observations whose answers are kept beside it. `features` (with the
     scaler of its inputs in its body) says how candles become observations, `environment` in which
-    market it was trained.
+    market it was trained. `encoder` is the hash of the one whose embeddings it sees, if it sees
+    any.
     """
 
-    network: Network
+    network: Model
     actions: tuple[ActionSpec, ...]
     features: DescribedPart
     scaler: DescribedPart
     environment: DescribedPart
     training: TrainingRecord
     golden: int
+    encoder: PolicySha | None = None
 
     def __post_init__(self) -> None:
         """Refuse actions that do not fit the network, and a document that is too large."""
@@ -134,6 +140,11 @@ class PolicyArtifactSpec:
         if len({action.name for action in self.actions}) != len(self.actions):
             found = ", ".join(action.name for action in self.actions)
             raise InvalidInput(field="actions", rule="must have different names", found=found)
+        if self.encoder is not None:
+            _require_match("encoder", self.encoder, _DIGEST)
+            if isinstance(self.network, Network):
+                rule = "must be nothing beside a perceptron"
+                raise InvalidInput(field="encoder", rule=rule, found=self.encoder)
         require_count("golden", self.golden, 1, GOLDEN_MAX)
         size = len(self.to_bytes())
         if size > SPEC_SIZE_MAX:
@@ -142,18 +153,9 @@ class PolicyArtifactSpec:
 
     def to_bytes(self) -> bytes:
         """Return the specification as it is stored: canonical JSON."""
-        network = self.network
         return canonical(
             {
-                "format": FORMAT,
-                "network": {
-                    "algorithm": network.algorithm.value,
-                    "inputs": network.inputs,
-                    "hidden": list(network.hidden),
-                    "activation": network.activation.value,
-                    "quantiles": network.quantiles,
-                    "temperature": network.temperature,
-                },
+                **self._model(),
                 "actions": [{"name": a.name, "position": a.position} for a in self.actions],
                 "features": self.features.to_document(),
                 "scaler": self.scaler.to_document(),
@@ -163,28 +165,57 @@ class PolicyArtifactSpec:
             }
         )
 
+    def _model(self) -> dict[str, object]:
+        network = self.network
+        if isinstance(network, Ensemble):
+            return {
+                "format": FORMAT_ENSEMBLE,
+                "ensemble": network.to_json(),
+                "encoder": self.encoder,
+            }
+        return {
+            "format": FORMAT,
+            "network": {
+                "algorithm": network.algorithm.value,
+                "inputs": network.inputs,
+                "hidden": list(network.hidden),
+                "activation": network.activation.value,
+                "quantiles": network.quantiles,
+                "temperature": network.temperature,
+            },
+        }
+
 
 def spec_from_bytes(content: bytes) -> PolicyArtifactSpec:
     """Read a stored specification; every byte of it must be the one this version would write.
 
     Raises `InvalidInput` with the field and the rule.
     """
-    body = _members(
+    found = parsed(content, field="spec")
+    version = found.get("format") if isinstance(found, dict) else FORMAT
+    if type(version) is not int or version not in _MODEL_KEYS:
+        rule = f"must be {' or '.join(map(str, _MODEL_KEYS))}"
+        raise InvalidInput(field="format", rule=rule, found=version)
+    body = members(
         "spec",
-        parsed(content, field="spec"),
-        "format network actions features scaler environment training golden",
+        found,
+        f"format {_MODEL_KEYS[version]} actions features scaler environment training golden",
     )
-    if body["format"] != FORMAT or isinstance(body["format"], bool):
-        raise InvalidInput(field="format", rule=f"must be {FORMAT}", found=body["format"])
     actions = _list("actions", body["actions"])
+    model: Model
+    if version == FORMAT_ENSEMBLE:
+        model = Ensemble.from_json(body["ensemble"])
+    else:
+        model = _network(body["network"], actions=len(actions))
     spec = PolicyArtifactSpec(
-        network=_network(body["network"], actions=len(actions)),
+        network=model,
         actions=tuple(_action(action) for action in actions),
-        features=_part("features", body["features"]),
-        scaler=_part("scaler", body["scaler"]),
-        environment=_part("environment", body["environment"]),
-        training=_training(body["training"]),
+        features=part_in("features", body["features"]),
+        scaler=part_in("scaler", body["scaler"]),
+        environment=part_in("environment", body["environment"]),
+        training=training_in(body["training"]),
         golden=body["golden"],
+        encoder=body.get("encoder"),
     )
     if spec.to_bytes() != content:
         raise InvalidInput(field="spec", rule="must be written as this version does", found="else")
@@ -192,7 +223,7 @@ def spec_from_bytes(content: bytes) -> PolicyArtifactSpec:
 
 
 def _network(value: object, *, actions: int) -> Network:
-    body = _members("network", value, "algorithm inputs hidden activation quantiles temperature")
+    body = members("network", value, "algorithm inputs hidden activation quantiles temperature")
     _require_number("network.temperature", body["temperature"])
     return Network(
         algorithm=_member("network.algorithm", body["algorithm"], Algorithm),
@@ -206,20 +237,22 @@ def _network(value: object, *, actions: int) -> Network:
 
 
 def _action(value: object) -> ActionSpec:
-    body = _members("actions", value, "name position")
+    body = members("actions", value, "name position")
     _require_number("actions.position", body["position"])
     return ActionSpec(name=body["name"], position=float(body["position"]))
 
 
-def _part(field: str, value: object) -> DescribedPart:
-    body = _members(field, value, "digest body")
+def part_in(field: str, value: object) -> DescribedPart:
+    """Return the part that `DescribedPart.to_document` gave; raises `InvalidInput` for others."""
+    body = members(field, value, "digest body")
     if not isinstance(body["body"], dict):
         raise InvalidInput(field=f"{field}.body", rule="must be an object", found=body["body"])
     return DescribedPart(digest=body["digest"], body=body["body"])
 
 
-def _training(value: object) -> TrainingRecord:
-    body = _members("training", value, "seed steps data_digest data_from data_to packages")
+def training_in(value: object) -> TrainingRecord:
+    """Return the record that `to_document` gave; raises `InvalidInput` for anything else."""
+    body = members("training", value, "seed steps data_digest data_from data_to packages")
     if not isinstance(body["packages"], dict):
         found = body["packages"]
         raise InvalidInput(field="training.packages", rule="must be an object", found=found)
@@ -233,7 +266,8 @@ def _training(value: object) -> TrainingRecord:
     )
 
 
-def _members(field: str, value: object, names: str) -> dict[str, Any]:
+def members(field: str, value: object, names: str) -> dict[str, Any]:
+    """Return an object that must have exactly the keys `names`, which stand between blanks."""
     expected = set(names.split())
     if not isinstance(value, dict):
         raise InvalidInput(field=field, rule="must be an object", found=type(value).__name__)

@@ -23,7 +23,8 @@ def calibrated_temperature(scores: Doubles, labels: NDArray[np.integer]) -> floa
 
     `scores` (n, classes), `labels` (n,) from 0. In 1 / temperature the negative log likelihood is
     convex, so it has one valley. Scores whose choice is always right get a temperature near 0, at
-    which they are sure; such that are no better than none get the highest. Raises `InvalidInput` for labels that do not fit.
+    which they are sure; such that are no better than none get the highest. Raises `InvalidInput`
+    for labels that do not fit.
 
     >>> scores = np.log(np.array([[0.9, 0.1]] * 10))
     >>> calibrated_temperature(10 * scores, np.array([0] * 9 + [1]))  # ten times too sure

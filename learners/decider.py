@@ -6,42 +6,74 @@ action = decider.act(features, Holding(), rules=ActingRules())
 
 from __future__ import annotations
 
-import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bandit.core.acting import ActingRules, Action, acted
 from bandit.core.errors import InvalidInput
-from bandit.core.verdicts import known
-from learners.artifact import SPEC, Artifact
-from learners.artifact_spec import PolicyArtifactSpec
-from learners.canonical_json import canonical
-from learners.environment import OWN_COLUMNS, Observations
+from learners.artifact import Artifact
+from learners.embedding import ServedEncoder
+from learners.environment import Observations
 from learners.holding import Holding
-from learners.market.features import FeatureSpec, regime_of
-from learners.market.scaler import Scaler
-from learners.sealed_files import ArtifactRefused
+from learners.market.features import regime_of
 from learners.serving import ServedPolicy
+from learners.sight import sight_of
+from learners.tensor_file import Tensor
 
-CLIP_MAX = 1e6
+EMBEDDINGS_KEPT = 256
+"""Embeddings kept in memory; what was asked for longest ago makes room."""
+
+History = NDArray[np.float64]
+
+
+class Embeddings:
+    """Embeddings by encoder and window, each worked out once; for use on one thread.
+
+    A bar has one window, however many arms and units ask for it.
+    """
+
+    def __init__(self, *, kept_max: int = EMBEDDINGS_KEPT) -> None:
+        """Know nothing yet."""
+        self._kept_max = kept_max
+        self._kept: OrderedDict[tuple[str, bytes], Tensor] = OrderedDict()
+
+    def of(self, encoder: ServedEncoder, window: Tensor) -> Tensor:
+        """Return the embedding (embedding,) of a window (1, bars, channels)."""
+        key = (encoder.sha, window.tobytes())
+        known = self._kept.get(key)
+        if known is not None:
+            self._kept.move_to_end(key)
+            return known
+        [found] = encoder.embed(window)
+        self._kept[key] = found
+        if len(self._kept) > self._kept_max:
+            self._kept.popitem(last=False)
+        embedding: Tensor = found
+        return embedding
 
 
 class Decider:
-    """A policy in memory with its features and its scaler; safe to share between threads.
+    """A policy in memory with its features, its scaler and its encoder.
 
-    `names` are its features in the order of a row, `features_digest` names how they are computed.
+    `names` are its features in the order of a row, `features_digest` names how they are computed;
+    `history_bars` is how many bars before the present one it looks back on.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, *, embeddings: Embeddings | None = None) -> None:
         """Load the network and read what it says of its inputs.
 
-        Raises `ArtifactRefused` as `ServedPolicy` and as `inputs_of`.
+        Deciders of one thread may share `embeddings`. Raises `ArtifactRefused` as `ServedPolicy`
+        and as `sight_of`.
         """
-        features, self._scaler = inputs_of(artifact.spec)
+        self._sight = sight_of(artifact)
+        self._embeddings = embeddings or Embeddings()
         self.sha = artifact.sha
-        self.names = features.names
-        self.features_digest = features.digest
+        self.names = self._sight.spec.names
+        self.features_digest = self._sight.spec.digest
+        self.history_bars = self._sight.history_bars
         self._policy = ServedPolicy(artifact)
 
     def act(
@@ -50,15 +82,18 @@ class Decider:
         holding: Holding,
         *,
         rules: ActingRules,
+        history: History | None = None,
         size_multiplier: float = 1.0,
         confidence_bump: float = 0.0,
     ) -> Action:
         """Return what is done of what the policy wants, by `acted`.
 
-        `features` has every one of `names`, as computed from candles. Raises `InvalidInput` for one
-        that is not finite, and where the network's answer is no number.
+        `features` has every one of `names`, as computed from candles; `history` (`history_bars`,
+        names) those of the bars before, the oldest first. Raises `InvalidInput` for a number that
+        is not finite, for a history that is needed and not there, and where the network's answer is
+        no number.
         """
-        choice = self._policy.choose(self.observation(features, holding))
+        choice = self._policy.choose(self.observation(features, holding, history=history))
         return acted(
             choice,
             held=holding.held,
@@ -68,49 +103,20 @@ class Decider:
             confidence_bump=confidence_bump,
         )
 
-    def observation(self, features: Mapping[str, float], holding: Holding) -> Observations:
-        """Return what the policy sees: scaled features, then what is held, all float32."""
-        row = [features[name] for name in self.names]
-        for name, value in zip(self.names, row, strict=True):
-            if known(value) is None:
-                raise InvalidInput(field=f"features.{name}", rule="must be finite", found=value)
-        with np.errstate(over="ignore"):  # beyond the largest double lies the clip
-            scaled = self._scaler.apply(np.array(row))
-        return np.array([*scaled.tolist(), *holding.columns], dtype=np.float32)
+    def observation(
+        self, features: Mapping[str, float], holding: Holding, *, history: History | None = None
+    ) -> Observations:
+        """Return what the policy sees: scaled features, embedding, what is held; all float32."""
+        scaled = self._sight.scaled(features)
+        embedding = [] if self._sight.encoder is None else self._embedding(scaled, history)
+        return np.array([*scaled.tolist(), *embedding, *holding.columns], dtype=np.float32)
 
-
-def inputs_of(spec: PolicyArtifactSpec) -> tuple[FeatureSpec, Scaler]:
-    """Read back how a policy's features are computed and scaled.
-
-    Raises `ArtifactRefused` where they cannot be read, and where features, scaler and network do
-    not fit one another.
-    """
-    try:
-        features = FeatureSpec.from_json(spec.features.body)
-        scaler = Scaler.from_json(spec.scaler.body)
-    except InvalidInput as error:
-        rule = f"{error.field} {error.rule}"
-        raise ArtifactRefused(file=SPEC, rule=rule, found=error.found) from error
-    _require_whole(spec, features, scaler)
-    return features, scaler
-
-
-def _require_whole(spec: PolicyArtifactSpec, features: FeatureSpec, scaler: Scaler) -> None:
-    """Refuse parts that contradict one another, however they came to stand in one file."""
-    columns = len(features.names)
-    scaler_digest = hashlib.sha256(canonical(dict(spec.scaler.body))).hexdigest()
-    for rule, expected, found in (
-        ("features.digest must be that of its body", features.digest, spec.features.digest),
-        ("scaler.digest must be that of its body", scaler_digest, spec.scaler.digest),
-        (f"scaler must have the {columns} columns of features", columns, len(scaler.mean)),
-        (
-            f"network.inputs must be {columns} features and what is held",
-            columns + OWN_COLUMNS,
-            spec.network.inputs,
-        ),
-    ):
-        if found != expected:
-            raise ArtifactRefused(file=SPEC, rule=rule, found=found)
-    if scaler.clip > CLIP_MAX:  # else a lawful feature could be none in float32
-        rule = f"scaler.clip must be at most {CLIP_MAX:g}"
-        raise ArtifactRefused(file=SPEC, rule=rule, found=scaler.clip)
+    def _embedding(self, scaled: NDArray[np.float64], history: History | None) -> list[float]:
+        encoder = self._sight.encoder
+        assert encoder is not None
+        if history is None:
+            rule = f"is required: the {self.history_bars} bars before this one"
+            raise InvalidInput(field="history", rule=rule, found="nothing")
+        window = self._sight.window(history[-self.history_bars :], scaled)
+        found: list[float] = self._embeddings.of(encoder, window).tolist()
+        return found

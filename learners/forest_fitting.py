@@ -8,7 +8,6 @@ booster's own decision function on the rows that it has learnt from.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,39 +16,13 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from bandit.core.errors import InvalidInput
+from learners.boosting_plan import BoostingPlan
 from learners.forest import ForestForm, evaluate, rounded_down, validated
-from learners.form_fields import number
 from learners.network import ACTIONS_MAX, Doubles, require_count
 from learners.tensor_file import Tensor
 
-DEPTH_MAX = 9
-"""A full tree of this depth is the largest that a form can have."""
-
 _CHECKED_ROWS = 1000
 _TOLERANCE = 1e-5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoostingPlan:
-    """How to boost: `rounds` of one tree a class (of two classes, one tree) up to `depth`.
-
-    `learning_rate` shrinks every tree, a leaf has at least `leaf_rows_min` rows, and
-    `l2_regularization` pulls its value towards 0.
-    """
-
-    rounds: int = 100
-    depth: int = 6
-    learning_rate: float = 0.1
-    leaf_rows_min: int = 20
-    l2_regularization: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse a plan outside the bounds."""
-        require_count("rounds", self.rounds, 1, 1000)
-        require_count("depth", self.depth, 1, DEPTH_MAX)
-        require_count("leaf_rows_min", self.leaf_rows_min, 1, 2**20)
-        number("learning_rate", self.learning_rate, 1e-4, 1.0)
-        number("l2_regularization", self.l2_regularization, 0.0, 1e6)
 
 
 def fitted(

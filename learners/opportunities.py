@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 
 from bandit.core.acting import ActingRules, Action, Regime, acted
 from learners.artifact import Artifact
-from learners.decider import inputs_of
 from learners.environment import OWN_COLUMNS, MarketEnvironment
 from learners.environment_spec import EnvironmentSpec, Target
 from learners.market.candles import Candles
 from learners.market.features import Features, features_of
 from learners.market.paper_market import ExitReason, Proposal
-from learners.market.scaler import Scaler
 from learners.position_table import SIDES
 from learners.serving import ServedPolicy
+from learners.sight import sight_of
 
 NO_RUIN: Final = 1e-9
 """The least equity of an episode that is to go on to its end, whatever it loses."""
@@ -49,15 +48,14 @@ class OpportunityTaker:
     def __init__(self, artifact: Artifact, candles: Candles, *, rules: ActingRules) -> None:
         """Compute the features that the artefact asks for.
 
-        Raises `ArtifactRefused` as `ServedPolicy` and as `inputs_of`, and `InvalidInput` for bars
+        Raises `ArtifactRefused` as `ServedPolicy` and as `sight_of`, and `InvalidInput` for bars
         of another length than its features have.
         """
-        features, scaler = inputs_of(artifact.spec)
+        sight = sight_of(artifact)
         self._policy = ServedPolicy(artifact)
         self._candles = candles
         self._rules = rules
-        self._features = features_of(candles, features)
-        self._observed = observed(self._features, scaler)
+        self._observed, self._features = sight.of(features_of(candles, sight.spec))
         self._environment = EnvironmentSpec.from_json(artifact.spec.environment.body)
 
     def intention(
@@ -98,11 +96,6 @@ class OpportunityTaker:
                 left_at = trade.exit_bar - 1 if by_decision else None
                 return Intention(proposal=proposal, share=share, left_at=left_at)
         return Intention(proposal=proposal, share=share, left_at=None)
-
-
-def observed(features: Features, scaler: Scaler) -> NDArray[np.float64]:
-    """Return what a policy sees of each bar: scaled features, 0 where they are not known."""
-    return np.nan_to_num(scaler.apply(features.values), nan=0.0)
 
 
 def decided(

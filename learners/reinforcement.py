@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from bandit.core.errors import ExtraMissing
 from learners import tensor_file
 from learners.artifact_spec import TrainingRecord
 from learners.canonical_json import canonical
+from learners.installed import versions
 from learners.network import Algorithm, Network
 from learners.tensor_file import Tensor
 from learners.training_events import Trained, TrainingEvent
@@ -106,18 +105,12 @@ def installed_packages() -> dict[str, str]:
 
     Raises `ExtraMissing` where only what serves is installed.
     """
-    try:
-        return {name: version(name) for name in PACKAGES}
-    except PackageNotFoundError as error:
-        raise ExtraMissing(f"{error.name} is not installed: make learners") from error
+    return versions(PACKAGES)
 
 
 def run_digest(plan: TrainingPlan, market: TrainingMarket) -> str:
     """Return the SHA-256 of all that decides the weights: plan, settings, market and packages."""
-    planned = plan.to_json()
-    for limit in ("deadline_seconds", "checkpoint_every_steps"):  # they decide nothing
-        del planned[limit]
-    made_by = {"plan": planned, "settings": asdict(plan.settings), "market": market.digest}
+    made_by = {**plan.decisive(), "market": market.digest}
     return hashlib.sha256(canonical({**made_by, "packages": installed_packages()})).hexdigest()
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bandit.core.acting import Choice
 from bandit.core.errors import InvalidInput
 from learners.artifact import GOLDEN, Artifact
-from learners.network import evaluate
+from learners.models import evaluate
 from learners.onnx_graph import ACTION, INPUT, PROBABILITIES, SCORES
 from learners.sealed_files import ArtifactRefused
 
@@ -31,9 +31,7 @@ class ServedPolicy:
 
         Raises `ArtifactRefused` where this machine's answers are not the stored ones.
         """
-        self._session = onnxruntime.InferenceSession(
-            artifact.graph, sess_options=_options(), providers=["CPUExecutionProvider"]
-        )
+        self._session = session_of(artifact.graph)
         self._shape = (artifact.spec.network.inputs,)
         self._actions = [(a.name, a.position) for a in artifact.spec.actions]
         self.sha = artifact.sha
@@ -66,23 +64,27 @@ class ServedPolicy:
         )
         summed = evaluate(network, artifact.tensors, golden.observations).magnitude
         tolerance = GOLDEN_TOLERANCE * max(1.0, summed)
-        _require_close("scores", scores, golden.scores, tolerance)
+        require_close("scores", scores, golden.scores, tolerance)
         tolerance /= min(1.0, network.temperature)
-        _require_close("probabilities", probabilities, golden.probabilities, tolerance)
+        require_close("probabilities", probabilities, golden.probabilities, tolerance)
         assert np.array_equal(actions, scores.argmax(axis=1))
 
 
-def _options() -> onnxruntime.SessionOptions:
+def session_of(graph: bytes) -> onnxruntime.InferenceSession:
+    """Return a session that works on the thread that asks, and on no other."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    return options
+    return onnxruntime.InferenceSession(
+        graph, sess_options=options, providers=["CPUExecutionProvider"]
+    )
 
 
-def _require_close(
+def require_close(
     name: str, found: NDArray[np.float32], stored: NDArray[np.float32], tolerance: float
 ) -> None:
+    """Raise `ArtifactRefused` where an answer is further from the stored one than `tolerance`."""
     difference = np.abs(found.astype(np.float64) - stored)
     worst = float(difference.max())
     if not worst <= tolerance:  # NaN too

@@ -5,8 +5,8 @@ f(j) = (S_j - 1) / j. f(j + 1) is the mean of f(j), j times, and z_(j+1): so f r
 z_(j+1) > f(j), which is the condition of the support, and never after. The threshold is therefore
 the largest f(j), whatever is tied, and sparsemax(z) = relu(z - max_j f(j)).
 
-A layer's values and gates are two products rather than one that is split, and what a block's
-output is split into is read where it is needed: measured, both are the faster way for one row.
+A layer's values and gates are two products rather than one that is split afterwards: measured, that
+is the faster way for one row.
 """
 
 from __future__ import annotations

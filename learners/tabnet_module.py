@@ -56,6 +56,8 @@ class TabNetModule(nn.Module):
             virtual_batch_size=virtual_batch_rows,
             group_attention_matrix=torch.eye(form.inputs),
         )
+        # A second one, which nothing reads: it would be weights without a gradient.
+        del self.net.tabnet.initial_bn
 
     def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits (n, classes) of float32 rows (n, inputs), and the sparsity to be paid for.

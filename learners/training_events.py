@@ -67,6 +67,19 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """The worker has passed over all rows as often as it should; the tensors follow.
+
+    The losses are the mean cross entropies of the first epoch and of the last one.
+    """
+
+    batches: int
+    resumed_batches: int
+    loss_first: float
+    loss_last: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutOfTime:
     """The worker stopped by its deadline, after a checkpoint."""
 
@@ -87,7 +100,7 @@ class Refused:
     reason: str
 
 
-Ending = Trained | OutOfTime | TooLong | Refused
+Ending = Trained | Fitted | OutOfTime | TooLong | Refused
 
 _KINDS = {
     kind.__name__: kind
@@ -98,6 +111,7 @@ _KINDS = {
         Forecast,
         Progress,
         Trained,
+        Fitted,
         OutOfTime,
         TooLong,
         Refused,

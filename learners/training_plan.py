@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, assert_never
 
@@ -189,6 +189,13 @@ class TrainingPlan:
             "checkpoint_every_steps": self.checkpoint_every_steps,
             "deadline_seconds": self.deadline_seconds,
         }
+
+    def decisive(self) -> dict[str, Any]:
+        """Return all that decides what is trained: no limit does, the profile's numbers do."""
+        planned = self.to_json()
+        for limit in ("deadline_seconds", "checkpoint_every_steps"):
+            del planned[limit]
+        return {"plan": planned, "settings": asdict(self.settings)}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> TrainingPlan:

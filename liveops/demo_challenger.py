@@ -52,7 +52,7 @@ def trained_arm(
     series = [candles.until(bars.start)]
     plan = _plan(candles, bars, rules=acting_rules_of(app.settings))
     subject = subject_of(plan, series, family=FAMILY)
-    name = PolicyName(f"{plan.training.algorithm.value}-{subject.trial_id()[:8]}")
+    name = PolicyName(f"{TRAINING.algorithm.value}-{subject.trial_id()[:8]}")
     policy, learned = made_before(app, name, subject), None
     if policy is None:
         begin(name)

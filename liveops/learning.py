@@ -17,7 +17,7 @@ from bandit.service import policies, trials
 from learners.artifact import Artifact
 from learners.backtest import Backtest, measure
 from learners.card_page import page_of
-from learners.challenger import ChallengerPlan, Workshop, data_digest
+from learners.challenger import ChallengerPlan, data_digest
 from learners.environment_spec import EnvironmentSpec
 from learners.market.candles import Candles
 from learners.market.paper_market import PERPETUAL_TAKER
@@ -30,6 +30,7 @@ from learners.training_events import (
     TrainingEvent,
     TrainingFailed,
 )
+from learners.workshop import Workshop
 from liveops.clock import monotonic
 from liveops.deciders import artifact_home
 from liveops.ledger_server import state_home

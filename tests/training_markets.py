@@ -151,6 +151,21 @@ class RefusingMarket(SignalMarket):
 
 
 @dataclass
+class HaltingClock:
+    """A second a look, but in the process that made it, and after some looks far too many."""
+
+    looks: int
+    seconds: float = 0.0
+    made_in: int = field(default_factory=os.getpid)
+
+    def __call__(self) -> float:
+        if os.getpid() != self.made_in:
+            self.looks -= 1
+            self.seconds += 1.0 if self.looks > 0 else 1e6
+        return self.seconds
+
+
+@dataclass
 class HastyClock:
     """Every look at it takes `tick_seconds`, but in the process that made it, where it stands."""
 

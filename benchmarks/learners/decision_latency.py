@@ -11,12 +11,10 @@ cores, its 99th percentile by the wall clock is the length of a neighbour's turn
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from time import perf_counter, thread_time
+from time import perf_counter
 from typing import Any
 
 import gymnasium
@@ -27,6 +25,7 @@ from stable_baselines3 import DQN, PPO
 
 from bandit.core.acting import ActingRules, Regime, acted
 from benchmarks.claims import QUICK, SECONDS_MAX, Target, claim, paired, progress
+from benchmarks.learners._rounds import Round, timed
 from learners.artifact import read, write
 from learners.artifact_spec import ActionSpec, DescribedPart, PolicyArtifactSpec, TrainingRecord
 from learners.network import Activation, Algorithm, Network, from_stable_baselines
@@ -99,30 +98,11 @@ def served(algorithm: Algorithm, agent: Any, root: Path) -> ServedPolicy:
     """The agent stored, read back and loaded."""
     spec = spec_of(algorithm)
     parameters = {name: tensor.numpy() for name, tensor in agent.policy.state_dict().items()}
+    assert isinstance(spec.network, Network)
     weights = from_stable_baselines(spec.network, parameters)
     observations = np.random.default_rng(1).standard_normal((spec.golden, INPUTS))
     sha = write(root, spec, weights, observations=observations).sha
     return ServedPolicy(read(root, sha))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """What each decision of a round took, in microseconds."""
-
-    wall: list[float]
-    cpu: list[float]
-
-
-def timed(decide: Callable[[np.ndarray], object], observations: np.ndarray) -> Round:
-    """Decide on every observation, one after the other."""
-    wall, cpu = [], []
-    for row in observations:
-        spent, start = thread_time(), perf_counter()
-        decide(row)
-        end, spent_then = perf_counter(), thread_time()
-        wall.append((end - start) * 1e6)
-        cpu.append((spent_then - spent) * 1e6)
-    return Round(wall=wall, cpu=cpu)
 
 
 def measure(algorithm: Algorithm, root: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_calibrated_classifier_is_as_often_right_as_it_says() -> None:
 def test_scores_that_are_always_right_become_sure_and_such_that_are_always_wrong_unsure() -> None:
     scores = np.array([[1.0, 0.0], [0.0, 1.0]])
     right = calibrated_temperature(scores, np.array([0, 1]))
-    assert TEMPERATURE_MIN <= right
+    assert right >= TEMPERATURE_MIN
     assert softmax(scores / right).max(axis=1) == pytest.approx([1, 1], abs=1e-12)
     wrong = calibrated_temperature(scores, np.array([1, 0]))
     assert wrong <= TEMPERATURE_MAX

@@ -29,6 +29,7 @@ from learners.market.paper_market import (
 from learners.market.scaler import Scaler
 from learners.network import Algorithm
 from learners.serving import ServedPolicy
+from learners.sight import Sight
 from learners.training_plan import TrainingPlan
 
 PLAN = ChallengerPlan(
@@ -61,9 +62,9 @@ def wanting(tmp_path: Path, column: int | None, inputs: int) -> ServedPolicy:
     return ServedPolicy(write(tmp_path, spec, tensors, observations=np.zeros((1, inputs))))
 
 
-def market_of(candles: Candles) -> tuple[Market, Scaler]:
+def market_of(candles: Candles) -> tuple[Market, Sight]:
     [market] = markets_of([candles], FEATURES)
-    return market, Scaler.fit(market.features.values[:100])
+    return market, Sight(spec=FEATURES, scaler=Scaler.fit(market.features.values[:100]))
 
 
 def bar_of(candles: Candles, trade: ClosedPosition) -> int:
@@ -72,16 +73,16 @@ def bar_of(candles: Candles, trade: ClosedPosition) -> int:
 
 def test_played_trades_are_those_of_the_paper_market(tmp_path: Path) -> None:
     candles = random_walk(200, seed=3)
-    market, scaler = market_of(candles)
+    market, sight = market_of(candles)
     column = market.features.names.index("return_1")
     policy = wanting(tmp_path, column, len(market.features.names) + 3)
 
-    closed = played(policy, market, scaler, PLAN, BARS)
+    closed = played(policy, market, sight, PLAN, BARS)
 
     assert {trade.side for trade in closed} == set(Side)
     assert {trade.exit_reason for trade in closed} >= {ExitReason.DECISION, ExitReason.STOP}
     charges = funding_charges(candles, 0.0001)
-    signs = np.sign(scaler.apply(market.features.values)[:, column])
+    signs = np.sign(sight.scaler.apply(market.features.values)[:, column])
     for trade in closed:
         entry = bar_of(candles, trade)
         side = Side.LONG if signs[entry - 1] > 0 else Side.SHORT
@@ -103,40 +104,40 @@ def test_played_trades_are_those_of_the_paper_market(tmp_path: Path) -> None:
 
 
 def test_who_wants_nothing_trades_nothing(tmp_path: Path) -> None:
-    market, scaler = market_of(random_walk(200, seed=3))
+    market, sight = market_of(random_walk(200, seed=3))
     policy = wanting(tmp_path, None, len(market.features.names) + 3)
-    assert played(policy, market, scaler, PLAN, BARS) == []
+    assert played(policy, market, sight, PLAN, BARS) == []
 
 
 def test_the_regime_filter_stands_before_the_policy(tmp_path: Path) -> None:
-    market, scaler = market_of(random_walk(200, seed=3))
+    market, sight = market_of(random_walk(200, seed=3))
     column = market.features.names.index("return_1")
     policy = wanting(tmp_path, column, len(market.features.names) + 3)
     strict = replace(PLAN, acting=ActingRules(confidence_min=0.0, adx_min=100.0))
-    assert played(policy, market, scaler, strict, BARS) == []
+    assert played(policy, market, sight, strict, BARS) == []
     usual = replace(PLAN, acting=ActingRules(confidence_min=0.0))
-    for trade in played(policy, market, scaler, usual, BARS):
+    for trade in played(policy, market, sight, usual, BARS):
         entry = bar_of(market.candles, trade)
         assert market.features.regime(entry - 1).trend == trade.side.sign
 
 
 def test_what_is_not_known_is_entered_by_nobody(tmp_path: Path) -> None:
-    market, scaler = market_of(random_walk(200, seed=3))
+    market, sight = market_of(random_walk(200, seed=3))
     column = market.features.names.index("return_1")
     policy = wanting(tmp_path, column, len(market.features.names) + 3)
     lawless = replace(PLAN, acting=ActingRules(confidence_min=0.0, filters_regime=False))
-    closed = played(policy, market, scaler, lawless, range(len(market.candles)))
+    closed = played(policy, market, sight, lawless, range(len(market.candles)))
     first = market.candles.opening(market.features.warm_up + 1)
     assert min(trade.opened_at for trade in closed) == first
 
 
 def test_what_comes_after_the_bars_changes_nothing(tmp_path: Path) -> None:
     candles = random_walk(200, seed=3)
-    market, scaler = market_of(candles)
+    market, sight = market_of(candles)
     column = market.features.names.index("return_1")
     policy = wanting(tmp_path, column, len(market.features.names) + 3)
     cut, _ = market_of(part(candles, 0, 160))
-    assert played(policy, cut, scaler, PLAN, BARS) == played(policy, market, scaler, PLAN, BARS)
+    assert played(policy, cut, sight, PLAN, BARS) == played(policy, market, sight, PLAN, BARS)
 
 
 def test_instruments_must_share_their_bars() -> None:

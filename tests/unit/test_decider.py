@@ -154,7 +154,7 @@ def contradicting(name: str, spec: PolicyArtifactSpec) -> PolicyArtifactSpec:
         ("no scaler", r"spec\.json: scaler must have the lists"),
         ("clip", r"spec\.json: scaler\.clip must be at most 1e\+06, found 1e\+39"),
         ("columns", r"spec\.json: scaler must have the 15 columns of features, found 3"),
-        ("inputs", r"spec\.json: network\.inputs must be 15 features and what is held, found 15"),
+        ("inputs", r"spec\.json: network\.inputs must be 15 columns and what is held, found 15"),
     ],
 )
 def test_parts_that_contradict_one_another_are_refused(

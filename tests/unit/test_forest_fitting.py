@@ -8,11 +8,12 @@ from made_up_classifier import model_of, rows_of, run
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bandit.core.errors import InvalidInput
+from learners.boosting_plan import BoostingPlan
 from learners.forest import evaluate, nodes, validated
-from learners.forest_fitting import BoostingPlan, fitted
+from learners.forest_fitting import fitted
 from learners.tensor_file import Tensor
 
-PLAN = BoostingPlan(rounds=12, depth=4, leaf_rows_min=5)
+PLAN = BoostingPlan(rounds=12, depth=4, learning_rate=0.3, leaf_rows_min=5, l2_regularization=2.0)
 
 
 def planted(count: int, *, classes: int, seed: int = 7) -> tuple[Tensor, np.ndarray]:
@@ -24,6 +25,7 @@ def planted(count: int, *, classes: int, seed: int = 7) -> tuple[Tensor, np.ndar
 def booster_of(rows: Tensor, labels: np.ndarray) -> HistGradientBoostingClassifier:
     booster = HistGradientBoostingClassifier(
         max_iter=PLAN.rounds, max_depth=PLAN.depth, max_leaf_nodes=None,
+        learning_rate=PLAN.learning_rate, l2_regularization=PLAN.l2_regularization,
         min_samples_leaf=PLAN.leaf_rows_min, early_stopping=False, categorical_features=None,
         random_state=1,
     )  # fmt: skip

@@ -27,6 +27,7 @@ from learners.market.scaler import Scaler
 from learners.network import Algorithm
 from learners.opportunities import Intention, OpportunityTaker
 from learners.serving import ServedPolicy
+from learners.sight import Sight
 from learners.training_plan import TrainingPlan
 
 PLAN = ChallengerPlan(
@@ -75,7 +76,7 @@ def test_every_opportunity_is_traded_as_a_backtest_that_begins_there(tmp_path: P
     for bar in range(100, 190):
         # Long enough that being flat at its end ends nothing.
         bars = range(bar, bar + ENVIRONMENT.holding_bars_max + 3)
-        trades = played(policy, market, scaler(), PLAN, bars)
+        trades = played(policy, market, Sight(spec=FEATURES, scaler=scaler()), PLAN, bars)
         intention = asked.intention(bar)
         if intention is None:
             assert not trades or trades[0].opened_at > CANDLES.opening(bar + 1)

@@ -139,6 +139,18 @@ def test_sparsity_is_the_mean_entropy_of_the_masks() -> None:
     assert float(sparsity) > 0
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_every_weight_of_the_state_is_learnt(name: str) -> None:
+    torch.manual_seed(1)
+    module = TabNetModule(FORMS[name])
+    logits, sparsity = module(torch.from_numpy(rows_of(FORMS[name].inputs)))
+    (logits.square().sum() + sparsity).backward()
+    assert all(weight.grad is not None for weight in module.parameters())
+    learnt = {key for key, _ in module.named_parameters(remove_duplicate=False)}
+    rest = {key.rsplit(".", 1)[1] for key in module.state_dict().keys() - learnt}
+    assert rest == {"running_mean", "running_var", "num_batches_tracked"}
+
+
 @pytest.mark.parametrize("rows", [1, 7, 10])
 def test_a_batch_that_leaves_one_row_alone_is_refused_in_training(rows: int) -> None:
     # Pieces of at most 3: 7 = 3 + 3 + 1, 10 = 3 + 3 + 3 + 1.

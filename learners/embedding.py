@@ -1,0 +1,88 @@
+"""A stored encoder that embeds: windows of bars in, embeddings out, by ONNX Runtime on one thread.
+
+An embedding belongs to the close of a bar: it is made of the window that ends there, of rows that
+are all known and follow one another without a gap. It depends on no other window.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandit.core.errors import InvalidInput
+from learners.encoder_artifact import EncoderArtifact
+from learners.serving import require_close, session_of
+from learners.tensor_file import Tensor
+from learners.timesnet_graph import EMBEDDING
+from learners.timesnet_graph import INPUT as WINDOW
+
+GOLDEN_TOLERANCE = 1e-4
+"""Largest difference from a golden embedding, whose numbers lie in (-1, 1)."""
+
+_WINDOWS_AT_ONCE = 256
+
+
+class ServedEncoder:
+    """An encoder in memory, ready to embed; safe to share between threads."""
+
+    def __init__(self, artifact: EncoderArtifact) -> None:
+        """Build the session and ask the golden windows.
+
+        Raises `ArtifactRefused` where this machine's embeddings are not the stored ones.
+        """
+        self.sha = artifact.sha
+        self.form = artifact.spec.form
+        self._session = session_of(artifact.graph)
+        found = self.embed(artifact.golden["windows"])
+        require_close("embeddings", found, artifact.golden["embeddings"], GOLDEN_TOLERANCE)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the numbers of an embedding."""
+        return tuple(f"embedding_{i}" for i in range(self.form.embedding))
+
+    def embed(self, windows: NDArray[np.floating]) -> Tensor:
+        """Return the embeddings (n, embedding) of windows (n, bars, channels), float32.
+
+        Raises `InvalidInput` for another shape and for numbers that are not finite in float32.
+        """
+        asked = np.ascontiguousarray(windows, dtype=np.float32)
+        shape = (self.form.bars, self.form.channels)
+        if asked.ndim != 3 or asked.shape[1:] != shape:
+            rule = f"must have the shape (n, {shape[0]}, {shape[1]})"
+            raise InvalidInput(field="window", rule=rule, found=asked.shape)
+        if not np.isfinite(asked).all():
+            raise InvalidInput(field="window", rule="must be finite", found="NaN or infinite")
+        [found] = self._session.run([EMBEDDING], {WINDOW: asked})
+        embeddings: Tensor = found
+        return embeddings
+
+    def embed_series(
+        self, rows: NDArray[np.floating], complete: NDArray[np.bool_]
+    ) -> tuple[Tensor, NDArray[np.bool_]]:
+        """Return the embedding at every row of a series, and whether there is one.
+
+        `rows` (n, channels) are scaled, `complete` tells which of them are known. Where the window
+        is not all known there is none, and zeros stand in its place.
+        """
+        bars = self.form.bars
+        embeddings = np.zeros((len(rows), self.form.embedding), dtype=np.float32)
+        known = whole_windows(complete, bars)
+        ends = known.nonzero()[0]
+        for part in np.array_split(ends, max(1, -(-len(ends) // _WINDOWS_AT_ONCE))):
+            if len(part):
+                windows = rows[part[:, None] + np.arange(1 - bars, 1)]
+                embeddings[part] = self.embed(windows)
+        return embeddings, known
+
+
+def whole_windows(complete: NDArray[np.bool_], bars: int) -> NDArray[np.bool_]:
+    """Tell at which rows the last `bars` rows, with their own, are all complete.
+
+    >>> whole_windows(np.array([True, True, False, True, True]), 2).tolist()
+    [False, True, False, False, True]
+    """
+    counted = np.concatenate(([0], np.cumsum(complete)))
+    whole = np.zeros(len(complete), dtype=np.bool_)
+    whole[bars - 1 :] = counted[bars:] - counted[:-bars] == bars
+    return whole

@@ -1,0 +1,276 @@
+"""Where challengers are made: measured on bars they had not seen, trained on the newest.
+
+The same steps throughout: features of the past alone, a scaler fitted on the training rows, all
+that learns in a process of its own, and a policy that is asked bar by bar through the runtime that
+serves it, behind the regime filter and the confidence that hold in service too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from bandit.core.errors import InvalidInput
+from learners.artifact import Artifact, write
+from learners.artifact_spec import (
+    ActionSpec,
+    DescribedPart,
+    PolicyArtifactSpec,
+    TrainingRecord,
+)
+from learners.backtest import BacktestTrade, UnseenBars, walk_forward
+from learners.canonical_json import canonical
+from learners.challenger import ChallengerPlan, Market, markets_of, played, trade_of
+from learners.classifier import (
+    Bench,
+    ClassRows,
+    TaughtEncoder,
+    class_rows,
+    embedded,
+    rows_digest,
+    taught_classifier,
+    taught_encoder,
+)
+from learners.classifier_plan import ClassifierPlan
+from learners.embedding import ServedEncoder
+from learners.encoder_artifact import EncoderArtifact, EncoderSpec, read_encoder, write_encoder
+from learners.fitting import PACKAGES
+from learners.installed import versions
+from learners.market.candles import Candles
+from learners.market.features import FeatureSpec
+from learners.market.scaler import Scaler
+from learners.market.splits import Split, walking_splits
+from learners.models import Model
+from learners.reinforcement import train
+from learners.sealed_files import PART
+from learners.serving import ServedPolicy
+from learners.sight import Sight, sight_of
+from learners.training_events import TrainingEvent
+from learners.training_market import CandleMarket, TrainingWindow
+from learners.training_plan import TrainingPlan
+
+
+class Workshop:
+    """Where challengers of one plan are made; what can be made again lies below `folder`."""
+
+    def __init__(
+        self,
+        plan: ChallengerPlan,
+        series: Sequence[Candles],
+        *,
+        folder: Path,
+        clock: Callable[[], float],
+        report: Callable[[TrainingEvent], None],
+    ) -> None:
+        """Compute the features; raises `InvalidInput` as `markets_of`."""
+        self.plan = plan
+        self.markets = markets_of(series, plan.features)
+        self._folder = folder
+        self._clock = clock
+        self._report = report
+        self._served: dict[tuple[int, int], tuple[ServedPolicy, Sight]] = {}
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Return the folds; raises `InvalidInput` where not one fits."""
+        plan = self.plan
+        return walking_splits(
+            len(self.markets[0].candles),
+            train_bars=plan.train_bars,
+            test_bars=plan.test_bars,
+            reach_bars=plan.reach_bars,
+            embargo_bars=plan.embargo_bars,
+            first_bar=max(market.features.warm_up for market in self.markets),
+        )
+
+    def walked(self) -> tuple[list[UnseenBars], list[BacktestTrade]]:
+        """Train on every fold and play what comes after it, instrument by instrument."""
+        splits = self.splits
+        trades = [
+            trade
+            for market in self.markets
+            for trade in walk_forward(market.candles, splits, fit=partial(self._player, market))
+        ]
+        tests = [split.test for split in splits]
+        return [UnseenBars(market.candles, tests) for market in self.markets], trades
+
+    def newest(self, root: Path) -> Artifact:
+        """Train on the newest bars, and store the policy below `root`.
+
+        Where the plan names an encoder to go on from, it lies there too.
+        """
+        last, training = len(self.markets[0].candles), self.plan.training
+        start = None
+        if isinstance(training, ClassifierPlan) and training.refreshed is not None:
+            start = read_encoder(root, training.refreshed)
+            _require_refreshable(start, self.plan)
+        return self._made(range(last - self.plan.train_bars, last), root, start)
+
+    def _player(self, market: Market, bars: range) -> Callable[[range], list[BacktestTrade]]:
+        key = (bars.start, bars.stop)
+        if key not in self._served:
+            # A fold's policy serves this measurement alone, from memory; checkpoints make it again.
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=PART, dir=self._folder) as root:
+                artifact = self._made(bars, Path(root))
+            self._served[key] = ServedPolicy(artifact), sight_of(artifact)
+        policy, sight = self._served[key]
+
+        def play(test: range) -> list[BacktestTrade]:
+            closed = played(policy, market, sight, self.plan, test)
+            return [trade_of(market, position) for position in closed]
+
+        return play
+
+    def _made(self, bars: range, root: Path, start: EncoderArtifact | None = None) -> Artifact:
+        """Train on some bars, and store the policy below `root`."""
+        training = self.plan.training
+        if isinstance(training, TrainingPlan):
+            return self._reinforced(training, bars, root)
+        return self._classified(training, bars, root, start)
+
+    def _reinforced(self, training: TrainingPlan, bars: range, root: Path) -> Artifact:
+        scaler = self._scaler(bars)
+        sight = Sight(spec=self.plan.features, scaler=scaler)
+        windows = [
+            TrainingWindow(
+                candles=market.candles, features=sight.of(market.features).rows, bars=bars
+            )
+            for market in self.markets
+        ]
+        trained = train(
+            training,
+            CandleMarket(windows=tuple(windows), spec=self.plan.environment),
+            folder=self._folder / "runs",
+            clock=self._clock,
+            report=self._report,
+        )
+        spec = artifact_spec(
+            self.plan, trained.network, scaler, trained.record, golden=len(trained.observations)
+        )
+        return write(root, spec, trained.tensors, observations=trained.observations)
+
+    def _classified(
+        self, training: ClassifierPlan, bars: range, root: Path, start: EncoderArtifact | None
+    ) -> Artifact:
+        scaler = self._scaler(bars) if start is None else Scaler.from_json(start.spec.scaler.body)
+        learned = self._class_rows(training, bars, scaler)
+        record = self._record(training, learned, bars)
+        classes, encoder = len(self.plan.environment.targets), None
+        if training.encoder is not None:
+            taught = taught_encoder(
+                training, learned, classes=classes, bench=self._bench, start=_taught(start)
+            )
+            encoder = write_encoder(
+                root,
+                encoder_spec(self.plan.features, scaler, taught, record),
+                taught.tensors,
+                windows=taught.windows,
+            )
+            learned = embedded(learned, ServedEncoder(encoder).embed_series)
+        made = taught_classifier(training, learned, classes=classes, bench=self._bench)
+        golden = len(made.observations)
+        spec = artifact_spec(self.plan, made.form, scaler, record, golden=golden)
+        if encoder is not None:
+            spec = replace(spec, encoder=encoder.sha)
+        return write(root, spec, made.tensors, observations=made.observations)
+
+    def _class_rows(self, training: ClassifierPlan, bars: range, scaler: Scaler) -> list[ClassRows]:
+        sight = Sight(spec=self.plan.features, scaler=scaler)
+        return [
+            class_rows(
+                market.candles,
+                sight.of(market.features).rows,
+                market.features.complete,
+                bars=bars,
+                spec=self.plan.environment,
+                horizon_bars=training.horizon_bars,
+            )
+            for market in self.markets
+        ]
+
+    @property
+    def _bench(self) -> Bench:
+        return Bench(folder=self._folder / "runs", clock=self._clock, report=self._report)
+
+    def _scaler(self, bars: range) -> Scaler:
+        rows = [market.features.values[bars.start : bars.stop] for market in self.markets]
+        return Scaler.fit(np.concatenate(rows))
+
+    def _record(
+        self, training: ClassifierPlan, learned: Sequence[ClassRows], bars: range
+    ) -> TrainingRecord:
+        candles = [market.candles for market in self.markets]
+        return TrainingRecord(
+            seed=training.seed,
+            steps=training.steps,
+            data_digest=rows_digest(learned),
+            data_from=min(each.opening(bars[0]) for each in candles),
+            data_to=max(each.closing(bars[-1]) for each in candles),
+            packages=versions(PACKAGES),
+        )
+
+
+def artifact_spec(
+    plan: ChallengerPlan, model: Model, scaler: Scaler, record: TrainingRecord, *, golden: int
+) -> PolicyArtifactSpec:
+    """Return what a trained policy says about itself."""
+    return PolicyArtifactSpec(
+        network=model,
+        actions=tuple(
+            ActionSpec(name=target.name.lower(), position=float(target.sign))
+            for target in plan.environment.targets
+        ),
+        features=_part(plan.features.to_json(), digest=plan.features.digest),
+        scaler=_part(scaler.to_json()),
+        environment=_part(plan.environment.to_json()),
+        training=record,
+        golden=golden,
+    )
+
+
+def encoder_spec(
+    features: FeatureSpec, scaler: Scaler, taught: TaughtEncoder, record: TrainingRecord
+) -> EncoderSpec:
+    """Return what a fitted encoder says about itself."""
+    return EncoderSpec(
+        form=taught.form,
+        classes=taught.classes,
+        features=_part(features.to_json(), digest=features.digest),
+        scaler=_part(scaler.to_json()),
+        training=record,
+        golden=len(taught.windows),
+    )
+
+
+def _taught(stored: EncoderArtifact | None) -> TaughtEncoder | None:
+    if stored is None:
+        return None
+    spec = stored.spec
+    windows = stored.golden["windows"]
+    return TaughtEncoder(
+        form=spec.form, tensors=stored.tensors, windows=windows, classes=spec.classes
+    )
+
+
+def _require_refreshable(stored: EncoderArtifact, plan: ChallengerPlan) -> None:
+    """Refuse an encoder of other features or classes than those of the plan."""
+    for field, expected, found in (
+        ("features", plan.features.digest, stored.spec.features.digest),
+        ("classes", len(plan.environment.targets), stored.spec.classes),
+    ):
+        if found != expected:
+            rule = f"of the encoder must be those of the plan, {expected}"
+            raise InvalidInput(field=field, rule=rule, found=found)
+
+
+def _part(body: Mapping[str, Any], *, digest: str | None = None) -> DescribedPart:
+    found = hashlib.sha256(canonical(dict(body))).hexdigest() if digest is None else digest
+    return DescribedPart(digest=found, body=body)
