@@ -67,12 +67,12 @@ class Model(Section):
         ge=0,
         le=1,
     )
-    use_ensemble: bool = planned(
-        True, meaning="Mix the gradient-boosting model in.", unit="true or false"
+    use_ensemble: bool = setting(
+        True, meaning="Train gradient boosting beside TabNet.", unit="true or false"
     )
-    ensemble_xgb_weight: Number = planned(
+    ensemble_xgb_weight: Number = setting(
         0.7,
-        meaning="Weight of the gradient-boosting model in the ensemble.",
+        meaning="Weight of the gradient-boosting model in the ensemble; 0 trains none.",
         unit="fraction",
         ge=0,
         le=1,

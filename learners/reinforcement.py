@@ -100,18 +100,10 @@ class Order:
         return self.plan.deadline_seconds
 
 
-def installed_packages() -> dict[str, str]:
-    """Return the versions of what trains, without importing any of it.
-
-    Raises `ExtraMissing` where only what serves is installed.
-    """
-    return versions(PACKAGES)
-
-
 def run_digest(plan: TrainingPlan, market: TrainingMarket) -> str:
     """Return the SHA-256 of all that decides the weights: plan, settings, market and packages."""
     made_by = {**plan.decisive(), "market": market.digest}
-    return hashlib.sha256(canonical({**made_by, "packages": installed_packages()})).hexdigest()
+    return hashlib.sha256(canonical({**made_by, "packages": versions(PACKAGES)})).hexdigest()
 
 
 def train(
@@ -158,7 +150,7 @@ def train(
             data_digest=market.digest,
             data_from=market.data_from,
             data_to=market.data_to,
-            packages=installed_packages(),
+            packages=versions(PACKAGES),
         ),
         seconds=clock() - began,
         resumed_steps=trained.resumed_steps,

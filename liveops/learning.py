@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 
 from bandit.core.backtest import BacktestRule, BacktestTrial, TrialSubject, judged, verdict_of
-from bandit.core.errors import Conflict, UnknownName
-from bandit.core.model import Policy, PolicyKind, PolicyName, Verdict, checked_name
+from bandit.core.errors import Conflict, InvalidInput, UnknownName
+from bandit.core.model import Policy, PolicyKind, PolicyName, PolicySha, Verdict, checked_name
 from bandit.service import policies, trials
-from learners.artifact import Artifact
+from learners import fitting, reinforcement
+from learners.artifact import Artifact, read
 from learners.backtest import Backtest, measure
 from learners.card_page import page_of
 from learners.challenger import ChallengerPlan, data_digest
+from learners.classifier_plan import ClassifierPlan
 from learners.environment_spec import EnvironmentSpec
+from learners.installed import versions
 from learners.market.candles import Candles
 from learners.market.paper_market import PERPETUAL_TAKER
 from learners.policy_card import PolicyCard, card_of
-from learners.reinforcement import installed_packages
 from learners.sealed_files import forget_parts
 from learners.training_events import (
     DeadlinePassed,
@@ -99,7 +101,7 @@ def learn(
     where nothing that trains is installed, `InvalidInput` for candles that are too few, and as
     `learners.reinforcement.train`.
     """
-    installed_packages()  # or nothing is begun
+    versions(_packages(plan))  # or nothing is begun
     subject = subject_of(plan, series, family=family)
     checked_name(name)
     _require_free(app, name, subject)
@@ -152,7 +154,7 @@ def subject_of(plan: ChallengerPlan, series: Sequence[Candles], *, family: str) 
     """Return what `learn` would try, under which its trial is recorded."""
     return TrialSubject(
         family=family,
-        kind=PolicyKind.REINFORCEMENT,
+        kind=_kind(plan),
         spec=plan.digest,
         data=data_digest(series),
         features=plan.features.digest,
@@ -161,6 +163,31 @@ def subject_of(plan: ChallengerPlan, series: Sequence[Candles], *, family: str) 
         seed=plan.training.seed,
         steps=plan.training.steps,
     )
+
+
+def encoder_of(app: App, reference: str) -> PolicySha:
+    """Return the encoder of the stored policy that `reference` means.
+
+    Raises `UnknownName` for no policy, `ArtifactRefused` for one that is not sound, `InvalidInput`
+    for one without an encoder.
+    """
+    policy = policies.find(app.engine, reference).policy
+    encoder = read(artifact_home(app.settings), policy.sha).spec.encoder
+    if encoder is None:
+        rule = "must be a policy with an encoder"
+        raise InvalidInput(field="refresh", rule=rule, found=policy.name)
+    return encoder
+
+
+def _packages(plan: ChallengerPlan) -> tuple[str, ...]:
+    is_classifier = isinstance(plan.training, ClassifierPlan)
+    return fitting.PACKAGES if is_classifier else reinforcement.PACKAGES
+
+
+def _kind(plan: ChallengerPlan) -> PolicyKind:
+    if not isinstance(plan.training, ClassifierPlan):
+        return PolicyKind.REINFORCEMENT
+    return PolicyKind.TABNET if plan.training.forest is None else PolicyKind.ENSEMBLE
 
 
 def made_before(app: App, name: PolicyName, subject: TrialSubject) -> Policy | None:

@@ -1,8 +1,9 @@
-"""`liveops learn rl`: make a challenger by reinforcement learning."""
+"""`liveops learn`: make challengers from candles, by reinforcement or as classifiers."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,10 +24,71 @@ from liveops.commands.training import shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from learners.classifier_plan import ClassifierPlan
     from learners.market.candles import Candles
+    from learners.training_plan import TrainingPlan
     from liveops.learning import Learned
 
 commands = typer.Typer(help="Make challengers by learning from candles.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name of the policy, such as dqn_20260301.")]
+CandleFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--candles", help="Candle file; repeatable. Hourly BTCUSD if no candles are named."
+    ),
+]
+Instruments = Annotated[
+    list[str] | None,
+    typer.Option("--instrument", help="Instrument of the candle store; repeatable."),
+]
+Source = Annotated[str | None, typer.Option("--source", help="Where stored candles came from.")]
+Interval = Annotated[
+    str | None, typer.Option("--interval", help="Length of stored bars, such as 1h.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all its chance.")]
+Deadline = Annotated[
+    float, typer.Option("--deadline", min=1, help="Seconds that one training may take.")
+]
+TrainBars = Annotated[
+    int, typer.Option("--train-bars", min=1, help="Bars that a training learns from.")
+]
+TestBars = Annotated[
+    int, typer.Option("--test-bars", min=1, help="Bars after it that it is measured on.")
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        "--confidence", min=0, max=1, help="Least confidence it acts at; else that in force."
+    ),
+]
+Ranging = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-ranging/--forbid-ranging",
+        help="Whether it may open positions in ranging markets; else as in force.",
+    ),
+]
+Family = Annotated[
+    str | None,
+    typer.Option("--family", help="Search that the trial belongs to; its name if left out."),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What both kinds of challengers are asked alike."""
+
+    name: str
+    series: Sequence[Candles]
+    train_bars: int
+    test_bars: int
+    confidence: float | None
+    allow_ranging: bool | None
+    family: str | None
+    demo: bool
+    as_json: bool
+    config: Path | None
 
 
 @commands.callback()
@@ -36,52 +98,20 @@ def learning() -> None:
 
 @commands.command("rl")
 def reinforcement(
-    name: Annotated[str, typer.Argument(help="Name of the policy, such as dqn_20260301.")],
-    candles: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--candles", help="Candle file; repeatable. Hourly BTCUSD if no candles are named."
-        ),
-    ] = None,
-    instruments: Annotated[
-        list[str] | None,
-        typer.Option("--instrument", help="Instrument of the candle store; repeatable."),
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option("--source", help="Where stored candles came from.")
-    ] = None,
-    interval: Annotated[
-        str | None, typer.Option("--interval", help="Length of stored bars, such as 1h.")
-    ] = None,
+    name: Name,
+    candles: CandleFiles = None,
+    instruments: Instruments = None,
+    source: Source = None,
+    interval: Interval = None,
     algorithm: Annotated[str, typer.Option("--algorithm", help="ppo, dqn or qr_dqn.")] = "dqn",
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of a training.")] = 250_000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all its chance.")] = 1,
-    deadline: Annotated[
-        float, typer.Option("--deadline", min=1, help="Seconds that one training may take.")
-    ] = 600.0,
-    train_bars: Annotated[
-        int, typer.Option("--train-bars", min=1, help="Bars that a training learns from.")
-    ] = 8_000,
-    test_bars: Annotated[
-        int, typer.Option("--test-bars", min=1, help="Bars after it that it is measured on.")
-    ] = 2_000,
-    confidence: Annotated[
-        float | None,
-        typer.Option(
-            "--confidence", min=0, max=1, help="Least confidence it acts at; else that in force."
-        ),
-    ] = None,
-    allow_ranging: Annotated[
-        bool | None,
-        typer.Option(
-            "--allow-ranging/--forbid-ranging",
-            help="Whether it may open positions in ranging markets; else as in force.",
-        ),
-    ] = None,
-    family: Annotated[
-        str | None,
-        typer.Option("--family", help="Search that the trial belongs to; its name if left out."),
-    ] = None,
+    seed: Seed = 1,
+    deadline: Deadline = 600.0,
+    train_bars: TrainBars = 8_000,
+    test_bars: TestBars = 2_000,
+    confidence: Confidence = None,
+    allow_ranging: Ranging = None,
+    family: Family = None,
     demo: Demo = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
@@ -91,16 +121,8 @@ def reinforcement(
     A training that was stopped goes on where it was when the same is asked again. Exit 0 also where
     the card says that it earns nothing: the verdict is the card's.
     """
-    from rich.console import Console
-
-    from bandit.core.backtest import BacktestRule
-    from bandit.core.model import PolicyName
-    from learners.challenger import ChallengerPlan
-    from learners.market.features import FeatureSpec
     from learners.network import Algorithm
     from learners.training_plan import TrainingPlan
-    from liveops.learning import ENVIRONMENT, learn
-    from liveops.wiring import acting_rules_of
 
     known = [member.value for member in Algorithm]
     if algorithm not in known:
@@ -109,33 +131,131 @@ def reinforcement(
     training = TrainingPlan(
         algorithm=Algorithm(algorithm), seed=seed, total_steps=steps, deadline_seconds=deadline
     )
-    series = _series(candles or [], instruments or [], config, source=source, interval=interval)
-    progress = Console(stderr=True)
+    asked = _Asked(
+        name=name,
+        series=_series(candles or [], instruments or [], config, source=source, interval=interval),
+        train_bars=train_bars,
+        test_bars=test_bars,
+        confidence=confidence,
+        allow_ranging=allow_ranging,
+        family=family,
+        demo=demo,
+        as_json=as_json,
+        config=config,
+    )
+    _learn(asked, training)
+
+
+@commands.command("tabnet")
+def classifier(
+    name: Name,
+    candles: CandleFiles = None,
+    instruments: Instruments = None,
+    source: Source = None,
+    interval: Interval = None,
+    horizon: Annotated[
+        int, typer.Option("--horizon", min=1, help="Bars that a trade is judged by.")
+    ] = 12,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Epochs of TabNet.")] = 20,
+    with_encoder: Annotated[
+        bool,
+        typer.Option(
+            "--encoder/--no-encoder", help="Whether TabNet sees the embeddings of a TimesNet."
+        ),
+    ] = True,
+    refresh: Annotated[
+        str | None,
+        typer.Option("--refresh", help="Policy whose encoder the newest training goes on from."),
+    ] = None,
+    seed: Seed = 1,
+    deadline: Deadline = 600.0,
+    train_bars: TrainBars = 8_000,
+    test_bars: TestBars = 2_000,
+    confidence: Confidence = None,
+    allow_ranging: Ranging = None,
+    family: Family = None,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Train a classifier, measure it on bars it had not seen, write its card, and register it.
+
+    TabNet on features and a TimesNet's embeddings, with gradient boosting beside it where the
+    settings say so. What was stopped goes on after its last epoch when the same is asked again.
+    Exit 0 also where the card says that it earns nothing: the verdict is the card's.
+    """
+    from learners.boosting_plan import BoostingPlan
+    from learners.classifier_plan import ClassifierPlan, EncoderPlan
+    from liveops.learning import encoder_of
+
+    model = loaded_settings(config).settings.model
+    weight = model.ensemble_xgb_weight if model.use_ensemble else 0.0
+    refreshed = None
+    if refresh is not None:
+        with ledger_app(config=config, demo=demo) as app:
+            refreshed = encoder_of(app, refresh)
+    training = ClassifierPlan(
+        seed=seed,
+        horizon_bars=horizon,
+        encoder=EncoderPlan() if with_encoder else None,
+        epochs=epochs,
+        forest=BoostingPlan() if weight else None,
+        forest_weight=weight,
+        refreshed=refreshed,
+        deadline_seconds=deadline,
+    )
+    asked = _Asked(
+        name=name,
+        series=_series(candles or [], instruments or [], config, source=source, interval=interval),
+        train_bars=train_bars,
+        test_bars=test_bars,
+        confidence=confidence,
+        allow_ranging=allow_ranging,
+        family=family,
+        demo=demo,
+        as_json=as_json,
+        config=config,
+    )
+    _learn(asked, training)
+
+
+def _learn(asked: _Asked, training: TrainingPlan | ClassifierPlan) -> None:
+    from rich.console import Console
+
+    from bandit.core.backtest import BacktestRule
+    from bandit.core.model import PolicyName
+    from learners.challenger import ChallengerPlan
+    from learners.market.features import FeatureSpec
+    from liveops.learning import ENVIRONMENT, learn
+    from liveops.wiring import acting_rules_of
+
     with (
-        ledger_app(config=config, demo=demo) as app,
-        shown(progress, total=training.steps) as report,
+        ledger_app(config=asked.config, demo=asked.demo) as app,
+        shown(Console(stderr=True)) as report,
     ):
         plan = ChallengerPlan(
-            features=FeatureSpec(interval=series[0].interval),
+            features=FeatureSpec(interval=asked.series[0].interval),
             environment=ENVIRONMENT,
             training=training,
             acting=acting_rules_of(
-                app.settings, confidence_min=confidence, allow_ranging=allow_ranging
+                app.settings,
+                confidence_min=asked.confidence,
+                allow_ranging=asked.allow_ranging,
             ),
-            train_bars=train_bars,
-            test_bars=test_bars,
+            train_bars=asked.train_bars,
+            test_bars=asked.test_bars,
         )
         learned = learn(
             app,
-            name=PolicyName(name),
-            family=family or name,
+            name=PolicyName(asked.name),
+            family=asked.family or asked.name,
             plan=plan,
-            series=series,
+            series=asked.series,
             rule=BacktestRule(),
             report=report,
             actor=actor(),
         )
-    if as_json:
+    if asked.as_json:
         print_json(learned.to_json())
         return
     _print(learned)

@@ -207,7 +207,7 @@ def _plan(
 def _with_learned(app: App, plan: Plan, *, profile: Profile, progress: Console) -> Plan:
     """Add a challenger that is trained on the bars before; say why where there can be none."""
     from bandit.core.errors import BanditError
-    from liveops.demo_challenger import TRAINING, trained_arm
+    from liveops.demo_challenger import trained_arm
     from liveops.replay import experiment_name
 
     def begin(name: PolicyName) -> None:
@@ -217,7 +217,7 @@ def _with_learned(app: App, plan: Plan, *, profile: Profile, progress: Console) 
         )
 
     try:
-        with shown(progress, total=TRAINING.steps) as report:
+        with shown(progress) as report:
             arm, learned = trained_arm(app, plan.candles, plan.bars, begin=begin, report=report)
     except BanditError as error:  # the rules show the rest without it
         progress.print(f"no trained challenger takes part: {error}", markup=False)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def shown(console: Console, *, total: int) -> Iterator[Callable[[TrainingEvent], None]]:
-    """Yield who is to hear of trainings of `total` steps, one after another, and draws each."""
+def shown(console: Console) -> Iterator[Callable[[TrainingEvent], None]]:
+    """Yield who is to hear of trainings, one after another, and draws each."""
     from rich.progress import (
         BarColumn,
         Progress,
@@ -39,11 +39,15 @@ def shown(console: Console, *, total: int) -> Iterator[Callable[[TrainingEvent],
                 case training_events.Begun():
                     number = len(bars.tasks) + 1
                     bars.add_task(
-                        "training", total=total, completed=event.steps, number=number, rate=0.0
+                        "training", total=None, completed=event.steps, number=number, rate=0.0
                     )
                 case training_events.Progress():
-                    rate = event.steps_per_second
-                    bars.update(bars.task_ids[-1], completed=event.steps, rate=rate)
+                    bars.update(
+                        bars.task_ids[-1],
+                        total=event.steps_total,
+                        completed=event.steps,
+                        rate=event.steps_per_second,
+                    )
                 case training_events.CheckpointWritten():
                     bars.update(bars.task_ids[-1], completed=event.steps)
                 case training_events.CheckpointUnfit():

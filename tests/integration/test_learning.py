@@ -16,12 +16,14 @@ from sqlalchemy import Engine
 
 from bandit.core.acting import ActingRules
 from bandit.core.backtest import BacktestRule
-from bandit.core.errors import Conflict, ExtraMissing
+from bandit.core.errors import Conflict, ExtraMissing, InvalidInput
 from bandit.core.model import PolicyKind, PolicyName, Verdict
 from bandit.service import policies, trials
 from learners import reinforcement
 from learners.artifact import read
+from learners.boosting_plan import BoostingPlan
 from learners.challenger import ChallengerPlan, data_digest
+from learners.classifier_plan import ClassifierPlan, EncoderPlan
 from learners.market.candle_store import CandleStore, SeriesName
 from learners.market.features import FeatureSpec
 from learners.network import Algorithm
@@ -31,7 +33,7 @@ from learners.training_events import DeadlinePassed
 from learners.training_plan import Profile, TrainingPlan
 from liveops import cli
 from liveops.clock import VirtualClock
-from liveops.learning import ENVIRONMENT, Learned, learn
+from liveops.learning import ENVIRONMENT, Learned, encoder_of, learn
 from liveops.wiring import App
 
 pytest.importorskip("stable_baselines3", reason="the learners are not installed")
@@ -118,6 +120,37 @@ def test_a_challenger_is_made_whole_and_only_once(app: App, tmp_path: Path) -> N
     with pytest.raises(Conflict, match="is another one"):
         made(app, plan=other)
     assert count(app.engine, "backtest_trials") == 1
+
+
+def test_a_classifier_is_made_of_encoder_tabnet_and_trees(app: App, tmp_path: Path) -> None:
+    training = ClassifierPlan(
+        seed=1,
+        horizon_bars=3,
+        validation_share=0.4,
+        encoder=EncoderPlan(
+            bars=8, frequencies=2, d_model=4, d_ff=4, layers=1, kernels=1, embedding=3, epochs=1
+        ),
+        width=4,
+        epochs=1,
+        batch=64,
+        forest=BoostingPlan(rounds=2, depth=2),
+    )
+    plan = replace(PLAN, training=training, train_bars=400)
+    learned = made(app, "trees", plan)
+    assert learned.policy.kind is PolicyKind.ENSEMBLE
+    stored = read(tmp_path / "artifacts", learned.policy.sha)
+    assert encoder_of(app, "trees") == stored.spec.encoder
+    assert learned.card.subject.steps == training.steps == 2
+    assert not made(app, "trees", plan).is_new
+
+    bare = replace(plan, training=replace(training, encoder=None, forest=None))
+    alone = made(app, "alone", bare)
+    assert alone.policy.kind is PolicyKind.TABNET
+    with pytest.raises(InvalidInput, match=r"^refresh: must be a policy with an encoder"):
+        encoder_of(app, "alone")
+
+    newer = replace(plan, training=replace(training, refreshed=encoder_of(app, "trees")))
+    assert made(app, "newer", newer).policy.sha not in (learned.policy.sha, alone.policy.sha)
 
 
 def test_what_a_killed_run_left_is_gone_after_a_day(app: App, tmp_path: Path) -> None:

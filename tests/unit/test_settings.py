@@ -144,6 +144,8 @@ def test_every_section_of_the_document_but_size_losses_and_acting_waits_for_its_
     in_force = {row.key for row in describe(loaded) if row.in_force}
     assert {key for key in in_force if key.split(".")[0] in sections} == {
         "model.confidence_threshold",
+        "model.use_ensemble",
+        "model.ensemble_xgb_weight",
         "risk.base_position_size",
         "risk.max_daily_loss",
         "risk.max_drawdown",
