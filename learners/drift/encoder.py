@@ -130,7 +130,8 @@ class EncoderReference:
         ½ (tr Σ + μᵀμ - d - ln det Σ) of the whitened rows: that of N(μ, Σ) from N(0, 1). It needs
         two complete rows or more.
         """
-        rows = np.clip((_complete(embeddings) - self.mean) @ self.projection, -_FAR, _FAR)
+        complete = _complete(embeddings, width=len(self.mean))
+        rows = np.clip((complete - self.mean) @ self.projection, -_FAR, _FAR)
         return _divergence(*_moments(rows))
 
     def check(self, embeddings: Floats, limits: DriftLimits | None = None) -> DriftCheck:
@@ -150,10 +151,7 @@ class EncoderReference:
         """
         limits = limits or DriftLimits()
         metric = DriftMetric.ENCODER_KL
-        if np.ndim(embeddings) != 2 or np.shape(embeddings)[1] != len(self.mean):
-            rule = f"must be rows of {len(self.mean)} columns"
-            raise InvalidInput(field="embeddings", rule=rule, found=np.shape(embeddings))
-        rows = _complete(embeddings)
+        rows = _complete(embeddings, width=len(self.mean))
         n, n_effective = len(rows), len(rows) / self.time
         shortest = int(self.lengths[0])
         if n < shortest:
@@ -189,10 +187,10 @@ class EncoderReference:
         return float(median), max(float(p99), float(median))
 
 
-def _complete(embeddings: Floats) -> Floats:
+def _complete(embeddings: Floats, *, width: int | None = None) -> Floats:
     rows = np.asarray(embeddings, dtype=np.float64)
-    if rows.ndim != 2 or not 1 <= rows.shape[1] <= WIDTH_MAX:
-        rule = f"must be rows of 1 to {WIDTH_MAX} columns"
+    if rows.ndim != 2 or not 1 <= rows.shape[1] <= WIDTH_MAX or width not in (None, rows.shape[1]):
+        rule = f"must be rows of {width or f'1 to {WIDTH_MAX}'} columns"
         raise InvalidInput(field="embeddings", rule=rule, found=rows.shape)
     return rows[np.isfinite(rows).all(axis=1)]
 
