@@ -11,6 +11,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+ARM: Final = ("experiment", "policy", "role")
+"""Labels of an arm's gauges, and of an alias that says no others."""
+
+ARTIFACT: Final = ("artifact",)
+"""The label of what is known of a stored artefact: its content hash."""
+
 _PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 
 
@@ -28,14 +34,12 @@ class Alias:
     name: str
     unit: str
     help: str
+    labels: tuple[str, ...] = ARM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One metric: what it says, in which unit, under which labels, and when it is absent.
-
-    Aliases carry the labels `experiment`, `policy` and `role`.
-    """
+    """One metric: what it says, in which unit, under which labels, and when it is absent."""
 
     name: str
     kind: MetricKind
@@ -46,14 +50,13 @@ class Metric:
     aliases: tuple[Alias, ...] = ()
 
 
-ARM: Final = ("experiment", "policy", "role")
-"""Labels of an arm's gauges and of every alias."""
-
 # Without the role: a counter must not begin anew when a promotion changes it.
 _COUNTED: Final = ("experiment", "policy")
 
 _NO_VALUE: Final = "while the window has no trade or no loss: no value is ever made up"
 _NO_GAP: Final = "for a policy without a trial that tells it, and below 30 trades in either"
+_NO_CHECK: Final = "for an artefact that was not checked within 30 days, or as one of the last 20"
+_NO_KL: Final = _NO_CHECK + "; where the encoder was not checked, or could not be"
 _NO_NIGHT: Final = "for the champion, and until a night has looked at the arm"
 
 CATALOGUE: Final = (
@@ -145,6 +148,58 @@ CATALOGUE: Final = (
         ),
         labels=("experiment",),
         absent="until a night has seen units",
+    ),
+    Metric(
+        name="liveops_drift_encoder_kl",
+        kind=MetricKind.GAUGE,
+        unit="nats",
+        help=(
+            "How far the encoder's embeddings lie from those of training; `part` is `calibrated` "
+            "(`raw` less `null_median`), `raw`, `null_median`, `null_p99`, or the `limit` of the "
+            "calibrated one."
+        ),
+        labels=(*ARTIFACT, "part"),
+        absent=_NO_KL,
+        aliases=(
+            Alias(
+                name="encoder_kl_divergence",
+                unit="nats",
+                help="The calibrated KL divergence of the encoder's embeddings from training.",
+                labels=ARTIFACT,
+            ),
+        ),
+    ),
+    Metric(
+        name="liveops_drift_encoder_rows_effective",
+        kind=MetricKind.GAUGE,
+        unit="rows",
+        help="How many independent rows the checked embeddings are worth.",
+        labels=ARTIFACT,
+        absent=_NO_KL,
+    ),
+    Metric(
+        name="liveops_drift_features",
+        kind=MetricKind.GAUGE,
+        unit="features",
+        help="Features of which a check broke its limit: PSI, KS, missing or out of range.",
+        labels=ARTIFACT,
+        absent=_NO_CHECK,
+    ),
+    Metric(
+        name="liveops_drift_verdicts",
+        kind=MetricKind.GAUGE,
+        unit="checks",
+        help="Drift checks of the newest run, by `verdict`.",
+        labels=(*ARTIFACT, "verdict"),
+        absent=_NO_CHECK,
+    ),
+    Metric(
+        name="liveops_drift_age_seconds",
+        kind=MetricKind.GAUGE,
+        unit="seconds",
+        help="Time since the artefact was last checked for drift.",
+        labels=ARTIFACT,
+        absent=_NO_CHECK,
     ),
     Metric(
         name="liveops_arm_traffic_ratio",
@@ -377,14 +432,13 @@ most two seconds old.
 
 ## Names of the source documents
 
-The same readings under the names that the documents' alerts, dashboards and queries use, with the
-labels `experiment`, `policy` and `role`.
+The same readings under the names that the documents' alerts, dashboards and queries use.
 
-| name | unit | meaning | the same as |
-|---|---|---|---|
+| name | unit | labels | meaning | the same as |
+|---|---|---|---|---|
 """
     aliases = [
-        f"| `{alias.name}` | {alias.unit} | {alias.help} | `{m.name}` |"
+        f"| `{alias.name}` | {alias.unit} | {_listed(alias.labels)} | {alias.help} | `{m.name}` |"
         for m in CATALOGUE
         for alias in m.aliases
     ]

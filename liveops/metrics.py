@@ -9,11 +9,12 @@ from datetime import datetime, timedelta
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from alerts.catalogue import ARM, CATALOGUE, Metric, MetricKind
+from alerts.catalogue import CATALOGUE, Metric, MetricKind
+from bandit.core.drift import ENCODER_PARTS, DriftRun
 from bandit.core.errors import LedgerUnavailable
 from bandit.core.ladder import Standing
-from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus, Rung
-from bandit.service import accounts, auditing, experiments, rebuilding, reporting
+from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus, Rung, Verdict
+from bandit.service import accounts, auditing, drift, experiments, rebuilding, reporting
 from bandit.service.accounts import AccountReport
 from bandit.service.arm_report import ArmReport
 from bandit.service.live_gaps import BesideBacktest
@@ -22,6 +23,9 @@ from liveops.wiring import App
 
 FRESH = timedelta(seconds=2)
 """For how long one reading of the ledger serves every scrape."""
+
+DRIFT_FRESH = timedelta(days=30)
+"""For how long an artefact that is checked no more is still told of."""
 
 Family = GaugeMetricFamily | CounterMetricFamily
 Sample = tuple[str, tuple[str, ...], float]
@@ -62,12 +66,13 @@ class LedgerCollector(Collector):
         return list(families.values())
 
     def _read(self) -> list[Sample]:
-        engine = self._app.engine
+        engine, now = self._app.engine, self._app.clock.now()
         try:
             reports = [reporting.report(engine, name) for name in experiments.listed(engine)]
             unsealed = auditing.unsealed_rows(engine)
             mismatches = rebuilding.newest_mismatches(engine)
-            held = accounts.listed(engine, now=self._app.clock.now())
+            held = accounts.listed(engine, now=now)
+            runs = drift.latest(engine, since=now - DRIFT_FRESH)
         except LedgerUnavailable:
             return [("liveops_up", (), 0.0)]
         samples: list[Sample] = [
@@ -80,6 +85,8 @@ class LedgerCollector(Collector):
             samples += _of_account(account)
         for report in reports:
             samples += _of_experiment(report)
+        for run in runs:
+            samples += _of_drift(run, now=now)
         return samples
 
 
@@ -90,7 +97,7 @@ def _families(metric: Metric) -> Iterator[tuple[str, Family]]:
         case MetricKind.GAUGE:
             yield metric.name, GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
     for alias in metric.aliases:
-        yield alias.name, GaugeMetricFamily(alias.name, alias.help, labels=ARM)
+        yield alias.name, GaugeMetricFamily(alias.name, alias.help, labels=alias.labels)
 
 
 def _of_account(account: AccountReport) -> Iterator[Sample]:
@@ -133,6 +140,29 @@ def _of_experiment(report: ExperimentReport) -> Iterator[Sample]:
             yield "liveops_arm_drawdown_ratio", (*labels, window), drawdown / 100
         for metric, count in _counts(arm).items():
             yield metric, labels[:2], count
+
+
+def _of_drift(run: DriftRun, *, now: datetime) -> Iterator[Sample]:
+    labels = (run.sha,)
+    # Never below 0: the clock of whoever checked may be ahead of ours.
+    age = max((now - run.checked_at).total_seconds(), 0.0)
+    yield "liveops_drift_age_seconds", labels, age
+    yield "liveops_drift_features", labels, len(run.drifted_features)
+    for verdict in Verdict:
+        found = sum(check.verdict is verdict for check in run.checks)
+        yield "liveops_drift_verdicts", (*labels, verdict.value), found
+    check = run.encoder
+    if check is None or check.value is None or check.limit is None:
+        return
+    parts = {"calibrated": check.value, "limit": check.limit}
+    for part in ENCODER_PARTS:
+        if isinstance(nats := check.detail.get(part), int | float):
+            parts[part] = nats
+    for part, nats in parts.items():
+        yield "liveops_drift_encoder_kl", (*labels, part), nats
+    yield "encoder_kl_divergence", labels, check.value
+    if check.n_effective is not None:
+        yield "liveops_drift_encoder_rows_effective", labels, check.n_effective
 
 
 def _of_budget(report: ExperimentReport) -> Iterator[Sample]:

@@ -30,6 +30,9 @@ DETAIL_BYTES_MAX: Final = 4_096
 CHECKS_MAX: Final = 2_000
 """How many checks one run may have."""
 
+ENCODER_PARTS: Final = ("raw", "null_median", "null_p99")
+"""What `detail` tells of a check of the encoder, in nats: of what its value is made."""
+
 _ROWS_LIMIT: Final = 2**53
 
 

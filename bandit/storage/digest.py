@@ -87,6 +87,10 @@ TABLES = {
                t.total_return, t.drawdown_max_percent, t.n_wins, t.trade_mean, t.trade_error,
                t.trade_slippage, t.verdict, t.failure
         FROM backtest_trials t ORDER BY t.family, t.id""",
+    "drift_checks": """
+        SELECT d.sha, d.window_from, d.window_to, d.metric, d.subject, d.value, d.limit_value,
+               d.p_value, d.verdict, d.n, d.n_effective, d.detail
+        FROM drift_checks d ORDER BY d.sha, d.window_from, d.window_to, d.metric, d.subject""",
     "archives": """
         SELECT e.name AS experiment, r.name, r.n_rows, encode(r.sha256, 'hex') AS sha256
         FROM archives r JOIN experiments e ON e.id = r.experiment_id ORDER BY r.name""",

@@ -6,12 +6,14 @@ import math
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
 import httpx
 import pytest
 from api_service import service
 from backtest_trials import a_trial
+from drift_runs import SHA, a_check, a_run, an_encoder_check
 from ledger import NIGHT, NOON, assign, assign_to, feed, open_btc, scale, set_budget
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
@@ -21,12 +23,13 @@ from prometheus_client.samples import Sample
 from sqlalchemy import Engine
 
 from alerts.catalogue import CATALOGUE
+from bandit.core.drift import DriftMetric
 from bandit.core.ladder import LadderRule
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
-from bandit.core.model import PolicyName
+from bandit.core.model import PolicyName, Verdict
 from bandit.core.reading import ChecklistRule, Rules
-from bandit.service import auditing, experiments, rebuilding, trials
+from bandit.service import auditing, drift, experiments, rebuilding, trials
 from bandit.service.assigning import Router
 from bandit.storage.engine import connect
 from liveops.clock import VirtualClock
@@ -107,11 +110,12 @@ def test_exactly_the_catalogue_is_exposed(engine: Engine) -> None:
     Router(engine).claim(made.id, now=NOON)
     scale(engine)
     rebuilding.compare(engine, now=NIGHT)
+    drift.record(engine, a_run(), now=NOON, actor="test")
     with service(engine, clock=VirtualClock(NIGHT)) as client:
         samples = scraped(client)
         families = list(text_string_to_metric_families(client.get("/metrics").text))
     documented = {m.name: set(m.labels) for m in CATALOGUE}
-    documented |= {a.name: {"experiment", "policy", "role"} for m in CATALOGUE for a in m.aliases}
+    documented |= {a.name: set(a.labels) for m in CATALOGUE for a in m.aliases}
     assert {s.name: set(s.labels) for s in samples} == documented
     kinds = {m.name.removesuffix("_total"): m.kind.value for m in CATALOGUE}
     assert {f.name: f.type for f in families if f.name in kinds} == kinds
@@ -200,6 +204,54 @@ def test_no_policy_has_more_than_forty_series(engine: Engine) -> None:
         series = Counter(s.labels["policy"] for s in scraped(client) if "policy" in s.labels)
     assert series.keys() == {"prod", CHALLENGER}
     assert max(series.values()) <= 40
+
+
+def test_drift_is_told_of_each_artefact(engine: Engine) -> None:
+    checks = (
+        a_check("rsi", verdict=Verdict.FAIL),
+        a_check("rsi", metric=DriftMetric.KS, verdict=Verdict.FAIL),
+        a_check("adx"),
+        an_encoder_check(0.41, limit=0.30, raw=1.11, null_median=0.70, null_p99=0.95),
+    )
+    drift.record(engine, a_run(*checks), now=NOON, actor="test")
+    with service(engine, clock=VirtualClock(NOON + timedelta(hours=2))) as client:
+        seen = scraped(client)
+    artifact = {"artifact": SHA}
+    parts = {s.labels["part"]: s.value for s in seen if s.name == "liveops_drift_encoder_kl"}
+    assert parts == {
+        "calibrated": 0.41,
+        "limit": 0.30,
+        "raw": 1.11,
+        "null_median": 0.70,
+        "null_p99": 0.95,
+    }
+    assert value(seen, "encoder_kl_divergence", **artifact) == 0.41
+    assert value(seen, "liveops_drift_encoder_rows_effective", **artifact) == 20.5
+    assert value(seen, "liveops_drift_features", **artifact) == 1
+    assert value(seen, "liveops_drift_age_seconds", **artifact) == 7200
+    verdicts = {"FAIL": 2, "PASS": 2, "INCONCLUSIVE": 0}
+    for verdict, n in verdicts.items():
+        assert value(seen, "liveops_drift_verdicts", **artifact, verdict=verdict) == n
+
+
+def test_an_encoder_that_could_not_be_checked_has_no_kl(engine: Engine) -> None:
+    unknown = replace(
+        an_encoder_check(0.1), value=None, limit=None, verdict=Verdict.INCONCLUSIVE, detail={}
+    )
+    drift.record(engine, a_run(unknown), now=NOON, actor="test")
+    with service(engine, clock=VirtualClock(NOON)) as client:
+        seen = scraped(client)
+    assert value(seen, "liveops_drift_verdicts", artifact=SHA, verdict="INCONCLUSIVE") == 1
+    names = {s.name for s in seen}
+    assert not names & {"encoder_kl_divergence", "liveops_drift_encoder_kl"}
+
+
+def test_an_artefact_that_is_checked_no_more_disappears_after_a_month(engine: Engine) -> None:
+    drift.record(engine, a_run(), now=NOON, actor="test")
+    for days, told in ((30, True), (31, False)):
+        with service(engine, clock=VirtualClock(NOON + timedelta(days=days))) as client:
+            names = {s.name for s in scraped(client)}
+        assert ("liveops_drift_age_seconds" in names) is told
 
 
 def test_equal_windows_are_one_series(engine: Engine) -> None:

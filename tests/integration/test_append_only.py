@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from backtest_trials import a_trial
+from drift_runs import a_run
 from ledger import CHALLENGER, NOON, assign, closed, feed, open_btc, record_all
 from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
@@ -15,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from bandit.core.evidence import Terms
 from bandit.core.kill_switch import KillCause
 from bandit.core.outcomes import declined
-from bandit.service import ageing, auditing, killing, rebuilding, recording, revising, trials
+from bandit.service import ageing, auditing, drift, killing, rebuilding, recording, revising, trials
 from bandit.service.assigning import Router
 from bandit.storage import evidence
 from snapshots.archive_files import ParquetArchives
@@ -40,6 +41,7 @@ FACTS = {
     "shadow_outcomes": "return_ratio",
     "aged_shadow_outcomes": "body_hash",
     "backtest_trials": "sharpe",
+    "drift_checks": "verdict",
 }
 
 
@@ -63,6 +65,7 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     with engine.begin() as connection:
         evidence.fix_terms(connection, record.id, terms, fixed_at=NOON)
     trials.record(engine, a_trial(), now=NOON, actor="test")
+    drift.record(engine, a_run(), now=NOON, actor="test")
     killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
     auditing.seal(engine, now=NOON)
     return engine

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from backtest_trials import a_trial
+from drift_runs import a_run
 from ledger import (
     BEST,
     CHALLENGER,
@@ -31,7 +32,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
-from bandit.service import auditing, exploring, killing, reporting, trials
+from bandit.service import auditing, drift, exploring, killing, reporting, trials
 from bandit.service.assigning import Router
 from bandit.storage.engine import connect
 from bandit.storage.roles import APPLICATION_ROLE, as_application
@@ -95,6 +96,7 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
     killing.release(service, None, reason="over", now=NOON, actor="test")
     exploring.clear_budget(service, "btc", reason="over", now=NOON, actor="test")
     trials.record(service, a_trial(), now=NOON, actor="test")
+    drift.record(service, a_run(), now=NOON, actor="test")
     assert auditing.seal(service, now=NOON) is not None
     assert reporting.report(service, "btc").to_json()
     with service.begin() as connection:
@@ -116,6 +118,7 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         "DELETE FROM shadow_outcomes",
         "DELETE FROM audit_log",
         "DELETE FROM backtest_trials",
+        "UPDATE drift_checks SET verdict = 'PASS'",
         "DELETE FROM arm_statistics",
         "UPDATE decision_protocol SET version = 3",
         "SET session_replication_role = replica",

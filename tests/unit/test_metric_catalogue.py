@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from alerts.catalogue import ARM, CATALOGUE, MetricKind, render_page
+from alerts.catalogue import ARM, ARTIFACT, CATALOGUE, MetricKind, render_page
 
 SEED_NAMES = {
     "pf_challenger_30",
@@ -12,6 +12,7 @@ SEED_NAMES = {
     "pf_prod",
     "dd_150",
     "traffic_allocation",
+    "encoder_kl_divergence",
 }
 
 
@@ -37,7 +38,9 @@ def test_every_metric_says_what_it_means_and_when_it_is_absent() -> None:
     for metric in CATALOGUE:
         assert metric.help.endswith(".")
         assert metric.absent
-        assert not metric.aliases or metric.labels[:3] == ARM
+        for alias in metric.aliases:
+            assert alias.labels == metric.labels[: len(alias.labels)]
+            assert alias.labels in (ARM, ARTIFACT)
 
 
 def test_the_page_is_a_fresh_render() -> None:
