@@ -21,8 +21,8 @@ _ERRORS: Final = 2.0  # a time this few standard errors above 1 is chance
 def autocorrelation_time(values: Floats) -> float:
     """Return τ = 1 + 2 Σ r(k) of a series in time order, 1 or more: n rows are worth n / τ.
 
-    The sum ends at the first lag that is 5 τ or more, as later lags add noise alone. What is less
-    than two standard errors above 1, is 1: rows that know nothing of each other stay so. The values
+    The sum ends at the first lag that is 5 τ or more, as later lags add noise alone. What two
+    standard errors of independent rows explain is 1, so that these stay what they are. The values
     have to be finite; 1 for a constant and for fewer than four.
 
     Source: A. Sokal, "Monte Carlo Methods in Statistical Mechanics" (1997), section 3.
@@ -48,7 +48,8 @@ def autocorrelation_time(values: Floats) -> float:
     covariances = irfft(power, size)[: n // 2]
     times = 2.0 * np.cumsum(covariances / covariances[0]) - 1.0
     enough = np.arange(len(times)) >= _WINDOW * times
-    window = int(np.argmax(enough)) if enough.any() else len(times) - 1
+    # A series that wanders all along never has enough; its largest time is the cautious one.
+    window = int(np.argmax(enough)) if enough.any() else int(np.argmax(times))
     time = float(times[window])
-    error = time * math.sqrt(2.0 * (2 * window + 1) / n)
+    error = 2.0 * math.sqrt(max(window, 1) / n)  # of the sum, for independent rows
     return time if time - _ERRORS * error > 1.0 else 1.0

@@ -30,7 +30,7 @@ SUBJECT: Final = "encoder"
 DIMENSIONS: Final = 8
 WIDTH_MAX: Final = 4_096
 BLOCK_MIN: Final = 64
-BLOCKS_WHOLE: Final = 8
+BLOCKS_WHOLE: Final = 10
 """Blocks without overlap that the longest calibrated window leaves room for in the reference."""
 
 BLOCKS_MAX: Final = 200
@@ -39,6 +39,7 @@ _OVERLAP: Final = 4  # a block begins every quarter of its length
 _GAP_TIMES: Final = 5.0  # rows within so many autocorrelation times of a block are left out
 _NEGLIGIBLE: Final = 1e-12  # of the variance of the first direction: rounding, no direction
 _VARIANCE_MIN: Final = 1e-9  # of the reference's: a stuck encoder drifts far, not infinitely far
+_ABSURD: Final = 1e100  # what is larger is as large, so that sums of it stay finite
 _FAR: Final = 1e6  # deviations: what is farther is as far, so that squares stay finite
 
 
@@ -97,7 +98,7 @@ class EncoderReference:
         >>> rows = np.random.default_rng(1).normal(size=(4_000, 12))
         >>> reference = EncoderReference.of(rows)
         >>> reference.projection.shape, reference.lengths.tolist()
-        ((12, 8), [125, 250, 500])
+        ((12, 8), [100, 200, 400])
         """
         if not 1 <= dimensions <= DIMENSIONS:
             rule = f"must lie in 1..{DIMENSIONS}"
@@ -131,7 +132,10 @@ class EncoderReference:
         two complete rows or more.
         """
         complete = _complete(embeddings, width=len(self.mean))
-        rows = np.clip((complete - self.mean) @ self.projection, -_FAR, _FAR)
+        unit = float(np.abs(self.projection).max())
+        with np.errstate(over="ignore"):
+            away = np.clip((complete - self.mean) * unit, -_ABSURD, _ABSURD)
+        rows = np.clip(away @ (self.projection / unit), -_FAR, _FAR)
         return _divergence(*_moments(rows))
 
     def check(self, embeddings: Floats, limits: DriftLimits | None = None) -> DriftCheck:
@@ -197,11 +201,12 @@ def _complete(embeddings: Floats, *, width: int | None = None) -> Floats:
 
 def _whitening(rows: Floats, dimensions: int) -> tuple[Floats, Floats, float]:
     """Return mean, projection and explained part of the directions with the most variance."""
-    mean = rows.mean(axis=0)
+    largest = float(np.abs(rows).max(initial=0.0))
+    mean = rows.mean(axis=0) if largest < _ABSURD else np.zeros(rows.shape[1])
     away = rows - mean
-    scale = float(np.abs(away).max())
-    if not 0.0 < scale < 1e150:
-        rule = "must vary, within bounds"
+    scale = float(np.abs(away).max(initial=0.0))
+    if not 1.0 / _ABSURD < scale <= 2.0 * largest < 2.0 * _ABSURD:
+        rule = f"must vary, within {1.0 / _ABSURD:g}..{_ABSURD:g}"
         raise InvalidInput(field="embeddings", rule=rule, found=f"a spread of {scale:g}")
     away /= scale
     variances, directions = np.linalg.eigh(away.T @ away / len(rows))

@@ -13,8 +13,8 @@ def upgrade() -> None:
 
 
 # One row a check. The window that was checked names the run, so that the same again is known; what
-# is not known has no value, and is neither a PASS nor a FAIL. The application bounds a detail to 4096
-# bytes; jsonb writes 5e-324 in full, so that the same may be 64 times as long here.
+# is not known has no value, and is neither a PASS nor a FAIL. The application takes 4096 bytes of a
+# detail; jsonb writes 5e-324 in full, so that the same may be 64 times as long here.
 CHECKS = """
 CREATE TABLE drift_checks (
   id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
