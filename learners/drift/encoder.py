@@ -18,7 +18,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit.core.drift import DriftCheck, DriftMetric
+from bandit.core.drift import ENCODER_PARTS, DriftCheck, DriftMetric
 from bandit.core.errors import InvalidInput
 from learners.drift.autocorrelation import autocorrelation_time
 from learners.drift.judging import Bound, DriftLimits, judged, unknown
@@ -35,6 +35,7 @@ BLOCKS_WHOLE: Final = 10
 
 BLOCKS_MAX: Final = 200
 
+_METRIC: Final = DriftMetric.ENCODER_KL
 _OVERLAP: Final = 4  # a block begins every quarter of its length
 _GAP_TIMES: Final = 5.0  # rows within so many autocorrelation times of a block are left out
 _NEGLIGIBLE: Final = 1e-12  # of the variance of the first direction: rounding, no direction
@@ -154,26 +155,23 @@ class EncoderReference:
         'FAIL'
         """
         limits = limits or DriftLimits()
-        metric = DriftMetric.ENCODER_KL
         rows = _complete(embeddings, width=len(self.mean))
         n, n_effective = len(rows), len(rows) / self.time
         shortest = int(self.lengths[0])
         if n < shortest:
             reason = f"fewer than {shortest} complete rows, the shortest window calibrated"
-            return unknown(metric, SUBJECT, reason, n=n, n_effective=n_effective)
+            return unknown(_METRIC, SUBJECT, reason, n=n, n_effective=n_effective)
         raw = self.raw_kl(rows)
         median, p99 = self.null(n)
         return judged(
-            metric,
+            _METRIC,
             SUBJECT,
             raw - median,
             Bound(warning=max(limits.encoder_kl, p99 - median)),
             n=n,
             n_effective=n_effective,
             detail={
-                "raw": raw,
-                "null_median": median,
-                "null_p99": p99,
+                **dict(zip(ENCODER_PARTS, (raw, median, p99), strict=True)),
                 "dimensions": self.projection.shape[1],
                 "explained": self.explained,
                 "missing": len(embeddings) - n,
