@@ -44,8 +44,8 @@ class Distribution:
 
     Bin i holds `counts[i]` values above `edges[i - 1]` up to `edges[i]`; the outer two are open.
     `cumulative[i]` values are at most `grid[i]`; the last one is the largest. `missing` values were
-    not finite. `time` is the autocorrelation time of the values in their order. `whole` says that
-    the grid holds every value there was.
+    not finite. `time` is the autocorrelation time of the values in their order, or of how far out
+    they lie. `whole` says that the grid holds every value there was.
     """
 
     edges: Floats
@@ -87,7 +87,7 @@ class Distribution:
         (3, 1, [1.0, 2.0], [1, 1, 1])
         """
         known = values[np.isfinite(values)].astype(np.float64)
-        time = autocorrelation_time(_bounded(known))
+        time = _time(known)
         known.sort()
         edges = _edges(known)
         counts = np.diff(
@@ -225,12 +225,17 @@ def _edges(known: Floats) -> Floats:
     return edges.copy()
 
 
-def _bounded(known: Floats) -> Floats:
-    """Return values in time order, with what is extreme brought in: one value hides no time."""
+def _time(known: Floats) -> float:
+    """Return the time of values in their order, or of how far out they lie: what is longer.
+
+    Returns know little of the one before, but a wild day follows a wild day, and the outer bins
+    fill together. What is extreme is brought in, so that one value hides no time.
+    """
     if len(known) == 0:
-        return known
-    low, high = np.quantile(known, (0.01, 0.99), method="inverted_cdf")
-    return np.clip(known, low, high)
+        return 1.0
+    low, middle, high = np.quantile(known, (0.01, 0.5, 0.99), method="inverted_cdf")
+    inner = np.clip(known, low, high) / 2.0
+    return max(autocorrelation_time(inner), autocorrelation_time(np.abs(inner - middle / 2.0)))
 
 
 def _require_rising(values: NDArray[Any], name: str) -> None:

@@ -160,6 +160,14 @@ def test_p_values_take_autocorrelation_into_account() -> None:
     assert reference.psi(window).p_value > 0.05
 
 
+def test_wild_days_that_come_together_count_as_fewer() -> None:
+    rng = np.random.default_rng(5)
+    wild = np.exp(autoregressive(100_000, 0.95, seed=6)) * rng.normal(size=100_000)
+    # The values themselves know nothing of each other.
+    assert autocorrelation_time(np.clip(wild, -3.0, 3.0)) == 1.0
+    assert Distribution.of(wild).time > 5.0
+
+
 # What no series makes
 
 
