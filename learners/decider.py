@@ -6,8 +6,7 @@ action = decider.act(features, Holding(), rules=ActingRules())
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,44 +14,15 @@ from numpy.typing import NDArray
 from bandit.core.acting import ActingRules, Action, acted
 from bandit.core.errors import InvalidInput
 from learners.artifact import Artifact
-from learners.embedding import ServedEncoder
+from learners.embedding_memory import Embeddings
 from learners.environment import Observations
 from learners.holding import Holding
 from learners.market.features import regime_of
 from learners.serving import ServedPolicy
 from learners.sight import sight_of
-from learners.tensor_file import Tensor
 
-EMBEDDINGS_KEPT = 256
-"""Embeddings kept in memory; what was asked for longest ago makes room."""
-
-History = NDArray[np.float64]
-
-
-class Embeddings:
-    """Embeddings by encoder and window, each worked out once; for use on one thread.
-
-    A bar has one window, however many arms and units ask for it.
-    """
-
-    def __init__(self, *, kept_max: int = EMBEDDINGS_KEPT) -> None:
-        """Know nothing yet."""
-        self._kept_max = kept_max
-        self._kept: OrderedDict[tuple[str, bytes], Tensor] = OrderedDict()
-
-    def of(self, encoder: ServedEncoder, window: Tensor) -> Tensor:
-        """Return the embedding (embedding,) of a window (1, bars, channels)."""
-        key = (encoder.sha, window.tobytes())
-        known = self._kept.get(key)
-        if known is not None:
-            self._kept.move_to_end(key)
-            return known
-        [found] = encoder.embed(window)
-        self._kept[key] = found
-        if len(self._kept) > self._kept_max:
-            self._kept.popitem(last=False)
-        embedding: Tensor = found
-        return embedding
+History = Mapping[str, Sequence[float]]
+"""Features of the bars before the present one, by name, the oldest first."""
 
 
 class Decider:
@@ -88,10 +58,9 @@ class Decider:
     ) -> Action:
         """Return what is done of what the policy wants, by `acted`.
 
-        `features` has every one of `names`, as computed from candles; `history` (`history_bars`,
-        names) those of the bars before, the oldest first. Raises `InvalidInput` for a number that
-        is not finite, for a history that is needed and not there, and where the network's answer is
-        no number.
+        `features` has every one of `names`, as computed from candles, and so has `history` those of
+        the `history_bars` before, or more. Raises `InvalidInput` for a number that is not finite,
+        for a history that is needed and not there, and where the network's answer is no number.
         """
         choice = self._policy.choose(self.observation(features, holding, history=history))
         return acted(
@@ -117,6 +86,7 @@ class Decider:
         if history is None:
             rule = f"is required: the {self.history_bars} bars before this one"
             raise InvalidInput(field="history", rule=rule, found="nothing")
-        window = self._sight.window(history[-self.history_bars :], scaled)
+        columns = [history[name][-self.history_bars :] for name in self.names]
+        window = self._sight.window(np.array(columns, dtype=np.float64).T, scaled)
         found: list[float] = self._embeddings.of(encoder, window).tolist()
         return found

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bandit.core.model import PolicySha
+from learners.embedding_memory import Embeddings
 from learners.sealed_files import ArtifactRefused
 from liveops.ledger_server import state_home
 
@@ -33,9 +34,10 @@ def artifact_home(settings: Settings) -> Path:
     return state_home(settings) / "artifacts"
 
 
-def loaded(root: Path, sha: PolicySha) -> Decider | None:
+def loaded(root: Path, sha: PolicySha, *, embeddings: Embeddings | None = None) -> Decider | None:
     """Return the policy `sha` below `root`, ready to decide; None where nothing lies there.
 
+    Whoever decides in one thread may share the `embeddings` of its policies.
     Raises `ArtifactRefused` for what lies there and is not that policy.
     """
     if len(sha) != _SHA_DIGITS or not os.path.lexists(root / sha):
@@ -45,7 +47,7 @@ def loaded(root: Path, sha: PolicySha) -> Decider | None:
     from learners.decider import Decider
 
     try:
-        return Decider(read(root, sha))
+        return Decider(read(root, sha), embeddings=embeddings)
     except ArtifactRefused as error:
         file = f"{root.name}/{sha}/{error.file}"
         raise ArtifactRefused(file=file, rule=error.rule, found=error.found) from error
@@ -64,6 +66,7 @@ class Deciders:
         self._kept_max = kept_max
         self._kept: OrderedDict[PolicySha, Decider] = OrderedDict()
         self._loading: dict[PolicySha, asyncio.Future[Decider | None]] = {}
+        self._embeddings = Embeddings()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="liveops-deciders")
 
     def close(self) -> None:
@@ -81,7 +84,8 @@ class Deciders:
         loading = self._loading.get(sha)
         if loading is None:
             loop = asyncio.get_running_loop()
-            loading = loop.run_in_executor(self._thread, loaded, self._root, sha)
+            load = partial(loaded, self._root, sha, embeddings=self._embeddings)
+            loading = loop.run_in_executor(self._thread, load)
             self._loading[sha] = loading
             loading.add_done_callback(partial(self._keep, sha))
         # One caller that hangs up must not take the policy from the others.

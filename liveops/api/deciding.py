@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,7 @@ class Sight:
     features: Mapping[str, float]
     features_digest: str | None
     holding: Holding
+    history: Mapping[str, tuple[float, ...]] | None = None
 
 
 class NewAction(NewAssignment):
@@ -60,6 +61,10 @@ class NewAction(NewAssignment):
         default=None,
         description="What `features.digest` of the policy says, of how they were computed.",
         pattern="^[0-9a-f]{64}$",
+    )
+    history: dict[str, list[Ratio]] | None = Field(
+        default=None,
+        description="The same features of the bars before, the oldest first; for encoders.",
     )
     held: Ratio | None = Field(
         default=None, description="Position as a signed share of the nominal size; left out: none."
@@ -80,7 +85,14 @@ class NewAction(NewAssignment):
                 if value is None:
                     rule = "is required where held is not 0"
                     raise InvalidInput(field=name, rule=rule, found="nothing")
+        history = None
+        if self.history is not None:
+            history = {
+                name: tuple(float(value) for value in column)
+                for name, column in self.history.items()
+            }
         return Sight(
+            history=history,
             features={name: float(value) for name, value in self.features.items()},
             features_digest=self.features_digest,
             holding=Holding(
@@ -145,7 +157,8 @@ async def decide(request: Request, experiment: ExperimentName) -> Response:
 def computed_by(sight: Sight, deciders: Collection[Decider]) -> str | None:
     """Return the digest of the features that a bot sent; None where no policy needs any.
 
-    Raises `InvalidInput` where they are not, name by name, those of the policies.
+    Raises `InvalidInput` where they are not, name by name, those of the policies, and for a history
+    that a policy needs and that is not there.
     """
     names = {decider.features_digest: decider.names for decider in deciders}
     if not names:
@@ -166,7 +179,25 @@ def computed_by(sight: Sight, deciders: Collection[Decider]) -> str | None:
         if name not in names[digest]:
             rule = f"is not one of the features {', '.join(names[digest])}"
             raise InvalidInput(field=f"features.{name}", rule=rule, found=value)
+    bars = max(each.history_bars for each in deciders if each.features_digest == digest)
+    _require_history(sight, names[digest], bars=bars)
     return digest
+
+
+def _require_history(sight: Sight, names: Sequence[str], *, bars: int) -> None:
+    """Refuse a history that is not of the features, or shorter than the policies look back."""
+    if not bars:
+        return
+    rule = f"must have the {bars} bars before this one, or more"
+    if sight.history is None:
+        raise InvalidInput(field="history", rule=rule, found="nothing")
+    if sight.history.keys() != set(names):
+        found = ", ".join(sorted(sight.history.keys() ^ set(names)))
+        raise InvalidInput(field="history", rule="must be of the features sent", found=found)
+    lengths = {len(column) for column in sight.history.values()}
+    if len(lengths) > 1 or min(lengths) < bars:
+        found = " or ".join(map(str, sorted(lengths)))
+        raise InvalidInput(field="history", rule=rule, found=found)
 
 
 def action_of(
@@ -188,6 +219,7 @@ def action_of(
             sight.features,
             sight.holding,
             rules=rules,
+            history=sight.history,
             size_multiplier=made.size_multiplier,
             confidence_bump=made.confidence_bump,
         )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from api_service import CheckedClient, post, row_counts, service
 from ledger import CHALLENGER, NOON, assign_to, change, open_btc
+from made_up_encoder_policy import embedding_policy
 from made_up_policy import FEATURES, GOLDEN, RISING, WEIGHTS, deciding
 from sqlalchemy import Engine
 
@@ -22,6 +23,7 @@ from bandit.service.assigning import Router
 from config.settings import Settings
 from learners.artifact import read
 from learners.decider import Decider
+from learners.embedding_memory import Embeddings
 from learners.holding import Holding
 from liveops import deciders
 from liveops.api.deciding import Sight, action_of
@@ -343,8 +345,8 @@ def test_a_service_that_starts_loads_its_arms_before_anybody_asks(
     open_with(engine, sha)
     read = threading.Event()
 
-    def watched(root: Path, policy: PolicySha) -> Decider | None:
-        found = loaded(root, policy)
+    def watched(root: Path, policy: PolicySha, *, embeddings: Embeddings) -> Decider | None:
+        found = loaded(root, policy, embeddings=embeddings)
         if policy == sha:
             read.set()
         return found
@@ -352,6 +354,30 @@ def test_a_service_that_starts_loads_its_arms_before_anybody_asks(
     monkeypatch.setattr(deciders, "loaded", watched)
     with service(engine, settings=settings(root)):
         assert read.wait(60)
+
+
+def test_an_encoder_is_told_the_bars_before(engine: Engine, root: Path) -> None:
+    artifact = embedding_policy(root)
+    open_with(engine, artifact.sha)
+    [unit] = assign_to(engine, CHALLENGER, 1)
+    assigned = row_counts(engine)["assignments"]
+    history = {name: [0.25 * bar for bar in range(9)] for name in RISING}
+    with service(engine, settings=settings(root)) as client:
+        for fields, field in (
+            ({}, "history"),
+            ({"history": {name: column[:6] for name, column in history.items()}}, "history"),
+            ({"history": {**history, "adx": [0.0]}}, "history"),
+            ({"history": {"adx": [0.0] * 9}}, "history"),
+            ({"history": {**history, "adx": ["1"] * 9}}, "history"),
+        ):
+            assert refused(client, **fields)["field"].startswith(field)
+        found = decide(client, unit.unit_id, history=history)["action"]
+    action = Decider(artifact).act(RISING, Holding(), rules=ActingRules(), history=history)
+    assert (found["choice"], found["confidence"]) == (
+        action.choice.name,
+        pytest.approx(action.choice.confidence),
+    )
+    assert row_counts(engine)["assignments"] == assigned
 
 
 def test_it_needs_the_scope_of_assignments_and_an_experiment(engine: Engine, root: Path) -> None:

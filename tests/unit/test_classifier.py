@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from made_up_candles import part, random_walk
 from made_up_policy import ENVIRONMENT, FEATURES
+from numpy.typing import NDArray
 
 from bandit.core.acting import ActingRules
 from bandit.core.errors import InvalidInput
@@ -134,11 +135,15 @@ def test_a_bar_alone_is_seen_as_in_its_series(made: tuple[Path, Artifact]) -> No
     decider = Decider(artifact)
     for bar in range(known.warm_up, known.warm_up + 200, 20):
         row = dict(zip(FEATURES.names, features.values[bar].tolist(), strict=True))
-        history = features.values[bar - 30 : bar]  # more than it needs
+        history = before(features.values[bar - 30 : bar])  # more than it needs
         found = decider.observation(row, Holding(), history=history)
         assert found[:-3] == pytest.approx(rows[bar], abs=1e-5)
     assert not known.complete[features.warm_up + 6]
     assert known.complete[features.warm_up + 7]
+
+
+def before(rows: NDArray[np.float64]) -> dict[str, list[float]]:
+    return dict(zip(FEATURES.names, rows.T.tolist(), strict=True))
 
 
 def test_an_encoder_needs_the_bars_before(made: tuple[Path, Artifact]) -> None:
@@ -148,10 +153,10 @@ def test_an_encoder_needs_the_bars_before(made: tuple[Path, Artifact]) -> None:
     row = dict.fromkeys(FEATURES.names, 0.0)
     with pytest.raises(InvalidInput, match=r"^history: is required: the 7 bars before"):
         decider.observation(row, Holding())
-    short = np.zeros((6, len(FEATURES.names)))
+    short = before(np.zeros((6, len(FEATURES.names))))
     with pytest.raises(InvalidInput, match=r"^history: must have the 7 bars before"):
         decider.observation(row, Holding(), history=short)
-    broken = np.full((7, len(FEATURES.names)), np.nan)
+    broken = before(np.full((7, len(FEATURES.names)), np.nan))
     with pytest.raises(InvalidInput, match=r"^history: must be finite"):
         decider.observation(row, Holding(), history=broken)
 
@@ -165,7 +170,7 @@ def test_an_embedding_is_worked_out_once_a_bar(
     assert encoder is not None
     embed = encoder.embed
     monkeypatch.setattr(encoder, "embed", lambda window: asked.append(1) or embed(window))
-    history = np.zeros((7, len(FEATURES.names)))
+    history = before(np.zeros((7, len(FEATURES.names))))
     for value in (0.0, 0.0, 1.0, 0.0):
         decider.observation(dict.fromkeys(FEATURES.names, value), Holding(), history=history)
     assert len(asked) == 2

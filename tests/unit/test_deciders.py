@@ -14,6 +14,7 @@ from made_up_policy import WEIGHTS, deciding
 
 from bandit.core.model import PolicySha
 from learners.decider import Decider
+from learners.embedding_memory import Embeddings
 from learners.sealed_files import ArtifactRefused
 from liveops import deciders as module
 from liveops.deciders import Deciders, loaded
@@ -38,9 +39,9 @@ def test_the_loop_goes_on_while_one_is_loaded(
 ) -> None:
     sha, go_on = deciding(tmp_path).sha, threading.Event()
 
-    def slowly(root: Path, sha: PolicySha) -> Decider | None:
+    def slowly(root: Path, sha: PolicySha, *, embeddings: Embeddings) -> Decider | None:
         assert go_on.wait(60), "the loop stood still"
-        return loaded(root, sha)
+        return loaded(root, sha, embeddings=embeddings)
 
     monkeypatch.setattr(module, "loaded", slowly)
 
