@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from learners.card_numbers import Number
-from learners.policy_card import CardBaseline, CardCheck, PolicyCard
+from learners.policy_card import CardBaseline, CardCheck, CardLook, PolicyCard
+
+LOOKS_SHOWN: Final = 10
 
 # Of each number: what it is called, its form, and what it is multiplied with.
 _ROWS: Final[Mapping[str, tuple[str, str, float]]] = {
@@ -65,12 +67,24 @@ def page_of(card: PolicyCard) -> str:
             f"`{subject.features[:12]}`, spec `{subject.spec[:12]}`, seed {subject.seed}, "
             f"{subject.steps:,} steps.",
             "",
+            *_looks(card.looks),
             "**Not modelled:**",
             "",
             *(f"- {text}" for text in card.not_modelled),
             "",
         ]
     )
+
+
+def _looks(found: tuple[CardLook, ...]) -> list[str]:
+    if not found:
+        return []
+    shown = ", ".join(f"{look.column} {100 * look.share:.1f} %" for look in found[:LOOKS_SHOWN])
+    return [
+        f"**Looks at** (share of TabNet's masks over the bars it was made from): {shown}"
+        f"{', and the rest less' if len(found) > LOOKS_SHOWN else ''}.",
+        "",
+    ]
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:

@@ -7,7 +7,7 @@ own checks do not bear out is refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -104,7 +104,16 @@ class CardCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     note: str
 
 
-class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CardLook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much TabNet looks at a column: its share of the masks, over bars it was made from."""
+
+    column: str
+    share: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class PolicyCard(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """One policy's card; made by `card_of`, read back by `read_card`."""
 
     schema: Annotated[int, msgspec.Meta(ge=SCHEMA, le=SCHEMA)]
@@ -120,6 +129,7 @@ class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     baselines: tuple[CardBaseline, ...]
     checks: tuple[CardCheck, ...]
     not_modelled: tuple[str, ...]
+    looks: tuple[CardLook, ...] = ()
 
     def to_json(self) -> bytes:
         """Return the card as JSON of a stable form: the same card, the same bytes."""
@@ -138,11 +148,13 @@ def card_of(
     folds: int,
     not_modelled: Sequence[str],
     now: datetime,
+    looks: Mapping[str, float] | None = None,
 ) -> PolicyCard:
     """Write the card of a policy.
 
     `search` counts every trial ever recorded, this one among them; `not_modelled` is what this
-    backtest left out beside what none can hold (`NOT_MODELLED`). Raises `InvalidInput` where the
+    backtest left out beside what none can hold (`NOT_MODELLED`); `looks` are the shares of the
+    columns in TabNet's masks, of a policy that has some. Raises `InvalidInput` where the
     trial measured something else than the backtest.
     """
     if trial.metrics != backtest.metrics:
@@ -168,6 +180,10 @@ def card_of(
         baselines=_baselines(backtest),
         checks=tuple(_check(reason) for reason in reasons),
         not_modelled=(*not_modelled, *NOT_MODELLED),
+        looks=tuple(
+            CardLook(column=column, share=share)
+            for column, share in sorted((looks or {}).items(), key=lambda item: -item[1])
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -41,6 +41,7 @@ from learners.classifier import (
 from learners.classifier_plan import ClassifierPlan
 from learners.embedding import ServedEncoder
 from learners.encoder_artifact import EncoderArtifact, EncoderSpec, read_encoder, write_encoder
+from learners.ensemble import Ensemble, part_of
 from learners.fitting import PACKAGES
 from learners.installed import versions
 from learners.market.candles import Candles
@@ -52,9 +53,12 @@ from learners.reinforcement import train
 from learners.sealed_files import PART
 from learners.serving import ServedPolicy
 from learners.sight import Sight, sight_of
+from learners.tabnet import importance, masks
 from learners.training_events import TrainingEvent
 from learners.training_market import CandleMarket, TrainingWindow
 from learners.training_plan import TrainingPlan
+
+_LOOKED_AT: Final = 2_000
 
 
 class Workshop:
@@ -112,6 +116,25 @@ class Workshop:
             start = read_encoder(root, training.refreshed)
             _require_refreshable(start, self.plan)
         return self._made(range(last - self.plan.train_bars, last), root, start)
+
+    def looks(self, artifact: Artifact) -> dict[str, float]:
+        """Return the share of each column in the masks of a policy's TabNet; {} without one.
+
+        The mean over up to 2,000 of the newest bars that it was made from, evenly spread.
+        """
+        model = artifact.spec.network
+        if not isinstance(model, Ensemble):
+            return {}
+        sight, newest = sight_of(artifact), slice(-self.plan.train_bars, None)
+        rows = []
+        for market in self.markets:
+            seen = sight.of(market.features)
+            rows.append(seen.rows[newest][seen.features.complete[newest]])
+        known = np.concatenate(rows)
+        some = known[np.linspace(0, len(known) - 1, min(len(known), _LOOKED_AT)).astype(np.int64)]
+        tensors = part_of("tabnet.", artifact.tensors)
+        shares = importance(masks(model.tabnet, tensors, some)).tolist()
+        return dict(zip(sight.names, shares, strict=True))
 
     def _player(self, market: Market, bars: range) -> Callable[[range], list[BacktestTrade]]:
         key = (bars.start, bars.stop)

@@ -132,6 +132,7 @@ def learn(
         folds=len(workshop.splits),
         not_modelled=NOT_MODELLED,
         now=app.clock.now(),
+        looks=workshop.looks(artifact),
     )
     return _registered(app, card, artifact, actor=actor)
 

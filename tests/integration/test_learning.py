@@ -141,6 +141,11 @@ def test_a_classifier_is_made_of_encoder_tabnet_and_trees(app: App, tmp_path: Pa
     stored = read(tmp_path / "artifacts", learned.policy.sha)
     assert encoder_of(app, "trees") == stored.spec.encoder
     assert learned.card.subject.steps == training.steps == 2
+    looks = learned.card.looks
+    embedding = {f"embedding_{i}" for i in range(3)}
+    assert {look.column for look in looks} == {*PLAN.features.names, *embedding}
+    assert sum(look.share for look in looks) == pytest.approx(1.0)
+    assert f"{looks[0].column} {100 * looks[0].share:.1f} %" in learned.page.read_text()
     assert not made(app, "trees", plan).is_new
 
     bare = replace(plan, training=replace(training, encoder=None, forest=None))
