@@ -1,4 +1,4 @@
-"""The challenger that `liveops run` trains on the bars before those that it replays."""
+"""The challengers that `liveops run` trains on the bars before those that it replays."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bandit.core.errors import InvalidInput
 from bandit.core.model import Policy, PolicyName
 from learners.artifact import read
 from learners.challenger import ChallengerPlan
+from learners.classifier_plan import ClassifierPlan, EncoderPlan
 from learners.market.candles import Candles
 from learners.market.features import FeatureSpec
 from learners.network import Algorithm
@@ -25,9 +26,15 @@ from liveops.replay_arms import LearnedArm
 from liveops.wiring import App, acting_rules_of
 
 FAMILY: Final = "demo"
-TRAINING: Final = TrainingPlan(
+AGENT: Final = TrainingPlan(
     algorithm=Algorithm.DQN, seed=1, total_steps=100_000, deadline_seconds=60.0
 )
+CLASSIFIER: Final = ClassifierPlan(
+    seed=1, encoder=EncoderPlan(epochs=3), epochs=8, deadline_seconds=60.0
+)
+TRAININGS: Final = (AGENT, CLASSIFIER)
+"""A fraction of what `liveops learn` takes: each is to be made and measured within a minute."""
+
 BARS_MIN: Final = 2_000
 _TRAIN_BARS_MAX = 8_000
 
@@ -36,6 +43,7 @@ def trained_arm(
     app: App,
     candles: Candles,
     bars: range,
+    training: TrainingPlan | ClassifierPlan,
     *,
     begin: Callable[[PolicyName], None],
     report: Callable[[TrainingEvent], None],
@@ -50,9 +58,10 @@ def trained_arm(
         rule = f"must have {BARS_MIN:,} bars before those that are replayed, to train on"
         raise InvalidInput(field="candles", rule=rule, found=f"{bars.start:,}")
     series = [candles.until(bars.start)]
-    plan = _plan(candles, bars, rules=acting_rules_of(app.settings))
+    plan = _plan(candles, bars, training, rules=acting_rules_of(app.settings))
     subject = subject_of(plan, series, family=FAMILY)
-    name = PolicyName(f"{TRAINING.algorithm.value}-{subject.trial_id()[:8]}")
+    kind = training.algorithm.value if isinstance(training, TrainingPlan) else "tabnet"
+    name = PolicyName(f"{kind}-{subject.trial_id()[:8]}")
     policy, learned = made_before(app, name, subject), None
     if policy is None:
         begin(name)
@@ -70,13 +79,19 @@ def trained_arm(
     return _arm(app, policy, candles, rules=plan.acting), learned
 
 
-def _plan(candles: Candles, bars: range, *, rules: ActingRules) -> ChallengerPlan:
+def _plan(
+    candles: Candles,
+    bars: range,
+    training: TrainingPlan | ClassifierPlan,
+    *,
+    rules: ActingRules,
+) -> ChallengerPlan:
     # In the market of the replay, which has no funding; the whole within a minute.
     train_bars = min(_TRAIN_BARS_MAX, bars.start // 2)
     return ChallengerPlan(
         features=FeatureSpec(interval=candles.interval),
         environment=replace(ENVIRONMENT, funding_ratio=0.0),
-        training=TRAINING,
+        training=training,
         acting=rules,
         train_bars=train_bars,
         test_bars=train_bars // 4,

@@ -66,7 +66,7 @@ STOPS_MAX = 16
 class Plan:
     """What is replayed: which bars, under which seed and rules, into which experiment.
 
-    `learned` is a challenger beside the rules of `replay_arms`.
+    `learned` are challengers beside the rules of `replay_arms`.
     """
 
     candles: Candles
@@ -80,7 +80,7 @@ class Plan:
     # So small that its account stays within the documents' loss limits on the shipped candles.
     equity_fraction: float = 0.04
     costs: Costs = PERPETUAL_TAKER
-    learned: LearnedArm | None = None
+    learned: tuple[LearnedArm, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,12 @@ def demo_rules(rules: Rules) -> Rules:
 
 
 def experiment_name(
-    candles: Candles, bars: range, *, seed: int, profile: Profile, learned: PolicySha | None = None
+    candles: Candles,
+    bars: range,
+    *,
+    seed: int,
+    profile: Profile,
+    learned: Sequence[PolicySha] = (),
 ) -> str:
     """Return the experiment that holds exactly this replay, so that two never mix.
 
@@ -126,8 +131,8 @@ def experiment_name(
     'paper-btcusd-016a0400'
     """
     what = f"{candles.digest}|{bars.start}|{bars.stop}|{seed}|{profile}"
-    if learned is not None:
-        what += f"|{learned}"
+    for sha in learned:
+        what += f"|{sha}"
     digest = hashlib.sha256(what.encode()).hexdigest()[:8]
     instrument = "".join(c for c in candles.instrument.lower() if c.isalnum())[:20]
     return f"paper-{instrument}-{digest}"
@@ -143,9 +148,7 @@ def replay(engine: Engine, plan: Plan) -> Iterator[Step]:
 
     A market whose account is killed is over: nobody is there to release it.
     """
-    arms: list[ReplayArm] = list(rule_arms(plan.candles))
-    if plan.learned is not None:
-        arms.append(plan.learned)
+    arms: list[ReplayArm] = [*rule_arms(plan.candles), *plan.learned]
     _open(engine, plan, arms)
     drive = _Drive(engine, plan, arms)
     for done, bar in enumerate(plan.bars, start=1):

@@ -63,7 +63,7 @@ def run(
     ] = Profile.GUARDED,
     learn: Annotated[
         bool,
-        typer.Option("--learn/--no-learn", help="Train a challenger on the bars before them."),
+        typer.Option("--learn/--no-learn", help="Train challengers on the bars before them."),
     ] = True,
     exit_after: Annotated[
         bool, typer.Option("--exit", help="End after the report instead of serving on.")
@@ -205,9 +205,9 @@ def _plan(
 
 
 def _with_learned(app: App, plan: Plan, *, profile: Profile, progress: Console) -> Plan:
-    """Add a challenger that is trained on the bars before; say why where there can be none."""
+    """Add challengers that are trained on the bars before; say why where there can be none."""
     from bandit.core.errors import BanditError
-    from liveops.demo_challenger import trained_arm
+    from liveops.demo_challenger import TRAININGS, trained_arm
     from liveops.replay import experiment_name
 
     def begin(name: PolicyName) -> None:
@@ -216,21 +216,25 @@ def _with_learned(app: App, plan: Plan, *, profile: Profile, progress: Console) 
             "on bars that it has not seen, then to take part; kept for the next run"
         )
 
-    try:
-        with shown(progress) as report:
-            arm, learned = trained_arm(app, plan.candles, plan.bars, begin=begin, report=report)
-    except BanditError as error:  # the rules show the rest without it
-        progress.print(f"no trained challenger takes part: {error}", markup=False)
-        return plan
-    if learned is None:
-        progress.print(f"{arm.policy.name} was trained before")
-    else:
-        progress.print(f"{arm.policy.name}: {learned.card.headline}", markup=False)
-        progress.print(f"its card    {learned.page}", markup=False)
-    name = experiment_name(
-        plan.candles, plan.bars, seed=plan.seed, profile=profile, learned=arm.policy.sha
-    )
-    return replace(plan, learned=arm, experiment=name)
+    arms = []
+    for training in TRAININGS:
+        try:
+            with shown(progress) as report:
+                arm, learned = trained_arm(
+                    app, plan.candles, plan.bars, training, begin=begin, report=report
+                )
+        except BanditError as error:  # the others show the rest without it
+            progress.print(f"a trained challenger takes no part: {error}", markup=False)
+            continue
+        arms.append(arm)
+        if learned is None:
+            progress.print(f"{arm.policy.name} was trained before")
+        else:
+            progress.print(f"{arm.policy.name}: {learned.card.headline}", markup=False)
+            progress.print(f"its card    {learned.page}", markup=False)
+    shas = [arm.policy.sha for arm in arms]
+    name = experiment_name(plan.candles, plan.bars, seed=plan.seed, profile=profile, learned=shas)
+    return replace(plan, learned=tuple(arms), experiment=name)
 
 
 def _drive(app: App, plan: Plan, *, out: Console, progress: Console) -> None:

@@ -118,7 +118,7 @@ def test_run_takes_other_candles_and_refuses_bad_ones(home: Path, tmp_path: Path
     answer = script("liveops", *asked, "--candles", str(good), "--instrument", "ETHUSD", home=home)
     assert answer.returncode == 0
     assert "paper-ethusd-" in answer.stdout
-    assert "no trained challenger takes part" in answer.stderr, "too little to train on"
+    assert "a trained challenger takes no part" in answer.stderr, "too little to train on"
     bad = tmp_path / "bad.csv"
     bad.write_text("\n".join([*lines[:200], *lines[210:]]), encoding="utf-8")
     answer = script("liveops", "run", "--exit", "--candles", str(bad), home=home)
@@ -127,7 +127,7 @@ def test_run_takes_other_candles_and_refuses_bad_ones(home: Path, tmp_path: Path
     assert "Traceback" not in answer.stderr
 
 
-def test_run_trains_a_challenger_once_and_routes_to_it(home: Path, tmp_path: Path) -> None:
+def test_run_trains_challengers_once_and_routes_to_them(home: Path, tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3", reason="the learners are not installed")
     few = tmp_path / "btcusd.csv"
     with gzip.open(SHIPPED_FILE, "rt") as shipped:
@@ -135,15 +135,18 @@ def test_run_trains_a_challenger_once_and_routes_to_it(home: Path, tmp_path: Pat
     asked = ("run", "--nights", NIGHTS, "--exit", "--port", str(free_port()), "--candles", str(few))
     first = script("liveops", *asked, home=home)
     assert first.returncode == 0, first.stderr
-    [name] = set(re.findall(r"\bdqn-[0-9a-f]{8}\b", first.stdout))
-    assert f"training {name}" in first.stderr
-    [card] = (home / "cards").glob("*.md")
-    assert name in card.read_text(encoding="utf-8")
+    names = set(re.findall(r"\b(?:dqn|tabnet)-[0-9a-f]{8}\b", first.stdout))
+    agent, classifier = sorted(names)
+    cards = "".join(card.read_text(encoding="utf-8") for card in (home / "cards").glob("*.md"))
+    for name in names:
+        assert f"training {name}" in first.stderr
+        assert f"# {name}\n" in cards
     shown = script("liveops", "policy", "list", "--json", "--demo", home=home)
     kinds = {policy["name"]: policy["kind"] for policy in json.loads(shown.stdout)}
-    assert kinds[name] == "reinforcement"
+    assert (kinds[agent], kinds[classifier]) == ("reinforcement", "ensemble")
 
     again = script("liveops", *asked, home=home)
-    assert f"{name} was trained before" in again.stderr
+    for name in names:
+        assert f"{name} was trained before" in again.stderr
     assert "was replayed before" in again.stderr
     assert not processes_of(home)

@@ -57,7 +57,7 @@ def plan(
         limits=Limits(),
         loss_limits=loss_limits or LossLimits(),
         rules=demo_rules(Rules()),
-        learned=learned,
+        learned=() if learned is None else (learned,),
     )
 
 
