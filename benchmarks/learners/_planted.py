@@ -13,11 +13,12 @@ from learners.environment import MarketEnvironment
 from learners.environment_spec import EnvironmentSpec
 from learners.market.candles import Candles
 from learners.market.paper_market import Costs, funding_charges
-from learners.network import Network, evaluate
+from learners.models import Model, evaluate
 from learners.tensor_file import Tensor
 from learners.training_market import CandleMarket, TrainingWindow
 
 COLUMNS = 6
+DELAY_BARS = 8
 EPISODE_BARS = 100
 EVALUATED = 64
 _MEMORY = 0.9  # of the signal from bar to bar
@@ -44,14 +45,37 @@ def planted(*, bars: int, edge: float, seed: int) -> tuple[Candles, NDArray[np.f
     """
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((bars, COLUMNS))
-    for bar in range(1, bars):
-        fresh = np.sqrt(1.0 - _MEMORY**2) * features[bar, 0]
-        features[bar, 0] = _MEMORY * features[bar - 1, 0] + fresh
+    features[:, 0] = _remembered(features[:, 0])
+    return _candles(features[:, 0], edge=edge, rng=rng), features
+
+
+def planted_before(*, bars: int, edge: float, seed: int) -> tuple[Candles, NDArray[np.float64]]:
+    """Return bars whose next return is told by the first feature of the bars before, and noise.
+
+    The features are independent standard normal numbers, from bar to bar too. What tells the return
+    is a memory (0.9) of the first one up to `DELAY_BARS` ago: a row alone says nothing of it.
+    """
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((bars, COLUMNS))
+    told = np.zeros(bars)
+    told[DELAY_BARS:] = _remembered(features[:-DELAY_BARS, 0])
+    return _candles(told, edge=edge, rng=rng), features
+
+
+def _remembered(fresh: NDArray[np.float64]) -> NDArray[np.float64]:
+    kept = fresh.copy()
+    for bar in range(1, len(kept)):
+        kept[bar] = _MEMORY * kept[bar - 1] + np.sqrt(1.0 - _MEMORY**2) * fresh[bar]
+    return kept
+
+
+def _candles(told: NDArray[np.float64], *, edge: float, rng: np.random.Generator) -> Candles:
+    bars = len(told)
     returns = _NOISE * rng.standard_normal(bars)
-    returns[1:] += edge * features[:-1, 0]
+    returns[1:] += edge * told[:-1]
     close = 100.0 * np.exp(np.cumsum(returns))
     opened = np.concatenate(([100.0], close[:-1]))
-    candles = Candles(
+    return Candles(
         instrument="PLANTED",
         opened_at=np.datetime64("2024-01-01", "us") + np.arange(bars) * np.timedelta64(1, "h"),
         open=opened,
@@ -60,7 +84,6 @@ def planted(*, bars: int, edge: float, seed: int) -> tuple[Candles, NDArray[np.f
         close=close,
         volume=np.ones(bars),
     )
-    return candles, features
 
 
 def market_of(candles: Candles, features: NDArray[np.float64], bars: range) -> CandleMarket:
@@ -70,7 +93,7 @@ def market_of(candles: Candles, features: NDArray[np.float64], bars: range) -> C
 
 
 def mean_return(
-    network: Network,
+    network: Model,
     tensors: dict[str, Tensor],
     candles: Candles,
     features: NDArray[np.float64],
@@ -93,7 +116,7 @@ def mean_return(
 
 
 def backtested(
-    network: Network,
+    network: Model,
     tensors: dict[str, Tensor],
     candles: Candles,
     features: NDArray[np.float64],

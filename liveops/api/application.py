@@ -148,7 +148,7 @@ async def _load_ahead(
             record = (await live.table(name)).record
             await deciders.load(arm.policy_sha for arm in record.kept_arms)
     except BanditError as error:
-        log.warning("stored policies wait to be asked for", extra={"detail": str(error)})
+        log.info("stored policies wait to be asked for", extra={"detail": str(error)})
 
 
 def _described(api: FastAPI, *, with_key: bool, served: frozenset[KeyScope]) -> dict[str, Any]:

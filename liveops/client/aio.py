@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, Self, Unpack
@@ -20,6 +20,7 @@ from liveops.client.values import (
     aware,
     features_told,
     fill_fields,
+    history_told,
     holding_told,
     outcome_fields,
     paper_fields,
@@ -104,6 +105,7 @@ class AsyncClient:
         *,
         features: Mapping[str, Decimal | float],
         features_digest: str | None = None,
+        history: Mapping[str, Sequence[float]] | None = None,
         held: Decimal | float = 0.0,
         unrealised_return: Decimal | float | None = None,
         holding_share: Decimal | float | None = None,
@@ -114,9 +116,11 @@ class AsyncClient:
     ) -> Acted:
         """Return which policy decides a unit, and what that policy, stored with the service, does.
 
-        `features` are its features by name, `held` the position as a signed share of the nominal
-        size; where that is not 0, `unrealised_return` and `holding_share` are due as well. The
-        action is None where the service cannot decide, and while it is away. Raises as `assign`.
+        `features` are its features by name, and `history` those of the bars before, the oldest
+        first, which only policies with an encoder ask for. `held` is the position as a signed share
+        of the nominal size; where it is not 0, `unrealised_return` and `holding_share` are due as
+        well. The action is None where the service cannot decide, and while it is away. Raises as
+        `assign`.
         """
         sight: dict[str, object] = {
             "features": features_told(features),
@@ -124,6 +128,8 @@ class AsyncClient:
         }
         if features_digest is not None:
             sight["features_digest"] = features_digest
+        if history is not None:
+            sight["history"] = history_told(history)
         return await self._driver.decide(
             unit_id,
             instrument,

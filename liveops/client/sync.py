@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
@@ -101,6 +101,7 @@ class Client:
         *,
         features: Mapping[str, Decimal | float],
         features_digest: str | None = None,
+        history: Mapping[str, Sequence[float]] | None = None,
         held: Decimal | float = 0.0,
         unrealised_return: Decimal | float | None = None,
         holding_share: Decimal | float | None = None,
@@ -116,6 +117,7 @@ class Client:
                 instrument,
                 features=features,
                 features_digest=features_digest,
+                history=history,
                 held=held,
                 unrealised_return=unrealised_return,
                 holding_share=holding_share,

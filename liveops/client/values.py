@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Context, Decimal
@@ -280,6 +280,19 @@ def features_told(features: Mapping[str, Decimal | float]) -> dict[str, float]:
     liveops.client.errors.InvalidInput: features.rsi: must be a finite number, found nan
     """
     return {name: _finite(value, field=f"features.{name}") for name, value in features.items()}
+
+
+def history_told(history: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Return the features of the bars before as the service reads them, every number checked.
+
+    >>> history_told({"rsi": [48.0, float("inf")]})
+    Traceback (most recent call last):
+    liveops.client.errors.InvalidInput: history.rsi: must be a finite number, found inf
+    """
+    return {
+        name: [_finite(value, field=f"history.{name}") for value in column]
+        for name, column in history.items()
+    }
 
 
 def holding_told(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from api_service import service
 from ledger import CHALLENGER, NOON, assign_to, count, open_btc
+from made_up_encoder_policy import embedding_policy
 from made_up_policy import FEATURES, RISING, WEIGHTS, deciding
 from sdk_bot import Hands
 from sqlalchemy import Engine
@@ -126,10 +127,37 @@ def test_what_the_service_refuses_is_raised_and_nobody_stands_in(
     assert count(engine, "assignments") == 0
 
 
-def test_a_refused_policy_is_no_outage(url: str, root: Path, tmp_path: Path) -> None:
+def test_an_encoder_is_told_the_bars_before(engine: Engine, root: Path, tmp_path: Path) -> None:
+    open_btc(engine, challengers=[(CHALLENGER, embedding_policy(root).sha)])
+    [unit] = assign_to(engine, CHALLENGER, 1)
+    with (
+        service(engine, settings={"home": str(root.parent)}) as served,
+        Client(
+            str(served.base_url), "btc", spool_dir=tmp_path / "spool", **Hands().options()
+        ) as client,
+    ):
+        history = {name: np.arange(7.0) for name in RISING}
+        acted = client.decide(unit.unit_id, "BTCUSD", features=RISING, history=history)
+        assert acted.action is not None
+        with pytest.raises(RequestRefused) as refused:
+            client.decide(unit.unit_id, "BTCUSD", features=RISING)
+        assert refused.value.problem.field == "history"
+        with pytest.raises(InvalidInput, match=r"^history\.adx: must be a finite number"):
+            client.decide(
+                unit.unit_id, "BTCUSD", features=RISING, history={**history, "adx": [math.nan] * 7}
+            )
+
+
+def test_a_refused_policy_is_no_outage(engine: Engine, root: Path, tmp_path: Path) -> None:
+    open_btc(engine, challengers=[(CHALLENGER, deciding(root).sha)])
     [folder] = root.iterdir()
     (folder / WEIGHTS).write_bytes(b"")
-    with Client(url, "btc", spool_dir=tmp_path / "spool", **Hands().options()) as client:
+    with (
+        service(engine, settings={"home": str(root.parent)}) as served,
+        Client(
+            str(served.base_url), "btc", spool_dir=tmp_path / "spool", **Hands().options()
+        ) as client,
+    ):
         with pytest.raises(RequestRefused) as refused:
             client.decide("u", "BTCUSD", features=RISING)
         assert refused.value.problem.code == "artifact_refused"

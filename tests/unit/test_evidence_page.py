@@ -18,7 +18,8 @@ SIMULATED = [" ".join(found.split()) for found in re.findall(r"`(liveops simulat
 
 
 def test_every_picture_is_shown_and_every_shown_picture_is_there() -> None:
-    shown = re.findall(r"!\[([^\]]+)\]\(pictures/([^)]+)\)", TEXT)
+    pages = "".join(page.read_text(encoding="utf-8") for page in DOCS.glob("*.md"))
+    shown = re.findall(r"!\[([^\]]+)\]\(pictures/([^)]+)\)", pages)
     assert sorted(name for _, name in shown) == [path.name for path in PICTURES]
     assert all(len(words) > 40 for words, _ in shown), "each says in words what it shows"
 
