@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,9 @@ from learners.environment import MarketEnvironment
 from learners.environment_spec import EnvironmentSpec
 from learners.market.candles import Candles
 from learners.market.paper_market import Costs, funding_charges
-from learners.models import Model, evaluate
+from learners.models import Model, graph
+from learners.onnx_graph import ACTION, INPUT
+from learners.serving import session_of
 from learners.tensor_file import Tensor
 from learners.training_market import CandleMarket, TrainingWindow
 
@@ -104,15 +107,29 @@ def mean_return(
     Every policy is measured in the same `EVALUATED` windows of `bars`.
     """
     environment = MarketEnvironment(candles, features, SPEC, count=EVALUATED, bars=bars, seed=1)
-    seen = environment.reset(seed=1)
+    seen, wanted = environment.reset(seed=1), _wanted(network, tensors)
     earned = np.zeros(EVALUATED)
     alive = np.ones(EVALUATED, dtype=np.bool_)
     for _ in range(EPISODE_BARS):
-        step = environment.step(evaluate(network, tensors, seen).scores.argmax(axis=1))
+        step = environment.step(wanted(seen))
         earned += step.rewards * alive
         alive &= ~(step.terminated | step.truncated)
         seen = step.observations
     return float(earned.mean())
+
+
+def _wanted(
+    model: Model, tensors: dict[str, Tensor]
+) -> Callable[[NDArray[np.float32]], NDArray[np.int64]]:
+    """Return what says the actions of observations, as in service."""
+    session = session_of(graph(model, tensors))
+
+    def actions(seen: NDArray[np.float32]) -> NDArray[np.int64]:
+        [found] = session.run([ACTION], {INPUT: seen})
+        chosen: NDArray[np.int64] = np.array(found)
+        return chosen
+
+    return actions
 
 
 def backtested(
@@ -126,12 +143,12 @@ def backtested(
     spec = replace(SPEC, episode_bars=len(bars) - 1, equity_ratio_min=1e-9)
     environment = MarketEnvironment(candles, features, spec, count=1, bars=bars, seed=0)
     charges = funding_charges(candles, spec.funding_ratio)
-    seen, trades = environment.reset(), []
+    seen, trades, wanted = environment.reset(), [], _wanted(network, tensors)
     for bar in bars[:-1]:
-        wanted = evaluate(network, tensors, seen).scores.argmax(axis=1)
+        targets = wanted(seen)
         if bar >= bars[-2]:  # what is open at the end leaves at the last open
-            wanted[:] = 0
-        step = environment.step(wanted)
+            targets[:] = 0
+        step = environment.step(targets)
         seen = step.observations
         for ended in environment.closed_trades():
             closed = settled(candles, ended, spec, charges)
