@@ -14,6 +14,7 @@ So no format that can hold code is read at all, pickle included.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from bandit.core.errors import InvalidInput
 from bandit.core.model import PolicySha
 from learners.artifact_checks import require_graph, require_tensors
 from learners.artifact_spec import GOLDEN_MAX, SPEC_SIZE_MAX, PolicyArtifactSpec, spec_from_bytes
+from learners.drift import reference_file
+from learners.drift.reference_file import DriftReference
 from learners.encoder_artifact import EncoderArtifact, read_encoder
 from learners.ensemble import Ensemble
 from learners.models import evaluate, graph, require_sound
@@ -63,7 +66,8 @@ class Artifact:
     """A policy that passed every check of `read`.
 
     `graph` is its ONNX model, `tensors` are its weights by name, `manifest` is what its hash is
-    the hash of: the size and SHA-256 of each file. `encoder` is the one whose embeddings it sees.
+    the hash of: the size and SHA-256 of each file. `encoder` is the one whose embeddings it sees,
+    `reference` what was frozen of the bars it was made from: of a classifier.
     """
 
     sha: PolicySha
@@ -73,6 +77,7 @@ class Artifact:
     golden: Golden
     manifest: Mapping[str, Any]
     encoder: EncoderArtifact | None
+    reference: DriftReference | None
 
 
 def write(
@@ -81,15 +86,20 @@ def write(
     tensors: Mapping[str, Tensor],
     *,
     observations: NDArray[np.floating],
+    reference: DriftReference | None = None,
 ) -> Artifact:
     """Store a policy below `root` and return it as it reads back; twice stores it once.
 
-    An encoder that it names must be stored there before.
+    An encoder that it names must be stored there before. A classifier has a `reference`, and
+    nothing else has.
     `tensors` are float32 in the shapes of `spec.network`; `observations` of shape (`spec.golden`,
     inputs) are what it is asked whenever it is loaded, best drawn from the data it was trained on.
     Raises `InvalidInput` for other shapes and values that are not finite, `ArtifactRefused` where
     something else lies under its name already.
     """
+    if (reference is not None) != isinstance(spec.network, Ensemble):
+        rule, found = "must go with a classifier", type(spec.network).__name__
+        raise InvalidInput(field="reference", rule=rule, found=found)
     require_tensors(tensors, spec.network.shapes())
     asked = np.ascontiguousarray(observations, dtype=np.float32)
     require_tensors({"observations": asked}, {"observations": _golden_shapes(spec)["observations"]})
@@ -107,6 +117,7 @@ def write(
         WEIGHTS: encoded(tensors),
         GRAPH: graph(spec.network, tensors),
         GOLDEN: encoded(golden),
+        **({} if reference is None else reference.to_files()),
     }
     return read(root, seal(root, files))
 
@@ -116,13 +127,18 @@ def read(root: Path, sha: PolicySha) -> Artifact:
 
     Raises `ArtifactRefused` with the file and the rule that it breaks.
     """
-    files = unseal(root, sha, sizes_max=SIZES_MAX)
+    has_reference = os.path.lexists(root / sha / reference_file.OUTLINE)
+    sizes_max = {**SIZES_MAX, **reference_file.SIZES_MAX} if has_reference else SIZES_MAX
+    files = unseal(root, sha, sizes_max=sizes_max)
     try:
         spec = spec_from_bytes(files[SPEC])
     except InvalidInput as error:
         raise ArtifactRefused(
             file=SPEC, rule=f"{error.field} {error.rule}", found=error.found
         ) from error
+    if has_reference != isinstance(spec.network, Ensemble):
+        rule = "must go with a classifier, and with nothing else"
+        raise ArtifactRefused(file=reference_file.OUTLINE, rule=rule, found=spec.network)
     tensors = decoded(files[WEIGHTS], spec.network.shapes(), file=WEIGHTS)
     try:
         require_sound(spec.network, tensors)
@@ -138,8 +154,13 @@ def read(root: Path, sha: PolicySha) -> Artifact:
         graph=files[GRAPH],
         golden=Golden(**golden),
         manifest=json.loads(manifest_of(files)),
+        reference=_reference(files) if has_reference else None,
         encoder=None if spec.encoder is None else read_encoder(root, spec.encoder),
     )
+
+
+def _reference(files: Mapping[str, bytes]) -> DriftReference:
+    return DriftReference.from_files({name: files[name] for name in reference_file.SIZES_MAX})
 
 
 def _require_steady(spec: PolicyArtifactSpec, magnitude: float) -> None:

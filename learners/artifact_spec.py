@@ -19,6 +19,7 @@ from learners.network import Activation, Algorithm, Network, require_count
 SPEC_SIZE_MAX = 65_536
 GOLDEN_MAX = 256
 PACKAGES_MAX = 64
+HORIZON_BARS_MAX = 1_000
 STEPS_MAX = 2**53 - 1
 FORMAT, FORMAT_ENSEMBLE = 1, 2
 
@@ -27,7 +28,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,63}")
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
-_MODEL_KEYS = {FORMAT: "network", FORMAT_ENSEMBLE: "ensemble encoder"}
+_MODEL_KEYS = {FORMAT: "network", FORMAT_ENSEMBLE: "ensemble encoder horizon_bars"}
 
 _Kind = TypeVar("_Kind", Algorithm, Activation)
 
@@ -120,7 +121,7 @@ class PolicyArtifactSpec:
     `golden` is the number of observations whose answers are kept beside it. `features` (with the
     scaler of its inputs in its body) says how candles become observations, `environment` in which
     market it was trained. `encoder` is the hash of the one whose embeddings it sees, if it sees
-    any.
+    any; `horizon_bars` is how long a trade of a classifier's labels is held.
     """
 
     network: Model
@@ -131,6 +132,7 @@ class PolicyArtifactSpec:
     training: TrainingRecord
     golden: int
     encoder: PolicySha | None = None
+    horizon_bars: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse actions that do not fit the network, and a document that is too large."""
@@ -142,9 +144,13 @@ class PolicyArtifactSpec:
             raise InvalidInput(field="actions", rule="must have different names", found=found)
         if self.encoder is not None:
             _require_match("encoder", self.encoder, _DIGEST)
-            if isinstance(self.network, Network):
-                rule = "must be nothing beside a perceptron"
-                raise InvalidInput(field="encoder", rule=rule, found=self.encoder)
+        if isinstance(self.network, Ensemble):
+            require_count("horizon_bars", self.horizon_bars, 1, HORIZON_BARS_MAX)
+        else:
+            for field in ("encoder", "horizon_bars"):
+                if (found := getattr(self, field)) is not None:
+                    rule = "must be nothing beside a perceptron"
+                    raise InvalidInput(field=field, rule=rule, found=found)
         require_count("golden", self.golden, 1, GOLDEN_MAX)
         size = len(self.to_bytes())
         if size > SPEC_SIZE_MAX:
@@ -172,6 +178,7 @@ class PolicyArtifactSpec:
                 "format": FORMAT_ENSEMBLE,
                 "ensemble": network.to_json(),
                 "encoder": self.encoder,
+                "horizon_bars": self.horizon_bars,
             }
         return {
             "format": FORMAT,
@@ -216,6 +223,7 @@ def spec_from_bytes(content: bytes) -> PolicyArtifactSpec:
         training=training_in(body["training"]),
         golden=body["golden"],
         encoder=body.get("encoder"),
+        horizon_bars=body.get("horizon_bars"),
     )
     if spec.to_bytes() != content:
         raise InvalidInput(field="spec", rule="must be written as this version does", found="else")

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from bandit.core.errors import InvalidInput
 from learners import ensemble
@@ -34,7 +35,8 @@ from learners.training_events import TrainingEvent
 
 EXAMPLES_MIN: Final = 100
 GOLDEN_MAX: Final = 32
-_UNKNOWN: Final = -1
+UNKNOWN: Final = -1
+"""The class of a bar whose trade does not end within the bars."""
 
 Embed = Callable[[NDArray[np.float64], NDArray[np.bool_]], tuple[Tensor, NDArray[np.bool_]]]
 
@@ -74,11 +76,16 @@ class TaughtEncoder:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TaughtClassifier:
-    """A classifier that was fitted; `observations` are some that it was calibrated on."""
+    """A classifier that was fitted; `observations` are some that it was calibrated on.
+
+    `confidences` and `hits` (1 where its class was right) are of all bars it was calibrated on.
+    """
 
     form: Ensemble
     tensors: Mapping[str, Tensor]
     observations: Tensor
+    confidences: NDArray[np.float64]
+    hits: NDArray[np.float64]
 
 
 def class_rows(
@@ -109,7 +116,7 @@ def class_rows(
         )
         returns[target] = labels.returns
         known &= np.isfinite(labels.returns) & (labels.horizon_end < bars.stop)
-    best = np.where(known, np.where(known, returns, 0.0).argmax(axis=0), _UNKNOWN)
+    best = np.where(known, np.where(known, returns, 0.0).argmax(axis=0), UNKNOWN)
     return ClassRows(
         rows=rows[here],
         complete=complete[here],
@@ -191,12 +198,15 @@ def taught_classifier(
     tensors = ensemble.named(found.tensors, tree_tensors)
     rows = held_out.series[held_out.ends]
     scores = ensemble.evaluate(model, tensors, rows).scores
+    model = replace(model, temperature=calibrated_temperature(scores, held_out.labels))
     golden = rows[_evenly(len(rows), GOLDEN_MAX)]
     held_nothing = np.zeros((len(golden), OWN_COLUMNS), dtype=np.float32)
     return TaughtClassifier(
-        form=replace(model, temperature=calibrated_temperature(scores, held_out.labels)),
+        form=model,
         tensors=tensors,
         observations=np.concatenate([golden, held_nothing], axis=1),
+        confidences=softmax(scores / model.temperature, axis=1).max(axis=1),
+        hits=(scores.argmax(axis=1) == held_out.labels).astype(np.float64),
     )
 
 
@@ -236,7 +246,7 @@ def _examples(
     for market in markets:
         bars = len(market.rows)
         cut = bars - int(plan.validation_share * bars)
-        usable = whole_windows(market.complete, history) & (market.labels != _UNKNOWN)
+        usable = whole_windows(market.complete, history) & (market.labels != UNKNOWN)
         place = np.arange(bars)
         fitted = usable & (market.horizon_end < cut)
         chosen[False].append(place[fitted] + offset)

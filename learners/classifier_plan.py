@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from bandit.core.errors import InvalidInput
 from bandit.core.model import PolicySha
+from learners.artifact_spec import HORIZON_BARS_MAX
 from learners.boosting_plan import BoostingPlan
 from learners.ensemble import FOREST_WEIGHT
 from learners.fitting_plan import FittingPlan
@@ -19,7 +20,6 @@ from learners.training_plan import DEADLINE_SECONDS_MAX, SEED_MAX
 REFRESH_EPOCHS: Final = 10
 """Epochs that a refresh teaches a stored encoder by the newest bars."""
 
-HORIZON_BARS_MAX: Final = 1_000
 _SHARE_MIN, _SHARE_MAX = 0.05, 0.5
 _BOOSTING = BoostingPlan()
 

@@ -39,7 +39,7 @@ class ServedEncoder:
     @property
     def names(self) -> tuple[str, ...]:
         """Return the names of the numbers of an embedding."""
-        return tuple(f"embedding_{i}" for i in range(self.form.embedding))
+        return embedding_names(self.form.embedding)
 
     def embed(self, windows: NDArray[np.floating]) -> Tensor:
         """Return the embeddings (n, embedding) of windows (n, bars, channels), float32.
@@ -74,6 +74,15 @@ class ServedEncoder:
                 windows = rows[part[:, None] + np.arange(1 - bars, 1)]
                 embeddings[part] = self.embed(windows)
         return embeddings, known
+
+
+def embedding_names(width: int) -> tuple[str, ...]:
+    """Return the names of the numbers of an embedding.
+
+    >>> embedding_names(2)
+    ('embedding_0', 'embedding_1')
+    """
+    return tuple(f"embedding_{i}" for i in range(width))
 
 
 def whole_windows(complete: NDArray[np.bool_], bars: int) -> NDArray[np.bool_]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from bandit.core.errors import InvalidInput
+from bandit.core.model import PolicySha
 from learners.artifact import Artifact, write
 from learners.artifact_spec import (
     ActionSpec,
@@ -31,6 +31,7 @@ from learners.challenger import ChallengerPlan, Market, markets_of, played, trad
 from learners.classifier import (
     Bench,
     ClassRows,
+    TaughtClassifier,
     TaughtEncoder,
     class_rows,
     embedded,
@@ -39,10 +40,10 @@ from learners.classifier import (
     taught_encoder,
 )
 from learners.classifier_plan import ClassifierPlan
-from learners.embedding import ServedEncoder
+from learners.embedding import ServedEncoder, embedding_names
 from learners.encoder_artifact import EncoderArtifact, EncoderSpec, read_encoder, write_encoder
-from learners.ensemble import Ensemble, part_of
 from learners.fitting import PACKAGES
+from learners.freezing import Picture, looks_of
 from learners.installed import versions
 from learners.market.candles import Candles
 from learners.market.features import FeatureSpec
@@ -53,12 +54,9 @@ from learners.reinforcement import train
 from learners.sealed_files import PART
 from learners.serving import ServedPolicy
 from learners.sight import Sight, sight_of
-from learners.tabnet import importance, masks
 from learners.training_events import TrainingEvent
 from learners.training_market import CandleMarket, TrainingWindow
 from learners.training_plan import TrainingPlan
-
-_LOOKED_AT: Final = 2_000
 
 
 class Workshop:
@@ -116,25 +114,6 @@ class Workshop:
             start = read_encoder(root, training.refreshed)
             _require_refreshable(start, self.plan)
         return self._made(range(last - self.plan.train_bars, last), root, start)
-
-    def looks(self, artifact: Artifact) -> dict[str, float]:
-        """Return the share of each column in the masks of a policy's TabNet; {} without one.
-
-        The mean over up to 2,000 of the newest bars that it was made from, evenly spread.
-        """
-        model = artifact.spec.network
-        if not isinstance(model, Ensemble):
-            return {}
-        sight, newest = sight_of(artifact), slice(-self.plan.train_bars, None)
-        rows = []
-        for market in self.markets:
-            seen = sight.of(market.features)
-            rows.append(seen.rows[newest][seen.features.complete[newest]])
-        known = np.concatenate(rows)
-        some = known[np.linspace(0, len(known) - 1, min(len(known), _LOOKED_AT)).astype(np.int64)]
-        tensors = part_of("tabnet.", artifact.tensors)
-        shares = importance(masks(model.tabnet, tensors, some)).tolist()
-        return dict(zip(sight.names, shares, strict=True))
 
     def _player(self, market: Market, bars: range) -> Callable[[range], list[BacktestTrade]]:
         key = (bars.start, bars.stop)
@@ -199,11 +178,34 @@ class Workshop:
             )
             learned = embedded(learned, ServedEncoder(encoder).embed_series)
         made = taught_classifier(training, learned, classes=classes, bench=self._bench)
-        golden = len(made.observations)
-        spec = artifact_spec(self.plan, made.form, scaler, record, golden=golden)
-        if encoder is not None:
-            spec = replace(spec, encoder=encoder.sha)
-        return write(root, spec, made.tensors, observations=made.observations)
+        spec = artifact_spec(
+            self.plan,
+            made.form,
+            scaler,
+            record,
+            golden=len(made.observations),
+            encoder=None if encoder is None else encoder.sha,
+            horizon_bars=training.horizon_bars,
+        )
+        reference = self._picture(made, learned, bars).frozen()
+        return write(root, spec, made.tensors, observations=made.observations, reference=reference)
+
+    def _picture(
+        self, made: TaughtClassifier, learned: Sequence[ClassRows], bars: range
+    ) -> Picture:
+        names, seen = self.plan.features.names, made.form.tabnet.inputs
+        rows = np.concatenate([market.rows[market.complete] for market in learned])
+        raw = [market.features.values[bars.start : bars.stop] for market in self.markets]
+        width = seen - len(names)
+        return Picture(
+            names=names,
+            features=np.concatenate(raw),
+            embeddings=rows[:, len(names) :] if width else None,
+            columns=(*names, *embedding_names(width)),
+            looks=looks_of(made.form, dict(made.tensors), rows),
+            confidences=made.confidences,
+            hits=made.hits,
+        )
 
     def _class_rows(self, training: ClassifierPlan, bars: range, scaler: Scaler) -> list[ClassRows]:
         sight = Sight(spec=self.plan.features, scaler=scaler)
@@ -242,7 +244,14 @@ class Workshop:
 
 
 def artifact_spec(
-    plan: ChallengerPlan, model: Model, scaler: Scaler, record: TrainingRecord, *, golden: int
+    plan: ChallengerPlan,
+    model: Model,
+    scaler: Scaler,
+    record: TrainingRecord,
+    *,
+    golden: int,
+    encoder: PolicySha | None = None,
+    horizon_bars: int | None = None,
 ) -> PolicyArtifactSpec:
     """Return what a trained policy says about itself."""
     return PolicyArtifactSpec(
@@ -256,6 +265,8 @@ def artifact_spec(
         environment=_part(plan.environment.to_json()),
         training=record,
         golden=golden,
+        encoder=encoder,
+        horizon_bars=horizon_bars,
     )
 
 

@@ -25,6 +25,7 @@ from liveops.commands import (
     audit,
     budget,
     candles,
+    drift,
     explain,
     imports,
     keys,
@@ -65,6 +66,7 @@ app.command("explain")(explain.explain)
 app.command("replay")(replay.replay)
 for verb in ArmVerb:
     app.command(verb.value)(operate.command_of(verb))
+app.command("drift")(drift.drift)
 app.command("promote")(promote.promote)
 app.command("rollback")(promote.rollback)
 app.command("kill")(killing.kill)

@@ -132,7 +132,7 @@ def learn(
         folds=len(workshop.splits),
         not_modelled=NOT_MODELLED,
         now=app.clock.now(),
-        looks=workshop.looks(artifact),
+        looks=_looks(artifact),
     )
     return _registered(app, card, artifact, actor=actor)
 
@@ -164,6 +164,14 @@ def subject_of(plan: ChallengerPlan, series: Sequence[Candles], *, family: str) 
         seed=plan.training.seed,
         steps=plan.training.steps,
     )
+
+
+def _looks(artifact: Artifact) -> dict[str, float]:
+    reference = artifact.reference
+    if reference is None or reference.importance is None:
+        return {}
+    found = reference.importance
+    return dict(zip(found.names, found.parts.tolist(), strict=True))
 
 
 def encoder_of(app: App, reference: str) -> PolicySha:

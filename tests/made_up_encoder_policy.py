@@ -11,6 +11,8 @@ from made_up_encoder import weights_of, windows_of
 from made_up_policy import ACTIONS, FEATURES, deciding_spec
 
 from learners.artifact import Artifact, write
+from learners.drift.features import FeatureReference
+from learners.drift.reference_file import DriftReference
 from learners.encoder_artifact import EncoderSpec, write_encoder
 from learners.ensemble import Ensemble, named
 from learners.fitting_plan import HEAD_BIAS, HEAD_WEIGHT
@@ -45,7 +47,12 @@ def embedding_policy(root: Path) -> Artifact:
     model = Ensemble(inputs=seen + HELD_COLUMNS, tabnet=tabnet, forest=forest)
     return write(
         root,
-        replace(spec, network=model, encoder=encoder.sha),
+        replace(spec, network=model, encoder=encoder.sha, horizon_bars=3),
         named(tensors_of_tabnet(tabnet), stumps(forest)),
         observations=np.random.default_rng(3).standard_normal((1, model.inputs)),
+        reference=DriftReference(
+            features=FeatureReference.of(
+                np.random.default_rng(4).standard_normal((200, FORM.channels)), FEATURES.names
+            )
+        ),
     )

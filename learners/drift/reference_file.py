@@ -98,10 +98,15 @@ class DriftReference:
             raise ArtifactRefused(file=OUTLINE, rule=error.rule, found=error.found) from error
         arrays = array_file.decoded(files[ARRAYS], outline.forms(), file=ARRAYS)
         try:
-            return outline.read(arrays)
+            found = outline.read(arrays)
         except InvalidInput as error:
             rule = f"{error.field} {error.rule}"
             raise ArtifactRefused(file=ARRAYS, rule=rule, found=error.found) from error
+        for name, content in found.to_files().items():
+            if files[name] != content:  # an archive may have something before and behind it
+                rule = "must be written as this version does"
+                raise ArtifactRefused(file=name, rule=rule, found="else")
+        return found
 
 
 class _Outline:

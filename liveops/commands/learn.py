@@ -133,7 +133,9 @@ def reinforcement(
     )
     asked = _Asked(
         name=name,
-        series=_series(candles or [], instruments or [], config, source=source, interval=interval),
+        series=series_of(
+            candles or [], instruments or [], config, source=source, interval=interval
+        ),
         train_bars=train_bars,
         test_bars=test_bars,
         confidence=confidence,
@@ -206,7 +208,9 @@ def classifier(
     )
     asked = _Asked(
         name=name,
-        series=_series(candles or [], instruments or [], config, source=source, interval=interval),
+        series=series_of(
+            candles or [], instruments or [], config, source=source, interval=interval
+        ),
         train_bars=train_bars,
         test_bars=test_bars,
         confidence=confidence,
@@ -261,7 +265,7 @@ def _learn(asked: _Asked, training: TrainingPlan | ClassifierPlan) -> None:
     _print(learned)
 
 
-def _series(
+def series_of(
     files: Sequence[Path],
     instruments: Sequence[str],
     config: Path | None,
@@ -269,6 +273,7 @@ def _series(
     source: str | None,
     interval: str | None,
 ) -> list[Candles]:
+    """Return the candles that the options of a command name; the shipped ones for none."""
     from learners.market.candles import load_candles, shipped_candles
     from liveops.candle_import import candle_store, stored_candles
 

@@ -24,7 +24,7 @@ from learners.tensor_file import encoded
 Change = Callable[[bytes], bytes]
 FILES = {
     "encoder": (SPEC, WEIGHTS, GRAPH, GOLDEN),
-    "policy": (SPEC, WEIGHTS, "policy.onnx", GOLDEN),
+    "policy": (SPEC, WEIGHTS, "policy.onnx", GOLDEN, "drift.json", "drift.npz"),
 }
 
 
@@ -111,6 +111,8 @@ OF_POLICIES: dict[str, Change] = {
     "inputs_huge": put("ensemble/inputs", 10**9),
     "forest_a_word": put("ensemble/forest", "forest"),
     "ensemble_a_list": put("ensemble", []),
+    "horizon_zero": put("horizon_bars", 0),
+    "horizon_none": put("horizon_bars", None),
     "format_one": put("format", 1),
     "key_extra": put("ensemble/run", "os.system"),
 }

@@ -1,0 +1,138 @@
+"""What of a classifier is frozen when it is made, and later bars held against it (SPEC I1).
+
+The same numbers both times, from the same words: features as they come, embeddings, what TabNet
+looks at, how sure the policy is where nothing is held, and how often it names the right class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandit.core.drift import DriftCheck
+from bandit.core.errors import InvalidInput
+from learners.artifact import Artifact
+from learners.classifier import UNKNOWN, class_rows
+from learners.drift.behaviour import ConfidenceReference, ImportanceReference, PredictionReference
+from learners.drift.encoder import BLOCK_MIN, BLOCKS_WHOLE, EncoderReference
+from learners.drift.features import FeatureReference
+from learners.drift.reference_file import DriftReference
+from learners.ensemble import Ensemble, part_of
+from learners.environment import OWN_COLUMNS
+from learners.environment_spec import EnvironmentSpec
+from learners.market.candles import Candles
+from learners.market.features import features_of
+from learners.onnx_graph import ACTION, INPUT, PROBABILITIES
+from learners.serving import session_of
+from learners.sight import sight_of
+from learners.tabnet import importance, masks
+from learners.tensor_file import Tensor
+
+EMBEDDED_MIN: Final = BLOCKS_WHOLE * BLOCK_MIN
+"""Fewer embeddings than this have no null that could be known."""
+
+LOOKED_AT_MAX: Final = 2_000
+"""Rows that masks are worked out for, evenly spread."""
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Picture:
+    """What is frozen, and what is held against it, in time order.
+
+    `features` (bars, features) are not scaled, NaN where they are not known; `embeddings` (n,
+    width) are those of known windows, None without an encoder. `looks` are the shares of `columns`
+    in TabNet's masks. `confidences` (n,) and `hits` (n,), 1 where the class was right, are of bars
+    that were not learned from.
+    """
+
+    names: tuple[str, ...]
+    features: Doubles
+    embeddings: Doubles | None
+    columns: tuple[str, ...]
+    looks: Doubles
+    confidences: Doubles
+    hits: Doubles
+
+    def frozen(self) -> DriftReference:
+        """Return the reference; an encoder's is left out where there are too few embeddings."""
+        embedded = self.embeddings
+        has_null = embedded is not None and len(embedded) >= EMBEDDED_MIN
+        return DriftReference(
+            features=FeatureReference.of(self.features, self.names),
+            encoder=EncoderReference.of(embedded) if embedded is not None and has_null else None,
+            importance=ImportanceReference.of(self.looks, self.columns),
+            confidence=ConfidenceReference.of(self.confidences),
+            prediction=PredictionReference.of(self.hits),
+        )
+
+    def against(self, reference: DriftReference) -> list[DriftCheck]:
+        """Hold this picture of later bars against what was frozen, part by part.
+
+        Raises `InvalidInput` for features other than the reference's.
+        """
+        checks: list[DriftCheck] = []
+        if reference.features is not None:
+            if reference.features.names != self.names:
+                rule = "must be those of the reference"
+                raise InvalidInput(field="features", rule=rule, found=", ".join(self.names))
+            checks += reference.features.check(self.features)
+        if reference.encoder is not None and self.embeddings is not None:
+            checks.append(reference.encoder.check(self.embeddings))
+        if reference.importance is not None:
+            checks.append(reference.importance.check(self.looks))
+        if reference.confidence is not None:
+            checks.append(reference.confidence.check(self.confidences))
+        if reference.prediction is not None:
+            checks.append(reference.prediction.check(self.hits))
+        return checks
+
+
+def picture_of(artifact: Artifact, candles: Candles, bars: range) -> Picture:
+    """Return the picture of later bars, seen by a stored classifier.
+
+    Raises `InvalidInput` where no bar of them is wholly known, and as `sight_of`.
+    """
+    model, spec = artifact.spec.network, artifact.spec
+    assert isinstance(model, Ensemble), "nothing is frozen of others"
+    assert spec.horizon_bars is not None
+    sight = sight_of(artifact)
+    features = features_of(candles, sight.spec)
+    rows, seen = sight.of(features)
+    labelled = class_rows(
+        candles,
+        rows,
+        seen.complete,
+        bars=bars,
+        spec=EnvironmentSpec.from_json(spec.environment.body),
+        horizon_bars=spec.horizon_bars,
+    )
+    known = labelled.rows[labelled.complete]
+    if not len(known):
+        rule = "must have a bar whose features are all known"
+        raise InvalidInput(field="bars", rule=rule, found=f"{len(bars)} bars")
+    flat = np.zeros((len(known), OWN_COLUMNS))
+    asked = np.concatenate([known, flat], axis=1).astype(np.float32)
+    found = session_of(artifact.graph).run([PROBABILITIES, ACTION], {INPUT: asked})
+    labels = labelled.labels[labelled.complete]
+    names = sight.spec.names
+    return Picture(
+        names=names,
+        features=features.values[bars.start : bars.stop],
+        embeddings=None if sight.encoder is None else known[:, len(names) :],
+        columns=sight.names,
+        looks=looks_of(model, dict(artifact.tensors), known),
+        confidences=found[0].max(axis=1).astype(np.float64),
+        hits=(found[1] == labels)[labels != UNKNOWN].astype(np.float64),
+    )
+
+
+def looks_of(model: Ensemble, tensors: dict[str, Tensor], rows: Doubles) -> Doubles:
+    """Return the share of each column in TabNet's masks over rows (n, columns) that are known."""
+    some = np.linspace(0, len(rows) - 1, min(len(rows), LOOKED_AT_MAX)).astype(np.int64)
+    found: Doubles = importance(masks(model.tabnet, part_of("tabnet.", tensors), rows[some]))
+    return found
