@@ -206,7 +206,7 @@ def _plan(
 
 def _with_learned(app: App, plan: Plan, *, profile: Profile, progress: Console) -> Plan:
     """Add challengers that are trained on the bars before; say why where there can be none."""
-    from bandit.core.errors import BanditError
+    from bandit.core.errors import BanditError, ExtraMissing
     from liveops.demo_challenger import TRAININGS, trained_arm
     from liveops.replay import experiment_name
 
@@ -223,6 +223,9 @@ def _with_learned(app: App, plan: Plan, *, profile: Profile, progress: Console) 
                 arm, learned = trained_arm(
                     app, plan.candles, plan.bars, training, begin=begin, report=report
                 )
+        except ExtraMissing as error:  # as it is for each of them
+            progress.print(f"trained challengers take no part: {error}", markup=False)
+            break
         except BanditError as error:  # the others show the rest without it
             progress.print(f"a trained challenger takes no part: {error}", markup=False)
             continue
