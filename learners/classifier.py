@@ -1,7 +1,8 @@
 """Make a classifier of bars: an encoder, TabNet and trees, from rows and what trades came to.
 
 All of it is fitted on bars of `ClassRows` alone. The last of them are kept from every fitting: on
-them the temperature is found, by which a classifier is as sure as it is right.
+them the temperature is found, by which a classifier is as sure as it is right. The scaler of the
+rows alone has seen them before.
 """
 
 from __future__ import annotations

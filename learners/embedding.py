@@ -6,6 +6,8 @@ are all known and follow one another without a gap. It depends on no other windo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,7 @@ from bandit.core.errors import InvalidInput
 from learners.encoder_artifact import EncoderArtifact
 from learners.serving import require_close, session_of
 from learners.tensor_file import Tensor
+from learners.timesnet import TimesNetForm
 from learners.timesnet_graph import EMBEDDING
 from learners.timesnet_graph import INPUT as WINDOW
 
@@ -65,15 +68,23 @@ class ServedEncoder:
         `rows` (n, channels) are scaled, `complete` tells which of them are known. Where the window
         is not all known there is none, and zeros stand in its place.
         """
-        bars = self.form.bars
-        embeddings = np.zeros((len(rows), self.form.embedding), dtype=np.float32)
-        known = whole_windows(complete, bars)
-        ends = known.nonzero()[0]
-        for part in np.array_split(ends, max(1, -(-len(ends) // _WINDOWS_AT_ONCE))):
-            if len(part):
-                windows = rows[part[:, None] + np.arange(1 - bars, 1)]
-                embeddings[part] = self.embed(windows)
-        return embeddings, known
+        return series_embedded(self.embed, self.form, rows, complete)
+
+
+def series_embedded(
+    embed: Callable[[NDArray[np.floating]], Tensor],
+    form: TimesNetForm,
+    rows: NDArray[np.floating],
+    complete: NDArray[np.bool_],
+) -> tuple[Tensor, NDArray[np.bool_]]:
+    """Return what `ServedEncoder.embed_series` does, of any way to embed windows of a form."""
+    embeddings = np.zeros((len(rows), form.embedding), dtype=np.float32)
+    known = whole_windows(complete, form.bars)
+    ends = known.nonzero()[0]
+    for part in np.array_split(ends, max(1, -(-len(ends) // _WINDOWS_AT_ONCE))):
+        if len(part):
+            embeddings[part] = embed(rows[part[:, None] + np.arange(1 - form.bars, 1)])
+    return embeddings, known
 
 
 def embedding_names(width: int) -> tuple[str, ...]:

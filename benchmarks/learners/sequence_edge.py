@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +29,7 @@ from learners.classifier import (
     taught_encoder,
 )
 from learners.classifier_plan import ClassifierPlan, EncoderPlan
-from learners.embedding import whole_windows
+from learners.embedding import series_embedded
 from learners.serving import session_of
 from learners.tensor_file import Tensor
 from learners.timesnet_graph import EMBEDDING, INPUT, graph
@@ -67,16 +68,14 @@ def trained(plan: ClassifierPlan, *, edge: float, seed: int) -> tuple[float, Bac
             own = {name: encoder.tensors[name] for name in encoder.form.shapes()}
             session = session_of(graph(encoder.form, own))
 
-            def embed(rows: Doubles, known: NDArray[np.bool_]) -> tuple[Tensor, NDArray[np.bool_]]:
-                is_whole = whole_windows(known, encoder.form.bars)
-                found = np.zeros((len(rows), encoder.form.embedding), dtype=np.float32)
-                ends = is_whole.nonzero()[0]
-                windows = rows[ends[:, None] + np.arange(1 - encoder.form.bars, 1)]
-                [found[ends]] = session.run([EMBEDDING], {INPUT: windows.astype(np.float32)})
-                return found, is_whole
+            def embed(windows: NDArray[np.floating]) -> Tensor:
+                [found] = session.run([EMBEDDING], {INPUT: windows.astype(np.float32)})
+                embeddings: Tensor = found
+                return embeddings
 
-            markets = embedded(markets, embed)
-            seen = np.concatenate([features, embed(features, complete)[0]], axis=1)
+            embed_series = partial(series_embedded, embed, encoder.form)
+            markets = embedded(markets, embed_series)
+            seen = np.concatenate([features, embed_series(features, complete)[0]], axis=1)
         made = taught_classifier(plan, markets, classes=classes, bench=bench)
     rest = range(TRAINED, BARS)
     earned = mean_return(made.form, dict(made.tensors), candles, seen, rest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,22 +74,6 @@ Family = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """What both kinds of challengers are asked alike."""
-
-    name: str
-    series: Sequence[Candles]
-    train_bars: int
-    test_bars: int
-    confidence: float | None
-    allow_ranging: bool | None
-    family: str | None
-    demo: bool
-    as_json: bool
-    config: Path | None
-
-
 @commands.callback()
 def learning() -> None:
     """Make challengers by learning from candles."""
@@ -131,7 +114,8 @@ def reinforcement(
     training = TrainingPlan(
         algorithm=Algorithm(algorithm), seed=seed, total_steps=steps, deadline_seconds=deadline
     )
-    asked = _Asked(
+    _learn(
+        training,
         name=name,
         series=series_of(
             candles or [], instruments or [], config, source=source, interval=interval
@@ -145,7 +129,6 @@ def reinforcement(
         as_json=as_json,
         config=config,
     )
-    _learn(asked, training)
 
 
 @commands.command("tabnet")
@@ -206,7 +189,8 @@ def classifier(
         refreshed=refreshed,
         deadline_seconds=deadline,
     )
-    asked = _Asked(
+    _learn(
+        training,
         name=name,
         series=series_of(
             candles or [], instruments or [], config, source=source, interval=interval
@@ -220,10 +204,22 @@ def classifier(
         as_json=as_json,
         config=config,
     )
-    _learn(asked, training)
 
 
-def _learn(asked: _Asked, training: TrainingPlan | ClassifierPlan) -> None:
+def _learn(
+    training: TrainingPlan | ClassifierPlan,
+    *,
+    name: str,
+    series: Sequence[Candles],
+    train_bars: int,
+    test_bars: int,
+    confidence: float | None,
+    allow_ranging: bool | None,
+    family: str | None,
+    demo: bool,
+    as_json: bool,
+    config: Path | None,
+) -> None:
     from rich.console import Console
 
     from bandit.core.backtest import BacktestRule
@@ -234,32 +230,32 @@ def _learn(asked: _Asked, training: TrainingPlan | ClassifierPlan) -> None:
     from liveops.wiring import acting_rules_of
 
     with (
-        ledger_app(config=asked.config, demo=asked.demo) as app,
+        ledger_app(config=config, demo=demo) as app,
         shown(Console(stderr=True)) as report,
     ):
         plan = ChallengerPlan(
-            features=FeatureSpec(interval=asked.series[0].interval),
+            features=FeatureSpec(interval=series[0].interval),
             environment=ENVIRONMENT,
             training=training,
             acting=acting_rules_of(
                 app.settings,
-                confidence_min=asked.confidence,
-                allow_ranging=asked.allow_ranging,
+                confidence_min=confidence,
+                allow_ranging=allow_ranging,
             ),
-            train_bars=asked.train_bars,
-            test_bars=asked.test_bars,
+            train_bars=train_bars,
+            test_bars=test_bars,
         )
         learned = learn(
             app,
-            name=PolicyName(asked.name),
-            family=asked.family or asked.name,
+            name=PolicyName(name),
+            family=family or name,
             plan=plan,
-            series=asked.series,
+            series=series,
             rule=BacktestRule(),
             report=report,
             actor=actor(),
         )
-    if asked.as_json:
+    if as_json:
         print_json(learned.to_json())
         return
     _print(learned)

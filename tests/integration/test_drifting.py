@@ -12,6 +12,7 @@ import pytest
 from api_service import application
 from ledger import NOON, count
 from made_up_candles import part, random_walk
+from made_up_classifier_plan import SMALL_CLASSIFIER
 from made_up_policy import FEATURES, deciding
 from sqlalchemy import Engine
 
@@ -21,9 +22,7 @@ from bandit.core.drift import DriftMetric
 from bandit.core.errors import InvalidInput, UnknownName
 from bandit.core.model import Policy, PolicyKind, PolicyName, Verdict
 from bandit.service import drift, policies
-from learners.boosting_plan import BoostingPlan
 from learners.challenger import ChallengerPlan
-from learners.classifier_plan import ClassifierPlan, EncoderPlan
 from learners.market.candles import Candles
 from liveops import cli
 from liveops.clock import VirtualClock
@@ -36,17 +35,7 @@ pytest.importorskip("pytorch_tabnet", reason="the learners are not installed")
 PLAN = ChallengerPlan(
     features=FEATURES,
     environment=ENVIRONMENT,
-    training=ClassifierPlan(
-        seed=1,
-        horizon_bars=3,
-        encoder=EncoderPlan(
-            bars=8, frequencies=2, d_model=4, d_ff=4, layers=1, kernels=1, embedding=3, epochs=1
-        ),
-        width=4,
-        epochs=1,
-        batch=64,
-        forest=BoostingPlan(rounds=2, depth=2),
-    ),
+    training=SMALL_CLASSIFIER,
     acting=ActingRules(confidence_min=0.3, allow_ranging=True),
     train_bars=900,
     test_bars=200,

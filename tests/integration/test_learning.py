@@ -12,6 +12,7 @@ import pytest
 from api_service import application
 from ledger import NOON, count
 from made_up_candles import random_walk
+from made_up_classifier_plan import SMALL_CLASSIFIER
 from sqlalchemy import Engine
 
 from bandit.core.acting import ActingRules
@@ -21,9 +22,7 @@ from bandit.core.model import PolicyKind, PolicyName, Verdict
 from bandit.service import policies, trials
 from learners import reinforcement
 from learners.artifact import read
-from learners.boosting_plan import BoostingPlan
 from learners.challenger import ChallengerPlan, data_digest
-from learners.classifier_plan import ClassifierPlan, EncoderPlan
 from learners.market.candle_store import CandleStore, SeriesName
 from learners.market.features import FeatureSpec
 from learners.network import Algorithm
@@ -123,24 +122,13 @@ def test_a_challenger_is_made_whole_and_only_once(app: App, tmp_path: Path) -> N
 
 
 def test_a_classifier_is_made_of_encoder_tabnet_and_trees(app: App, tmp_path: Path) -> None:
-    training = ClassifierPlan(
-        seed=1,
-        horizon_bars=3,
-        validation_share=0.4,
-        encoder=EncoderPlan(
-            bars=8, frequencies=2, d_model=4, d_ff=4, layers=1, kernels=1, embedding=3, epochs=1
-        ),
-        width=4,
-        epochs=1,
-        batch=64,
-        forest=BoostingPlan(rounds=2, depth=2),
-    )
+    training = replace(SMALL_CLASSIFIER, validation_share=0.4)
     plan = replace(PLAN, training=training, train_bars=400)
     learned = made(app, "trees", plan)
     assert learned.policy.kind is PolicyKind.ENSEMBLE
     stored = read(tmp_path / "artifacts", learned.policy.sha)
     assert encoder_of(app, "trees") == stored.spec.encoder
-    assert learned.card.subject.steps == training.steps == 2
+    assert learned.card.subject.steps == training.steps == 3
     looks = learned.card.looks
     embedding = {f"embedding_{i}" for i in range(3)}
     assert {look.column for look in looks} == {*PLAN.features.names, *embedding}

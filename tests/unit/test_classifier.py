@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_up_candles import part, random_walk
+from made_up_classifier_plan import SMALL_CLASSIFIER
 from made_up_policy import ENVIRONMENT, FEATURES
 from numpy.typing import NDArray
 
@@ -16,10 +17,8 @@ from bandit.core.errors import InvalidInput
 from bandit.core.model import PolicySha
 from bandit.core.paper_fills import Side
 from learners.artifact import Artifact, read
-from learners.boosting_plan import BoostingPlan
 from learners.challenger import ChallengerPlan
 from learners.classifier import ClassRows, class_rows
-from learners.classifier_plan import ClassifierPlan, EncoderPlan
 from learners.decider import Decider
 from learners.ensemble import Ensemble
 from learners.environment_spec import Target
@@ -34,23 +33,10 @@ from learners.sight import sight_of
 from learners.workshop import Workshop
 from liveops.clock import monotonic
 
-CLASSIFIER = ClassifierPlan(
-    seed=1,
-    horizon_bars=3,
-    validation_share=0.3,
-    encoder=EncoderPlan(
-        bars=8, frequencies=2, d_model=4, d_ff=4, layers=1, kernels=1, embedding=3, epochs=1
-    ),
-    width=4,
-    decisions=2,
-    epochs=2,
-    batch=64,
-    forest=BoostingPlan(rounds=2, depth=2),
-)
 PLAN = ChallengerPlan(
     features=FEATURES,
     environment=ENVIRONMENT,
-    training=CLASSIFIER,
+    training=SMALL_CLASSIFIER,
     acting=ActingRules(confidence_min=0.0, allow_ranging=True),
     train_bars=500,
     test_bars=100,
@@ -208,7 +194,7 @@ def test_a_refresh_goes_on_from_a_stored_encoder(
 ) -> None:
     root, artifact = made
     assert artifact.encoder is not None
-    training = replace(CLASSIFIER, refreshed=artifact.encoder.sha)
+    training = replace(SMALL_CLASSIFIER, refreshed=artifact.encoder.sha)
     plan = replace(PLAN, training=training)
     later = workshop(tmp_path, plan, random_walk(800, seed=4)).newest(root)
     assert later.encoder is not None
@@ -227,7 +213,7 @@ def test_too_few_bars_are_refused(tmp_path: Path) -> None:
 
 
 def test_alone_tabnet_sees_the_features(tmp_path: Path) -> None:
-    bare = replace(CLASSIFIER, encoder=None, forest=None)
+    bare = replace(SMALL_CLASSIFIER, encoder=None, forest=None)
     artifact = workshop(tmp_path, replace(PLAN, training=bare)).newest(tmp_path / "artifacts")
     assert artifact.encoder is None
     assert artifact.spec.network.inputs == len(FEATURES.names) + 3
@@ -245,16 +231,16 @@ def test_alone_tabnet_sees_the_features(tmp_path: Path) -> None:
 )
 def test_a_plan_is_checked(changes: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidInput, match=f"^{field}: "):
-        replace(CLASSIFIER, **changes)  # type: ignore[arg-type]  # fields by name
+        replace(SMALL_CLASSIFIER, **changes)  # type: ignore[arg-type]  # fields by name
 
 
 def test_the_digest_names_the_classifier() -> None:
     others = [
-        replace(PLAN, training=replace(CLASSIFIER, seed=2)),
-        replace(PLAN, training=replace(CLASSIFIER, encoder=None)),
-        replace(PLAN, training=replace(CLASSIFIER, forest=None)),
-        replace(PLAN, training=replace(CLASSIFIER, refreshed=PolicySha("1" * 64))),
+        replace(PLAN, training=replace(SMALL_CLASSIFIER, seed=2)),
+        replace(PLAN, training=replace(SMALL_CLASSIFIER, encoder=None)),
+        replace(PLAN, training=replace(SMALL_CLASSIFIER, forest=None)),
+        replace(PLAN, training=replace(SMALL_CLASSIFIER, refreshed=PolicySha("1" * 64))),
     ]
     assert len({PLAN.digest, *(other.digest for other in others)}) == 1 + len(others)
-    slower = replace(CLASSIFIER, deadline_seconds=1.0)
+    slower = replace(SMALL_CLASSIFIER, deadline_seconds=1.0)
     assert replace(PLAN, training=slower).digest == PLAN.digest
