@@ -6,6 +6,7 @@ looks at, how sure the policy is where nothing is held, and how often it names t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,14 +29,11 @@ from learners.market.features import features_of
 from learners.onnx_graph import ACTION, INPUT, PROBABILITIES
 from learners.serving import session_of
 from learners.sight import sight_of
-from learners.tabnet import importance, masks
+from learners.tabnet import masks
 from learners.tensor_file import Tensor
 
 EMBEDDED_MIN: Final = BLOCKS_WHOLE * BLOCK_MIN
 """Fewer embeddings than this have no null that could be known."""
-
-LOOKED_AT_MAX: Final = 2_000
-"""Rows that masks are worked out for, evenly spread."""
 
 Doubles = NDArray[np.float64]
 
@@ -45,9 +43,9 @@ class Picture:
     """What is frozen, and what is held against it, in time order.
 
     `features` (bars, features) are not scaled, NaN where they are not known; `embeddings` (n,
-    width) are those of known windows, None without an encoder. `looks` are the shares of `columns`
-    in TabNet's masks. `confidences` (n,) and `hits` (n,), 1 where the class was right, are of bars
-    that were not learned from.
+    width) are those of known windows, None without an encoder. `looks` (n, columns) are TabNet's
+    masks at known bars. `confidences` (n,) and `hits` (n,), 1 where the class was right, are of
+    bars that were not learned from.
     """
 
     names: tuple[str, ...]
@@ -125,14 +123,12 @@ def picture_of(artifact: Artifact, candles: Candles, bars: range) -> Picture:
         features=features.values[bars.start : bars.stop],
         embeddings=None if sight.encoder is None else known[:, len(names) :],
         columns=sight.names,
-        looks=looks_of(model, dict(artifact.tensors), known),
+        looks=looks_of(model, artifact.tensors, known),
         confidences=found[0].max(axis=1).astype(np.float64),
         hits=(found[1] == labels)[labels != UNKNOWN].astype(np.float64),
     )
 
 
-def looks_of(model: Ensemble, tensors: dict[str, Tensor], rows: Doubles) -> Doubles:
-    """Return the share of each column in TabNet's masks over rows (n, columns) that are known."""
-    some = np.linspace(0, len(rows) - 1, min(len(rows), LOOKED_AT_MAX)).astype(np.int64)
-    found: Doubles = importance(masks(model.tabnet, part_of("tabnet.", tensors), rows[some]))
-    return found
+def looks_of(model: Ensemble, tensors: Mapping[str, Tensor], rows: Doubles) -> Doubles:
+    """Return TabNet's masks (n, columns) at rows (n, columns) that are known."""
+    return masks(model.tabnet, part_of("tabnet.", tensors), rows)

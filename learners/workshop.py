@@ -202,7 +202,7 @@ class Workshop:
             features=np.concatenate(raw),
             embeddings=rows[:, len(names) :] if width else None,
             columns=(*names, *embedding_names(width)),
-            looks=looks_of(made.form, dict(made.tensors), rows),
+            looks=looks_of(made.form, made.tensors, rows),
             confidences=made.confidences,
             hits=made.hits,
         )

@@ -25,58 +25,94 @@ _TOP: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImportanceReference:
-    """How much each feature counted for the model: parts of one."""
+    """How much each feature counted for the model: parts of one, and how they vary row by row.
+
+    `n` rows, worth `n` / `time` independent ones, had the mean `parts` and the `deviations`.
+    """
 
     names: tuple[str, ...]
+    n: int
     parts: Floats
+    deviations: Floats
+    time: float
 
     def __post_init__(self) -> None:
-        """Refuse parts that make no whole."""
+        """Refuse parts that make no whole, and deviations of nothing."""
         checked_names(self.names)
         total = float(self.parts.sum()) if self.parts.shape == (len(self.names),) else math.nan
-        if not abs(total - 1.0) < 1e-9 or not (self.parts >= 0.0).all():
-            rule = "must be parts of one, a feature each"
-            raise InvalidInput(field="importance", rule=rule, found=total)
+        rules = {
+            "importance": abs(total - 1.0) < 1e-9 and bool((self.parts >= 0.0).all()),
+            "deviations": self.deviations.shape == self.parts.shape
+            and bool(((self.deviations >= 0.0) & (self.deviations <= 1.0)).all()),
+            "n": self.n >= 1,
+            "time": 1.0 <= self.time < math.inf,
+        }
+        for name, holds in rules.items():
+            if not holds:
+                rule = "must be of parts of one, a feature each"
+                raise InvalidInput(field=name, rule=rule, found=total)
 
     @classmethod
     def of(cls, importances: Floats, names: Sequence[str]) -> Self:
-        """Freeze importances (features,), of any size; raises `InvalidInput` for those of nothing.
+        """Freeze importances (n, features) of rows in time order, each row of any size.
 
-        >>> ImportanceReference.of(np.array([3.0, 1.0]), ["rsi", "adx"]).parts.tolist()
-        [0.75, 0.25]
+        Rows that are not finite, negative or all 0 do not count; raises `InvalidInput` where there
+        is no other.
+
+        >>> rows = np.array([[3.0, 1.0], [1.0, 1.0]])
+        >>> ImportanceReference.of(rows, ["rsi", "adx"]).parts.tolist()
+        [0.625, 0.375]
         """
-        parts = _parts(importances, len(names))
-        if parts is None:
-            rule = "must be finite, not negative, and not all 0"
+        shares = _shares(importances, len(names))
+        if not len(shares):
+            rule = "must have a row that is finite, not negative, and not all 0"
             raise InvalidInput(field="importance", rule=rule, found="others")
-        return cls(names=tuple(names), parts=parts)
+        parts = shares.mean(axis=0)
+        times = np.array([autocorrelation_time(column) for column in shares.T])
+        return cls(
+            names=tuple(names),
+            n=len(shares),
+            parts=parts / parts.sum(),
+            deviations=shares.std(axis=0),
+            time=float(parts @ times / parts.sum()),
+        )
 
     def check(self, importances: Floats, limits: DriftLimits | None = None) -> DriftCheck:
-        """Hold the model's importances on a window against the reference.
+        """Hold the model's importances on a window's rows (n, features) against the reference.
 
-        The value is the part of all importance that has moved to other features, ½ Σ |p - q|: it
-        has no p-value, as how far it moves by chance depends on how it was measured.
+        The value is the part of all importance that has moved to other features, ½ Σ |p - q|, less
+        what of it chance makes in the mean: ½ Σ √(2 / π) s √(τ / n + τ / n_ref), the mean size of
+        normal differences with the deviations s of the reference.
 
-        >>> reference = ImportanceReference.of(np.array([3.0, 1.0]), ["rsi", "adx"])
-        >>> check = reference.check(np.array([1.0, 1.0]))
-        >>> check.value, check.detail["moved"]
-        (0.25, ['rsi', 'adx'])
+        >>> rows = np.random.default_rng(1).dirichlet([6.0, 2.0], size=500)
+        >>> reference = ImportanceReference.of(rows, ["rsi", "adx"])
+        >>> check = reference.check(np.ones((200, 2)))
+        >>> round(check.value, 2), check.verdict.value
+        (0.25, 'FAIL')
         """
         limits = limits or DriftLimits()
-        metric, n = DriftMetric.IMPORTANCE, len(self.names)
-        parts = _parts(importances, n)
-        if parts is None:
-            reason = "no importances: not finite, negative, or all 0"
-            return unknown(metric, "model", reason, n=n)
-        away = np.abs(parts - self.parts)
+        metric, shares = DriftMetric.IMPORTANCE, _shares(importances, len(self.names))
+        n, now, before = len(shares), len(shares) / self.time, self.n / self.time
+        if n < ROWS_MIN or min(now, before) < EFFECTIVE_MIN:
+            return unknown(metric, "model", "too few rows", n=n, n_effective=now)
+        away = np.abs(shares.mean(axis=0) - self.parts)
+        noise = math.sqrt(2.0 / math.pi * (1.0 / now + 1.0 / before))
+        by_chance = noise * float(self.deviations.sum()) / 2.0
+        distance = float(away.sum()) / 2.0
         moved = np.argsort(-away, kind="stable")[:_TOP]
         return judged(
             metric,
             "model",
-            float(away.sum()) / 2.0,
+            distance - by_chance,
             Bound(warning=limits.importance),
             n=n,
-            detail={"moved": [self.names[i] for i in moved.tolist()]},
+            n_effective=now,
+            detail={
+                "moved": [self.names[i] for i in moved.tolist()],
+                "distance": distance,
+                "by_chance": by_chance,
+                "n_ref": self.n,
+            },
         )
 
 
@@ -184,17 +220,17 @@ class PredictionReference:
         )
 
 
-def _parts(importances: Floats, size: int) -> Floats | None:
+def _shares(importances: Floats, size: int) -> Floats:
+    """Return the rows that are importances, each as parts of one."""
     values = np.asarray(importances, dtype=np.float64)
-    if values.shape != (size,):
-        rule = f"must be {size} numbers"
+    if values.ndim != 2 or values.shape[1] != size:
+        rule = f"must be rows of {size} numbers"
         raise InvalidInput(field="importance", rule=rule, found=values.shape)
-    largest = float(values.max())
-    if not np.isfinite(values).all() or float(values.min()) < 0.0 or largest == 0.0:
-        return None
-    scaled = values / largest
-    parts: Floats = scaled / scaled.sum()
-    return parts
+    largest = values.max(axis=1, initial=0.0)
+    known = np.isfinite(values).all(axis=1) & (values >= 0.0).all(axis=1) & (largest > 0.0)
+    scaled = values[known] / largest[known, None]
+    shares: Floats = scaled / scaled.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _series(values: Floats) -> Floats:

@@ -32,7 +32,7 @@ _FLOAT, _WHOLE = np.dtype("<f8"), np.dtype("<i8")
 _OUTLINE_MAX: Final = 65_536
 _NUMBERS_MAX: Final = (
     (FEATURES_MAX + 1) * (2 * GRID_MAX + 2 * BINS + 8)
-    + FEATURES_MAX * (FEATURES_MAX + 1)
+    + FEATURES_MAX * (FEATURES_MAX + 2)
     + WIDTH_MAX * (DIMENSIONS + 1)
     + 4 * _LENGTHS_MAX
     + 64
@@ -156,7 +156,12 @@ class _Outline:
             }
         if "importance" in self.parts:
             size = len(self.parts["importance"]["names"])
-            forms["importance.parts"] = Form(_FLOAT, (size,))
+            forms |= {
+                "importance.parts": Form(_FLOAT, (size,)),
+                "importance.deviations": Form(_FLOAT, (size,)),
+                "importance.numbers": Form(_FLOAT, (1,)),
+                "importance.n": Form(_WHOLE, (1,)),
+            }
         if "prediction" in self.parts:
             forms |= {
                 "prediction.n": Form(_WHOLE, (1,)),
@@ -177,7 +182,11 @@ class _Outline:
             read["encoder"] = _encoder(arrays)
         if "importance" in self.parts:
             read["importance"] = ImportanceReference(
-                names=tuple(self.parts["importance"]["names"]), parts=arrays["importance.parts"]
+                names=tuple(self.parts["importance"]["names"]),
+                n=int(arrays["importance.n"][0]),
+                parts=arrays["importance.parts"],
+                deviations=arrays["importance.deviations"],
+                time=float(arrays["importance.numbers"][0]),
             )
         if "confidence" in self.parts:
             (found,) = _distributions("confidence", self.parts["confidence"], arrays)
@@ -196,7 +205,12 @@ def _write_features(held: FeatureReference) -> tuple[dict[str, Any], Arrays]:
 
 
 def _write_importance(held: ImportanceReference) -> tuple[dict[str, Any], Arrays]:
-    return {"names": list(held.names)}, {"parts": held.parts}
+    return {"names": list(held.names)}, {
+        "parts": held.parts,
+        "deviations": held.deviations,
+        "numbers": np.array([held.time], _FLOAT),
+        "n": np.array([held.n], _WHOLE),
+    }
 
 
 def _write_confidence(held: ConfidenceReference) -> tuple[dict[str, Any], Arrays]:

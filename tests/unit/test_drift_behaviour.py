@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,34 +14,68 @@ from bandit.core.model import Verdict
 from learners.drift.behaviour import ConfidenceReference, ImportanceReference, PredictionReference
 
 NAMES = ("rsi", "adx", "atr")
-IMPORTANCE = ImportanceReference.of(np.array([2.0, 1.0, 1.0]), NAMES)
+ROWS = np.random.default_rng(7).dirichlet([2.0, 1.0, 1.0], size=4000)
+IMPORTANCE = ImportanceReference.of(ROWS, NAMES)
 
 
 def test_importance_that_moved_is_counted_once() -> None:
-    check = IMPORTANCE.check(np.array([1.0, 1.0, 2.0]))
+    check = IMPORTANCE.check(np.tile([1.0, 1.0, 2.0], (1000, 1)))
     # 0.50 0.25 0.25 became 0.25 0.25 0.50: a quarter of all moved.
-    assert check.value == pytest.approx(0.25)
+    assert check.detail["distance"] == pytest.approx(0.25, abs=0.01)
+    assert check.value == pytest.approx(check.detail["distance"] - check.detail["by_chance"])
     assert check.drifted
-    assert check.detail["moved"][:2] == ["rsi", "atr"]
+    assert set(check.detail["moved"][:2]) == {"rsi", "atr"}
+    assert (check.n, check.n_effective) == (1000, 1000 / IMPORTANCE.time)
 
 
 def test_importance_of_another_size_is_the_same() -> None:
-    check = IMPORTANCE.check(np.array([2e300, 1e300, 1e300]))
-    assert (check.value, check.verdict) == (0.0, Verdict.PASS)
+    check = IMPORTANCE.check(1e300 * ROWS)
+    assert check.detail["distance"] == pytest.approx(0.0, abs=1e-12)
+    assert check.verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.9])
+def test_where_nothing_changed_the_value_is_about_zero_at_any_length(memory: float) -> None:
+    """What rows vary by is taken off, also where each resembles the one before."""
+    rng = np.random.default_rng(11)
+
+    def attention(count: int) -> np.ndarray:
+        drawn = rng.normal(size=(count, 3))
+        for row in range(1, count):
+            drawn[row] = memory * drawn[row - 1] + np.sqrt(1 - memory**2) * drawn[row]
+        return np.exp(drawn)
+
+    reference = ImportanceReference.of(attention(20_000), NAMES)
+    for count in (500, 2_000):
+        found = [reference.check(attention(count)) for _ in range(200)]
+        values = [check.value for check in found if check.value is not None]
+        assert len(values) == 200
+        distance = np.mean([check.detail["distance"] for check in found])
+        assert abs(np.mean(values)) < 0.35 * distance, "a mean of 200 such windows"
+        assert not any(check.drifted for check in found)
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.0, 0.0], [1.0, -1.0, 1.0], [1.0, math.nan, 1.0]])
 def test_importance_of_nothing_is_inconclusive(values: list[float]) -> None:
-    assert IMPORTANCE.check(np.array(values)).verdict is Verdict.INCONCLUSIVE
+    nothing = np.tile(values, (1000, 1))
+    assert IMPORTANCE.check(nothing).verdict is Verdict.INCONCLUSIVE
     with pytest.raises(InvalidInput, match="importance"):
-        ImportanceReference.of(np.array(values), NAMES)
+        ImportanceReference.of(nothing, NAMES)
+
+
+def test_importance_of_few_rows_is_inconclusive() -> None:
+    assert IMPORTANCE.check(np.tile([1.0, 1.0, 2.0], (10, 1))).verdict is Verdict.INCONCLUSIVE
+    few = ImportanceReference.of(ROWS[:10], NAMES)
+    assert few.check(ROWS).verdict is Verdict.INCONCLUSIVE
 
 
 def test_importance_of_other_features_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="must be 3 numbers"):
-        IMPORTANCE.check(np.ones(4))
+    with pytest.raises(InvalidInput, match="must be rows of 3 numbers"):
+        IMPORTANCE.check(np.ones((5, 4)))
     with pytest.raises(InvalidInput, match="parts of one"):
-        ImportanceReference(names=NAMES, parts=np.array([0.5, 0.5, 0.5]))
+        replace(IMPORTANCE, parts=np.array([0.5, 0.5, 0.5]))
+    with pytest.raises(InvalidInput, match=r"^deviations"):
+        replace(IMPORTANCE, deviations=np.array([0.5, -0.5, 0.5]))
 
 
 def test_policy_that_has_become_unsure_has_drifted() -> None:

@@ -28,7 +28,7 @@ def a_reference() -> DriftReference:
     return DriftReference(
         features=FeatureReference.of(rows, NAMES),
         encoder=EncoderReference.of(rng.normal(size=(2000, 12))),
-        importance=ImportanceReference.of(np.array([3.0, 2.0, 1.0, 1.0]), NAMES),
+        importance=ImportanceReference.of(rng.dirichlet([3.0, 2.0, 1.0, 1.0], size=300), NAMES),
         confidence=ConfidenceReference.of(rng.beta(8, 2, size=3000)),
         prediction=PredictionReference.of(rng.normal(size=100)),
     )
