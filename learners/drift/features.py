@@ -297,8 +297,8 @@ def _correlations(rows: Floats, distributions: Sequence[Distribution]) -> tuple[
         return matrix, len(whole)
     low = np.array([distributions[i].quantile(_TAIL) for i in varying])
     high = np.array([distributions[i].quantile(1.0 - _TAIL) for i in varying])
-    wide = np.where(high > low, high / 2.0 - low / 2.0, 1.0)
-    away = (np.clip(whole, low, high) / 2.0 - low / 2.0) / wide
+    half = high / 2.0 - low / 2.0  # 0 also of the two smallest numbers there are
+    away = (np.clip(whole, low, high) / 2.0 - low / 2.0) / np.where(half > 0.0, half, 1.0)
     away -= away.mean(axis=0)
     size_of = np.sqrt((away * away).sum(axis=0))
     away /= np.where(size_of > 0.0, size_of, 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ def require_told(check: DriftCheck) -> None:
 
 
 @given(reference=rows(ANYTHING | FEW, n_max=80), window=rows(ANYTHING | FEW, n_max=60))
+@example(reference=np.array([[0.0, 0.0], [0.0, 5e-324]]), window=np.zeros((30, 2)))
 @settings(max_examples=150, deadline=None)
 def test_every_check_of_any_rows_is_made(reference: Floats, window: Floats) -> None:
     frozen = FeatureReference.of(reference, NAMES)
