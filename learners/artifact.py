@@ -67,7 +67,7 @@ class Artifact:
 
     `graph` is its ONNX model, `tensors` are its weights by name, `manifest` is what its hash is
     the hash of: the size and SHA-256 of each file. `encoder` is the one whose embeddings it sees,
-    `reference` what was frozen of the bars it was made from: of a classifier.
+    `reference` what was frozen of the bars it was made from, if anything was.
     """
 
     sha: PolicySha
@@ -90,16 +90,14 @@ def write(
 ) -> Artifact:
     """Store a policy below `root` and return it as it reads back; twice stores it once.
 
-    An encoder that it names must be stored there before. A classifier has a `reference`, and
-    nothing else has.
+    An encoder that it names must be stored there before. A classifier has a `reference`.
     `tensors` are float32 in the shapes of `spec.network`; `observations` of shape (`spec.golden`,
     inputs) are what it is asked whenever it is loaded, best drawn from the data it was trained on.
     Raises `InvalidInput` for other shapes and values that are not finite, `ArtifactRefused` where
     something else lies under its name already.
     """
-    if (reference is not None) != isinstance(spec.network, Ensemble):
-        rule, found = "must go with a classifier", type(spec.network).__name__
-        raise InvalidInput(field="reference", rule=rule, found=found)
+    if reference is None and isinstance(spec.network, Ensemble):
+        raise InvalidInput(field="reference", rule="must go with a classifier", found=None)
     require_tensors(tensors, spec.network.shapes())
     asked = np.ascontiguousarray(observations, dtype=np.float32)
     require_tensors({"observations": asked}, {"observations": _golden_shapes(spec)["observations"]})
@@ -136,9 +134,9 @@ def read(root: Path, sha: PolicySha) -> Artifact:
         raise ArtifactRefused(
             file=SPEC, rule=f"{error.field} {error.rule}", found=error.found
         ) from error
-    if has_reference != isinstance(spec.network, Ensemble):
-        rule = "must go with a classifier, and with nothing else"
-        raise ArtifactRefused(file=reference_file.OUTLINE, rule=rule, found=spec.network)
+    if not has_reference and isinstance(spec.network, Ensemble):
+        rule = "must go with a classifier"
+        raise ArtifactRefused(file=reference_file.OUTLINE, rule=rule, found=None)
     tensors = decoded(files[WEIGHTS], spec.network.shapes(), file=WEIGHTS)
     try:
         require_sound(spec.network, tensors)

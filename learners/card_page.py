@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from learners.card_numbers import Number
-from learners.policy_card import CardBaseline, CardCheck, CardLook, PolicyCard
+from learners.policy_card import CardBaseline, CardCheck, CardEntries, CardLook, PolicyCard
 
 LOOKS_SHOWN: Final = 10
 
@@ -59,6 +59,7 @@ def page_of(card: PolicyCard) -> str:
                 for market in card.markets
             ),
             "",
+            *_entries(card.entries),
             f"**Charged** for each fill: {1e4 * card.costs.fee_ratio:g} basis points of fees, "
             f"{1e4 * card.costs.slippage_ratio:g} of slippage.",
             "",
@@ -74,6 +75,18 @@ def page_of(card: PolicyCard) -> str:
             "",
         ]
     )
+
+
+def _entries(found: CardEntries | None) -> list[str]:
+    if found is None:
+        return []
+    return [
+        f"**Wanted in** at {found.wanted:,} of the {found.asked:,} closes at which it held "
+        f"nothing, and entered {found.entered:,} times: {found.unsure:,} times it was less sure "
+        f"than {100 * found.confidence_min:g} %, {found.off_regime:,} times the market's regime "
+        "forbade it (both may be).",
+        "",
+    ]
 
 
 def _looks(found: tuple[CardLook, ...]) -> list[str]:

@@ -19,7 +19,8 @@ from bandit.core.errors import InvalidInput
 from learners.backtest import BacktestTrade
 from learners.canonical_json import canonical
 from learners.classifier_plan import ClassifierPlan
-from learners.environment import EpisodeTrade, MarketEnvironment
+from learners.entries import Entries
+from learners.environment import OWN_COLUMNS, EpisodeTrade, MarketEnvironment
 from learners.environment_spec import EnvironmentSpec, Target
 from learners.market.candles import Candles
 from learners.market.features import Features, FeatureSpec, features_of
@@ -103,24 +104,35 @@ def data_digest(series: Sequence[Candles]) -> str:
     return hashlib.sha256(canonical([candles.digest for candles in series])).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What a policy closed of some bars, at nominal size, and how often it wanted in."""
+
+    closed: list[ClosedPosition]
+    entries: Entries
+
+
 def played(
     policy: ServedPolicy, market: Market, sight: Sight, plan: ChallengerPlan, bars: range
-) -> list[ClosedPosition]:
-    """Let a policy trade bars, from flat to flat, and return what it closed at nominal size.
+) -> Played:
+    """Let a policy trade bars, from flat to flat.
 
-    It is asked at the close of each bar; where the features are not known it may only close.
+    It is asked at the close of each bar but the last two, which end what it holds; where the
+    features are not known it may only close.
     """
     # One window, which is all of the bars, and no ruin: what is measured goes on to its end.
     spec = replace(plan.environment, episode_bars=len(bars) - 1, equity_ratio_min=NO_RUIN)
     rows, features = sight.of(market.features)
     environment = MarketEnvironment(market.candles, rows, spec, count=1, bars=bars, seed=0)
     charges = funding_charges(market.candles, spec.funding_ratio)
-    seen, closed = environment.reset()[0], []
+    seen, closed, entries = environment.reset()[0], list[ClosedPosition](), Entries()
     for bar in bars[:-1]:
         target = Target.FLAT
         if bar < bars[-2]:
             action = decided(policy, seen, features, bar, rules=plan.acting)
             target = target_of(action)
+            if not seen[-OWN_COLUMNS]:
+                entries += Entries.of(action)
         step = environment.step(np.array([target]))
         seen = step.observations[0]
         closed += [
@@ -128,7 +140,7 @@ def played(
         ]
         if step.terminated[0]:
             break
-    return closed
+    return Played(closed=closed, entries=entries)
 
 
 def settled(

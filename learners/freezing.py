@@ -1,7 +1,9 @@
-"""What of a classifier is frozen when it is made, and later bars held against it (SPEC I1).
+"""What of a policy is frozen when it is made, and later bars held against it (SPEC I1).
 
-The same numbers both times, from the same words: features as they come, embeddings, what TabNet
-looks at, how sure the policy is where nothing is held, and how often it names the right class.
+The same numbers both times, from the same words: features as they come; of a classifier also
+embeddings, what TabNet looks at, how sure it is where nothing is held, and how often it names the
+right class. An agent was trained on every bar there is of it: how sure it is of those it knows
+says nothing of others, so that is not frozen.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ from learners.ensemble import Ensemble, part_of
 from learners.environment import OWN_COLUMNS
 from learners.environment_spec import EnvironmentSpec
 from learners.market.candles import Candles
-from learners.market.features import features_of
+from learners.market.features import Features, features_of
 from learners.onnx_graph import ACTION, INPUT, PROBABILITIES
 from learners.serving import session_of
-from learners.sight import sight_of
+from learners.sight import Sight, sight_of
 from learners.tabnet import masks
 from learners.tensor_file import Tensor
 
@@ -39,33 +41,46 @@ Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Picture:
-    """What is frozen, and what is held against it, in time order.
+class Judgement:
+    """What a classifier makes of bars.
 
-    `features` (bars, features) are not scaled, NaN where they are not known; `embeddings` (n,
-    width) are those of known windows, None without an encoder. `looks` (n, columns) are TabNet's
-    masks at known bars. `confidences` (n,) and `hits` (n,), 1 where the class was right, are of
-    bars that were not learned from.
+    `embeddings` (n, width) are those of known windows, None without an encoder. `looks`
+    (n, `columns`) are TabNet's masks at known bars. `confidences` (n,) and `hits` (n,), 1 where the
+    class was right, are of bars that were not learned from.
     """
 
-    names: tuple[str, ...]
-    features: Doubles
     embeddings: Doubles | None
     columns: tuple[str, ...]
     looks: Doubles
     confidences: Doubles
     hits: Doubles
 
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Picture:
+    """What is frozen, and what is held against it, in time order.
+
+    `features` (bars, features) are not scaled, NaN where they are not known; `judgement` is a
+    classifier's, None of an agent.
+    """
+
+    names: tuple[str, ...]
+    features: Doubles
+    judgement: Judgement | None = None
+
     def frozen(self) -> DriftReference:
         """Return the reference; an encoder's is left out where there are too few embeddings."""
-        embedded = self.embeddings
+        features, judged = FeatureReference.of(self.features, self.names), self.judgement
+        if judged is None:
+            return DriftReference(features=features)
+        embedded = judged.embeddings
         has_null = embedded is not None and len(embedded) >= EMBEDDED_MIN
         return DriftReference(
-            features=FeatureReference.of(self.features, self.names),
+            features=features,
             encoder=EncoderReference.of(embedded) if embedded is not None and has_null else None,
-            importance=ImportanceReference.of(self.looks, self.columns),
-            confidence=ConfidenceReference.of(self.confidences),
-            prediction=PredictionReference.of(self.hits),
+            importance=ImportanceReference.of(judged.looks, judged.columns),
+            confidence=ConfidenceReference.of(judged.confidences),
+            prediction=PredictionReference.of(judged.hits),
         )
 
     def against(self, reference: DriftReference) -> list[DriftCheck]:
@@ -79,27 +94,47 @@ class Picture:
                 rule = "must be those of the reference"
                 raise InvalidInput(field="features", rule=rule, found=", ".join(self.names))
             checks += reference.features.check(self.features)
-        if reference.encoder is not None and self.embeddings is not None:
-            checks.append(reference.encoder.check(self.embeddings))
+        judged = self.judgement
+        if judged is None:
+            return checks
+        if reference.encoder is not None and judged.embeddings is not None:
+            checks.append(reference.encoder.check(judged.embeddings))
         if reference.importance is not None:
-            checks.append(reference.importance.check(self.looks))
+            checks.append(reference.importance.check(judged.looks))
         if reference.confidence is not None:
-            checks.append(reference.confidence.check(self.confidences))
+            checks.append(reference.confidence.check(judged.confidences))
         if reference.prediction is not None:
-            checks.append(reference.prediction.check(self.hits))
+            checks.append(reference.prediction.check(judged.hits))
         return checks
 
 
 def picture_of(artifact: Artifact, candles: Candles, bars: range) -> Picture:
-    """Return the picture of later bars, seen by a stored classifier.
+    """Return the picture of later bars, seen by a stored policy.
 
-    Raises `InvalidInput` where no bar of them is wholly known, and as `sight_of`.
+    Raises `InvalidInput` where a classifier knows no bar of them wholly, and as `sight_of`.
     """
-    model, spec = artifact.spec.network, artifact.spec
-    assert isinstance(model, Ensemble), "nothing is frozen of others"
-    assert spec.horizon_bars is not None
-    sight = sight_of(artifact)
+    sight, model = sight_of(artifact), artifact.spec.network
     features = features_of(candles, sight.spec)
+    judgement = None
+    if isinstance(model, Ensemble):
+        judgement = _judgement(artifact, model, sight, candles, features, bars)
+    return Picture(
+        names=sight.spec.names,
+        features=features.values[bars.start : bars.stop],
+        judgement=judgement,
+    )
+
+
+def _judgement(
+    artifact: Artifact,
+    model: Ensemble,
+    sight: Sight,
+    candles: Candles,
+    features: Features,
+    bars: range,
+) -> Judgement:
+    spec = artifact.spec
+    assert spec.horizon_bars is not None, "a classifier has one"
     rows, seen = sight.of(features)
     labelled = class_rows(
         candles,
@@ -117,11 +152,8 @@ def picture_of(artifact: Artifact, candles: Candles, bars: range) -> Picture:
     asked = np.concatenate([known, flat], axis=1).astype(np.float32)
     found = session_of(artifact.graph).run([PROBABILITIES, ACTION], {INPUT: asked})
     labels = labelled.labels[labelled.complete]
-    names = sight.spec.names
-    return Picture(
-        names=names,
-        features=features.values[bars.start : bars.stop],
-        embeddings=None if sight.encoder is None else known[:, len(names) :],
+    return Judgement(
+        embeddings=None if sight.encoder is None else known[:, len(sight.spec.names) :],
         columns=sight.names,
         looks=looks_of(model, artifact.tensors, known),
         confidences=found[0].max(axis=1).astype(np.float64),

@@ -111,6 +111,17 @@ class CardLook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     share: Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
+class CardEntries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often it wanted in while flat, and what kept it out, as `Entries`."""
+
+    confidence_min: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    asked: Count
+    wanted: Count
+    unsure: Count
+    off_regime: Count
+    entered: Count
+
+
 class PolicyCard(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
@@ -129,6 +140,7 @@ class PolicyCard(
     baselines: tuple[CardBaseline, ...]
     checks: tuple[CardCheck, ...]
     not_modelled: tuple[str, ...]
+    entries: CardEntries | None = None
     looks: tuple[CardLook, ...] = ()
 
     def to_json(self) -> bytes:
@@ -148,14 +160,15 @@ def card_of(
     folds: int,
     not_modelled: Sequence[str],
     now: datetime,
+    entries: CardEntries | None = None,
     looks: Mapping[str, float] | None = None,
 ) -> PolicyCard:
     """Write the card of a policy.
 
     `search` counts every trial ever recorded, this one among them; `not_modelled` is what this
-    backtest left out beside what none can hold (`NOT_MODELLED`); `looks` are the shares of the
-    columns in TabNet's masks, of a policy that has some. Raises `InvalidInput` where the
-    trial measured something else than the backtest.
+    backtest left out beside what none can hold (`NOT_MODELLED`); `entries` say how often it wanted
+    in, where that was counted; `looks` are the shares of the columns in TabNet's masks, of a policy
+    that has some. Raises `InvalidInput` where the trial measured something else than the backtest.
     """
     if trial.metrics != backtest.metrics:
         rule_broken = "must have the metrics of the backtest"
@@ -180,6 +193,7 @@ def card_of(
         baselines=_baselines(backtest),
         checks=tuple(_check(reason) for reason in reasons),
         not_modelled=(*not_modelled, *NOT_MODELLED),
+        entries=entries,
         looks=tuple(
             CardLook(column=column, share=share)
             for column, share in sorted((looks or {}).items(), key=lambda item: -item[1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,8 +43,9 @@ from learners.classifier import (
 from learners.classifier_plan import ClassifierPlan
 from learners.embedding import ServedEncoder, embedding_names
 from learners.encoder_artifact import EncoderArtifact, EncoderSpec, read_encoder, write_encoder
+from learners.entries import Entries
 from learners.fitting import PACKAGES
-from learners.freezing import Picture, looks_of
+from learners.freezing import Judgement, Picture, looks_of
 from learners.installed import versions
 from learners.market.candles import Candles
 from learners.market.features import FeatureSpec
@@ -57,6 +59,15 @@ from learners.sight import Sight, sight_of
 from learners.training_events import TrainingEvent
 from learners.training_market import CandleMarket, TrainingWindow
 from learners.training_plan import TrainingPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walked:
+    """What came of bars that a challenger had not seen: trades, and how often it wanted in."""
+
+    markets: list[UnseenBars]
+    trades: list[BacktestTrade]
+    entries: Entries
 
 
 class Workshop:
@@ -92,16 +103,22 @@ class Workshop:
             first_bar=max(market.features.warm_up for market in self.markets),
         )
 
-    def walked(self) -> tuple[list[UnseenBars], list[BacktestTrade]]:
+    def walked(self) -> Walked:
         """Train on every fold and play what comes after it, instrument by instrument."""
-        splits = self.splits
+        splits, entries = self.splits, list[Entries]()
         trades = [
             trade
             for market in self.markets
-            for trade in walk_forward(market.candles, splits, fit=partial(self._player, market))
+            for trade in walk_forward(
+                market.candles, splits, fit=partial(self._player, market, entries.append)
+            )
         ]
         tests = [split.test for split in splits]
-        return [UnseenBars(market.candles, tests) for market in self.markets], trades
+        return Walked(
+            markets=[UnseenBars(market.candles, tests) for market in self.markets],
+            trades=trades,
+            entries=sum(entries, start=Entries()),
+        )
 
     def newest(self, root: Path) -> Artifact:
         """Train on the newest bars, and store the policy below `root`.
@@ -115,7 +132,9 @@ class Workshop:
             _require_refreshable(start, self.plan)
         return self._made(range(last - self.plan.train_bars, last), root, start)
 
-    def _player(self, market: Market, bars: range) -> Callable[[range], list[BacktestTrade]]:
+    def _player(
+        self, market: Market, tell: Callable[[Entries], None], bars: range
+    ) -> Callable[[range], list[BacktestTrade]]:
         key = (bars.start, bars.stop)
         if key not in self._served:
             # A fold's policy serves this measurement alone, from memory; checkpoints make it again.
@@ -126,8 +145,9 @@ class Workshop:
         policy, sight = self._served[key]
 
         def play(test: range) -> list[BacktestTrade]:
-            closed = played(policy, market, sight, self.plan, test)
-            return [trade_of(market, position) for position in closed]
+            found = played(policy, market, sight, self.plan, test)
+            tell(found.entries)
+            return [trade_of(market, position) for position in found.closed]
 
         return play
 
@@ -157,7 +177,13 @@ class Workshop:
         spec = artifact_spec(
             self.plan, trained.network, scaler, trained.record, golden=len(trained.observations)
         )
-        return write(root, spec, trained.tensors, observations=trained.observations)
+        return write(
+            root,
+            spec,
+            trained.tensors,
+            observations=trained.observations,
+            reference=self._picture(bars).frozen(),
+        )
 
     def _classified(
         self, training: ClassifierPlan, bars: range, root: Path, start: EncoderArtifact | None
@@ -187,19 +213,19 @@ class Workshop:
             encoder=None if encoder is None else encoder.sha,
             horizon_bars=training.horizon_bars,
         )
-        reference = self._picture(made, learned, bars).frozen()
+        reference = self._picture(bars, self._judgement(made, learned)).frozen()
         return write(root, spec, made.tensors, observations=made.observations, reference=reference)
 
-    def _picture(
-        self, made: TaughtClassifier, learned: Sequence[ClassRows], bars: range
-    ) -> Picture:
-        names, seen = self.plan.features.names, made.form.tabnet.inputs
-        rows = np.concatenate([market.rows[market.complete] for market in learned])
+    def _picture(self, bars: range, judgement: Judgement | None = None) -> Picture:
         raw = [market.features.values[bars.start : bars.stop] for market in self.markets]
-        width = seen - len(names)
-        return Picture(
-            names=names,
-            features=np.concatenate(raw),
+        names = self.plan.features.names
+        return Picture(names=names, features=np.concatenate(raw), judgement=judgement)
+
+    def _judgement(self, made: TaughtClassifier, learned: Sequence[ClassRows]) -> Judgement:
+        names = self.plan.features.names
+        rows = np.concatenate([market.rows[market.complete] for market in learned])
+        width = made.form.tabnet.inputs - len(names)
+        return Judgement(
             embeddings=rows[:, len(names) :] if width else None,
             columns=(*names, *embedding_names(width)),
             looks=looks_of(made.form, made.tensors, rows),

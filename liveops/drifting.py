@@ -26,7 +26,7 @@ def check_drift(
     policy = policies.find(app.engine, reference).policy
     artifact = read(artifact_home(app.settings), policy.sha)
     if artifact.reference is None:
-        rule = "must be a classifier: of others nothing is frozen"
+        rule = "must be one of which something was frozen when it was made"
         raise InvalidInput(field="policy", rule=rule, found=policy.name)
     trained_to = np.datetime64(artifact.spec.training.data_to.replace(tzinfo=None), "us")
     first = int(np.searchsorted(candles.opened_at, trained_to))

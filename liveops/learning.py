@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from learners.environment_spec import EnvironmentSpec
 from learners.installed import versions
 from learners.market.candles import Candles
 from learners.market.paper_market import PERPETUAL_TAKER
-from learners.policy_card import PolicyCard, card_of
+from learners.policy_card import CardEntries, PolicyCard, card_of
 from learners.sealed_files import forget_parts
 from learners.training_events import (
     DeadlinePassed,
@@ -108,14 +108,14 @@ def learn(
     began = app.clock.now()
     workshop = _workshop(app, plan, series, report=report)
     try:
-        markets, trades = workshop.walked()
+        walked = workshop.walked()
         artifact = workshop.newest(artifact_home(app.settings))
     except (DeadlinePassed, ForecastTooLong, TrainingFailed) as error:
         _record(app, _failed(subject, error, began=began, ended=app.clock.now()), actor=actor)
         raise
     backtest = measure(
-        markets,
-        trades,
+        walked.markets,
+        walked.trades,
         fee_ratio=plan.environment.costs.fee_ratio,
         slippage_ratio=plan.environment.costs.slippage_ratio,
         rng=np.random.default_rng(plan.training.seed),
@@ -127,11 +127,12 @@ def learn(
         backtest,
         search=trials.searched(app.engine, trial),
         rule=rule,
-        markets=markets,
+        markets=walked.markets,
         feature_names=workshop.markets[0].features.names,
         folds=len(workshop.splits),
         not_modelled=NOT_MODELLED,
         now=app.clock.now(),
+        entries=CardEntries(confidence_min=plan.acting.confidence_min, **asdict(walked.entries)),
         looks=_looks(artifact),
     )
     return _registered(app, card, artifact, actor=actor)

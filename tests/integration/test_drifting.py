@@ -24,6 +24,8 @@ from bandit.core.model import Policy, PolicyKind, PolicyName, Verdict
 from bandit.service import drift, policies
 from learners.challenger import ChallengerPlan
 from learners.market.candles import Candles
+from learners.network import Algorithm
+from learners.training_plan import Profile, TrainingPlan
 from liveops import cli
 from liveops.clock import VirtualClock
 from liveops.drifting import check_drift
@@ -40,6 +42,7 @@ PLAN = ChallengerPlan(
     train_bars=900,
     test_bars=200,
 )
+SHORT_EPISODES = replace(ENVIRONMENT, episode_bars=50)
 WHOLE = random_walk(1_900, seed=5)
 TRAINED = 1_200
 
@@ -66,18 +69,22 @@ def wild(candles: Candles) -> Candles:
 def app(engine: Engine, tmp_path: Path) -> App:
     after = WHOLE.closing(len(WHOLE) - 1) + timedelta(days=1)
     served = application(engine, clock=VirtualClock(max(NOON, after)))
-    made = replace(served, settings=served.settings.model_copy(update={"home": tmp_path}))
+    found = replace(served, settings=served.settings.model_copy(update={"home": tmp_path}))
+    made(found, "trees", PLAN)
+    return found
+
+
+def made(app: App, name: str, plan: ChallengerPlan) -> None:
     learn(
-        made,
-        name=PolicyName("trees"),
+        app,
+        name=PolicyName(name),
         family="drill",
-        plan=PLAN,
+        plan=plan,
         series=[part(WHOLE, 0, TRAINED)],
         rule=BacktestRule(),
         report=lambda _: None,
         actor="test",
     )
-    return made
 
 
 def test_later_bars_of_the_same_market_do_not_drift_and_wilder_ones_do(app: App) -> None:
@@ -103,20 +110,38 @@ def test_bars_that_move_further_drift(app: App) -> None:
     assert "volatility_2" in drifted
 
 
+def test_of_an_agent_the_features_are_frozen(app: App) -> None:
+    training = TrainingPlan(
+        algorithm=Algorithm.PPO,
+        profile=Profile.TEXTBOOK,
+        seed=3,
+        total_steps=1_024,
+        environments=32,
+        layers=(8,),
+        deadline_seconds=400.0,
+    )
+    made(app, "agent", replace(PLAN, environment=SHORT_EPISODES, training=training))
+    run, _ = check_drift(app, "agent", WHOLE, bars_max=2_000, actor="test")
+    assert {check.subject for check in run.checks} == {*FEATURES.names, "every pair of features"}
+    assert [check.subject for check in run.checks if check.drifted] == []
+    worse, _ = check_drift(app, "agent", wild(WHOLE), bars_max=600, actor="test")
+    assert "volatility_2" in {check.subject for check in worse.checks if check.drifted}
+
+
 def test_what_cannot_be_checked_is_refused(app: App, tmp_path: Path) -> None:
     with pytest.raises(UnknownName):
         check_drift(app, "nobody", WHOLE, bars_max=10, actor="test")
     with pytest.raises(InvalidInput, match=r"^candles: must have bars after 20"):
         check_drift(app, "trees", part(WHOLE, 0, TRAINED), bars_max=10, actor="test")
-    agent = deciding(tmp_path / "artifacts")
+    bare = deciding(tmp_path / "artifacts")
     policies.register(
         app.engine,
-        Policy(name=PolicyName("agent"), kind=PolicyKind.REINFORCEMENT, sha=agent.sha, metadata={}),
+        Policy(name=PolicyName("bare"), kind=PolicyKind.REINFORCEMENT, sha=bare.sha, metadata={}),
         now=app.clock.now(),
         actor="test",
     )
-    with pytest.raises(InvalidInput, match=r"^policy: must be a classifier"):
-        check_drift(app, "agent", WHOLE, bars_max=10, actor="test")
+    with pytest.raises(InvalidInput, match=r"^policy: must be one of which something"):
+        check_drift(app, "bare", WHOLE, bars_max=10, actor="test")
 
 
 def test_the_command_says_what_drifted(

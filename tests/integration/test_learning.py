@@ -109,6 +109,11 @@ def test_a_challenger_is_made_whole_and_only_once(app: App, tmp_path: Path) -> N
     assert card.search.n_trials == 1
     assert card.headline in learned.page.read_text()
     assert card.numbers["trades"].value == trial.metrics.profit_factor.n > 0
+    assert card.entries is not None
+    # Every entry ends in a trade; so does every turn, which is no entry from flat.
+    assert 0 < card.entries.entered <= trial.metrics.profit_factor.n
+    assert card.entries.entered <= card.entries.wanted <= card.entries.asked
+    assert card.entries.confidence_min == PLAN.acting.confidence_min
 
     again = made(app)
     assert (again.is_new, learned.is_new) == (False, True)

@@ -16,7 +16,8 @@ from bandit.core.errors import InvalidInput
 from bandit.core.paper_fills import Side
 from learners.artifact import write
 from learners.artifact_spec import ActionSpec
-from learners.challenger import NOTIONAL, ChallengerPlan, Market, markets_of, played
+from learners.challenger import NOTIONAL, ChallengerPlan, Market, Played, markets_of, played
+from learners.entries import Entries
 from learners.market.candles import Candles
 from learners.market.features import FeatureSpec
 from learners.market.paper_market import (
@@ -77,7 +78,8 @@ def test_played_trades_are_those_of_the_paper_market(tmp_path: Path) -> None:
     column = market.features.names.index("return_1")
     policy = wanting(tmp_path, column, len(market.features.names) + 3)
 
-    closed = played(policy, market, sight, PLAN, BARS)
+    found = played(policy, market, sight, PLAN, BARS)
+    closed = found.closed
 
     assert {trade.side for trade in closed} == set(Side)
     assert {trade.exit_reason for trade in closed} >= {ExitReason.DECISION, ExitReason.STOP}
@@ -99,6 +101,7 @@ def test_played_trades_are_those_of_the_paper_market(tmp_path: Path) -> None:
         leaving = [b for b in range(entry, 159) if signs[b] != side.sign] + [158]
         left_at = leaving[0] if leaving[0] >= entry else None
         assert trade == settle(candles, position, left_at=left_at, funding=charges)
+    assert found.entries.wanted == found.entries.asked  # never flat by its own will
     assert min(trade.opened_at for trade in closed) >= candles.opening(101)
     assert max(trade.closed_at for trade in closed) <= candles.opening(159)
 
@@ -106,7 +109,9 @@ def test_played_trades_are_those_of_the_paper_market(tmp_path: Path) -> None:
 def test_who_wants_nothing_trades_nothing(tmp_path: Path) -> None:
     market, sight = market_of(random_walk(200, seed=3))
     policy = wanting(tmp_path, None, len(market.features.names) + 3)
-    assert played(policy, market, sight, PLAN, BARS) == []
+    assert played(policy, market, sight, PLAN, BARS) == Played(
+        closed=[], entries=Entries(asked=len(BARS) - 2)
+    )
 
 
 def test_the_regime_filter_stands_before_the_policy(tmp_path: Path) -> None:
@@ -114,9 +119,12 @@ def test_the_regime_filter_stands_before_the_policy(tmp_path: Path) -> None:
     column = market.features.names.index("return_1")
     policy = wanting(tmp_path, column, len(market.features.names) + 3)
     strict = replace(PLAN, acting=ActingRules(confidence_min=0.0, adx_min=100.0))
-    assert played(policy, market, sight, strict, BARS) == []
+    kept_out = len(BARS) - 2
+    assert played(policy, market, sight, strict, BARS) == Played(
+        closed=[], entries=Entries(asked=kept_out, wanted=kept_out, off_regime=kept_out)
+    )
     usual = replace(PLAN, acting=ActingRules(confidence_min=0.0))
-    for trade in played(policy, market, sight, usual, BARS):
+    for trade in played(policy, market, sight, usual, BARS).closed:
         entry = bar_of(market.candles, trade)
         assert market.features.regime(entry - 1).trend == trade.side.sign
 
@@ -126,7 +134,7 @@ def test_what_is_not_known_is_entered_by_nobody(tmp_path: Path) -> None:
     column = market.features.names.index("return_1")
     policy = wanting(tmp_path, column, len(market.features.names) + 3)
     lawless = replace(PLAN, acting=ActingRules(confidence_min=0.0, filters_regime=False))
-    closed = played(policy, market, sight, lawless, range(len(market.candles)))
+    closed = played(policy, market, sight, lawless, range(len(market.candles))).closed
     first = market.candles.opening(market.features.warm_up + 1)
     assert min(trade.opened_at for trade in closed) == first
 

@@ -168,7 +168,7 @@ def test_it_takes_opportunities_and_walks_forward(
     _, artifact = made
     taker = OpportunityTaker(artifact, CANDLES, rules=PLAN.acting)
     assert any(taker.intention(bar) is not None for bar in range(600, 640))
-    _, trades = workshop(tmp_path).walked()
+    trades = workshop(tmp_path).walked().trades
     assert trades
 
 

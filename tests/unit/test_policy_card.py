@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from backtest_trials import SUBJECT
@@ -23,7 +24,7 @@ from bandit.core.multiplicity import Search
 from learners.backtest import Backtest, BacktestTrade, UnseenBars, measure
 from learners.card_numbers import numbers_of
 from learners.card_page import page_of
-from learners.policy_card import PolicyCard, card_of, read_card
+from learners.policy_card import CardEntries, PolicyCard, card_of, read_card
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data"
 # Bars of a day that rise from 100 to 104, and back to 99.
@@ -201,3 +202,16 @@ def test_rule_that_anything_would_satisfy_is_refused() -> None:
     for wrong in ({"trades_min": 1}, {"periods_min": 1}, {"deflated_min": 0.4}):
         with pytest.raises(InvalidInput):
             replace(RULE, **wrong)
+
+
+def test_a_card_says_what_kept_its_policy_out() -> None:
+    told = CardEntries(
+        confidence_min=0.65, asked=1_400, wanted=1_200, unsure=1_180, off_regime=300, entered=4
+    )
+    quiet = msgspec.structs.replace(card(backtest(TINY)), entries=told)
+    assert read_card(quiet.to_json()) == quiet
+    assert (
+        "**Wanted in** at 1,200 of the 1,400 closes at which it held nothing, and entered 4 times: "
+        "1,180 times it was less sure than 65 %, 300 times the market's regime forbade it"
+    ) in page_of(quiet)
+    assert "Wanted in" not in page_of(card(backtest(TINY)))
