@@ -17,6 +17,9 @@ ARM: Final = ("experiment", "policy", "role")
 ARTIFACT: Final = ("artifact",)
 """The label of what is known of a stored artefact: its content hash."""
 
+GPU: Final = ("gpu", "model")
+"""Labels of a GPU of the machine that serves: its number there, and its model."""
+
 _PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 
 
@@ -57,6 +60,9 @@ _NO_VALUE: Final = "while the window has no trade or no loss: no value is ever m
 _NO_GAP: Final = "for a policy without a trial that tells it, and below 30 trades in either"
 _NO_CHECK: Final = "for an artefact that was not checked within 30 days, or as one of the last 20"
 _NO_KL: Final = _NO_CHECK + "; where the encoder was not checked, or could not be"
+_NO_GPU: Final = (
+    "without a GPU and its driver, for what it does not tell, and a minute after it did"
+)
 _NO_NIGHT: Final = "for the champion, and until a night has looked at the arm"
 
 CATALOGUE: Final = (
@@ -200,6 +206,46 @@ CATALOGUE: Final = (
         help="Time since the artefact was last checked for drift.",
         labels=ARTIFACT,
         absent=_NO_CHECK,
+    ),
+    Metric(
+        name="liveops_gpu_busy_ratio",
+        kind=MetricKind.GAUGE,
+        unit="ratio",
+        help="Part of the last moments in which the GPU worked at anything.",
+        labels=GPU,
+        absent=_NO_GPU,
+        aliases=(
+            Alias(
+                name="gpu_util_pct",
+                unit="percent",
+                help="How busy the GPU is.",
+                labels=GPU,
+            ),
+        ),
+    ),
+    Metric(
+        name="liveops_gpu_memory_used_bytes",
+        kind=MetricKind.GAUGE,
+        unit="bytes",
+        help="Memory of the GPU that is in use.",
+        labels=GPU,
+        absent=_NO_GPU,
+    ),
+    Metric(
+        name="liveops_gpu_memory_bytes",
+        kind=MetricKind.GAUGE,
+        unit="bytes",
+        help="Memory that the GPU has.",
+        labels=GPU,
+        absent=_NO_GPU,
+    ),
+    Metric(
+        name="liveops_gpu_temperature_celsius",
+        kind=MetricKind.GAUGE,
+        unit="degrees Celsius",
+        help="Temperature of the GPU's die.",
+        labels=GPU,
+        absent=_NO_GPU,
     ),
     Metric(
         name="liveops_arm_traffic_ratio",

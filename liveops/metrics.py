@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -19,6 +19,7 @@ from bandit.service.accounts import AccountReport
 from bandit.service.arm_report import ArmReport
 from bandit.service.live_gaps import BesideBacktest
 from bandit.service.reporting import ExperimentReport
+from liveops.gpu import GpuReading
 from liveops.wiring import App
 
 FRESH = timedelta(seconds=2)
@@ -42,8 +43,8 @@ def registry_of(app: App) -> CollectorRegistry:
 class LedgerCollector(Collector):
     """Reads every experiment's report; scrapes within `FRESH` share one reading.
 
-    When the ledger does not answer, `liveops_up` is 0 and every other series is absent: an old
-    number would look like a new one.
+    When the ledger does not answer, `liveops_up` is 0 and every other series of it is absent: an
+    old number would look like a new one. GPUs are this machine's own.
     """
 
     def __init__(self, app: App) -> None:
@@ -59,7 +60,7 @@ class LedgerCollector(Collector):
             now = self._app.clock.now()
             if self._read_at is None or not timedelta(0) <= now - self._read_at < FRESH:
                 self._samples, self._read_at = self._read(), now
-            samples = self._samples
+            samples = [*self._samples, *_of_gpus(self._app.gpus.newest())]
         families = {name: family for metric in CATALOGUE for name, family in _families(metric)}
         for name, labels, value in samples:
             families[name].add_metric(labels, value)
@@ -98,6 +99,20 @@ def _families(metric: Metric) -> Iterator[tuple[str, Family]]:
             yield metric.name, GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
     for alias in metric.aliases:
         yield alias.name, GaugeMetricFamily(alias.name, alias.help, labels=alias.labels)
+
+
+def _of_gpus(readings: Sequence[GpuReading]) -> Iterator[Sample]:
+    for found in readings:
+        labels, busy = (str(found.index), found.model), found.busy_ratio
+        for name, value in (
+            ("liveops_gpu_busy_ratio", busy),
+            ("gpu_util_pct", None if busy is None else 100 * busy),
+            ("liveops_gpu_memory_used_bytes", found.memory_used_bytes),
+            ("liveops_gpu_memory_bytes", found.memory_total_bytes),
+            ("liveops_gpu_temperature_celsius", found.temperature_celsius),
+        ):
+            if value is not None:
+                yield name, labels, value
 
 
 def _of_account(account: AccountReport) -> Iterator[Sample]:

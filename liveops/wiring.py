@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from sqlalchemy import Engine
@@ -23,6 +23,7 @@ from bandit.storage import migrate, roles
 from bandit.storage.engine import connect, database_now, require_protocol, snapshot
 from config.settings import Settings
 from liveops.clock import Clock, SystemClock, skew
+from liveops.gpu import GpuWatch
 from liveops.latch import Latch, latch_of
 from liveops.ledger_server import ledger_server
 
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
-    """Everything a command or a request needs."""
+    """Everything a command or a request needs; `gpus` know nothing until somebody looks at them."""
 
     settings: Settings
     engine: Engine
@@ -41,6 +42,7 @@ class App:
     latch: Latch
     demo: bool
     revive: Callable[[], None]
+    gpus: GpuWatch = field(default_factory=GpuWatch)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from config.settings import Settings
 from liveops.api.application import create_api
 from liveops.api.server import serving
 from liveops.clock import Clock, VirtualClock
+from liveops.gpu import GpuWatch
 from liveops.latch import Latch
 from liveops.wiring import App
 
@@ -85,10 +86,18 @@ def service(
     keys: Sequence[Mapping[str, Any]] = (),
     latch: Latch | None = None,
     settings: Mapping[str, Any] | None = None,
+    gpus: GpuWatch | None = None,
 ) -> Iterator[CheckedClient]:
     """Serve the ledger of `engine` on a free port, at noon of the tests' day unless told."""
     app = application(
-        engine, clock=clock, key=key, router=router, keys=keys, latch=latch, settings=settings
+        engine,
+        clock=clock,
+        key=key,
+        router=router,
+        keys=keys,
+        latch=latch,
+        settings=settings,
+        gpus=gpus,
     )
     with serving(app, host="127.0.0.1", port=0) as url, CheckedClient(url, key=key) as client:
         yield client
@@ -103,6 +112,7 @@ def application(
     keys: Sequence[Mapping[str, Any]] = (),
     latch: Latch | None = None,
     settings: Mapping[str, Any] | None = None,
+    gpus: GpuWatch | None = None,
 ) -> App:
     """An App on the ledger of `engine` with default settings but for those told."""
     told = {"api_key": key, "api_keys": list(keys), **(settings or {})}
@@ -114,6 +124,7 @@ def application(
         latch=latch or Latch(Path("/nowhere/KILLED")),
         demo=False,
         revive=lambda: None,
+        gpus=gpus or GpuWatch(),
     )
 
 

@@ -107,6 +107,7 @@ def run(
         sealing(app),
         watching_kill_switch(app),
         following_changes(app),
+        app.gpus.looking(),
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
         with _warned_of(progress):

@@ -42,6 +42,7 @@ def serve(
         sealing(app),
         watching_kill_switch(app),
         following_changes(app),
+        app.gpus.looking(),
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
         admin = f", for operators {at.admin}" if at.admin else ""

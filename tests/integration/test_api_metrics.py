@@ -14,6 +14,7 @@ import pytest
 from api_service import service
 from backtest_trials import a_trial
 from drift_runs import SHA, a_check, a_run, an_encoder_check
+from fake_nvml import WHOLE, FakeNvml
 from ledger import NIGHT, NOON, assign, assign_to, feed, open_btc, scale, set_budget
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
@@ -33,6 +34,7 @@ from bandit.service import auditing, drift, experiments, rebuilding, trials
 from bandit.service.assigning import Router
 from bandit.storage.engine import connect
 from liveops.clock import VirtualClock
+from liveops.gpu import GpuWatch
 from liveops.metrics import FRESH
 
 CHALLENGER = "reinforcement_20250707_154526_eee02a74"
@@ -99,7 +101,7 @@ def test_the_champion_has_no_challengers_numbers(engine: Engine) -> None:
     assert not names & {"pf_challenger_30", "dd_challenger_pct", "pf_prod"}
 
 
-def test_exactly_the_catalogue_is_exposed(engine: Engine) -> None:
+def test_exactly_the_catalogue_is_exposed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     trial, _ = trials.record(engine, a_trial([0.01, -0.01] * 15), now=NOON, actor="test")
     rules = Rules(ladder=LadderRule(attribution_hours=24))
     open_btc(engine, rules=rules, trials={CHALLENGER: trial.id})
@@ -111,7 +113,10 @@ def test_exactly_the_catalogue_is_exposed(engine: Engine) -> None:
     scale(engine)
     rebuilding.compare(engine, now=NIGHT)
     drift.record(engine, a_run(), now=NOON, actor="test")
-    with service(engine, clock=VirtualClock(NIGHT)) as client:
+    FakeNvml().install(monkeypatch)
+    gpus = GpuWatch()
+    gpus.look()
+    with service(engine, clock=VirtualClock(NIGHT), gpus=gpus) as client:
         samples = scraped(client)
         families = list(text_string_to_metric_families(client.get("/metrics").text))
     documented = {m.name: set(m.labels) for m in CATALOGUE}
@@ -204,6 +209,24 @@ def test_no_policy_has_more_than_forty_series(engine: Engine) -> None:
         series = Counter(s.labels["policy"] for s in scraped(client) if "policy" in s.labels)
     assert series.keys() == {"prod", CHALLENGER}
     assert max(series.values()) <= 40
+
+
+def test_gpus_are_told_of_also_without_a_ledger(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeNvml().install(monkeypatch)
+    gpus, nowhere = GpuWatch(), connect("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    with service(nowhere, gpus=gpus) as client:
+        assert not [s for s in scraped(client) if "gpu" in s.name]
+        gpus.look()
+        seen = scraped(client)
+    gpu = {"gpu": "0", "model": WHOLE.model}
+    assert value(seen, "liveops_up") == 0
+    assert value(seen, "gpu_util_pct", **gpu) == pytest.approx(7.0)
+    assert value(seen, "liveops_gpu_busy_ratio", **gpu) == WHOLE.busy_ratio
+    assert value(seen, "liveops_gpu_memory_used_bytes", **gpu) == WHOLE.memory_used_bytes
+    assert value(seen, "liveops_gpu_memory_bytes", **gpu) == WHOLE.memory_total_bytes
+    assert value(seen, "liveops_gpu_temperature_celsius", **gpu) == WHOLE.temperature_celsius
 
 
 def test_drift_is_told_of_each_artefact(engine: Engine) -> None:

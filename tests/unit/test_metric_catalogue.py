@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from alerts.catalogue import ARM, ARTIFACT, CATALOGUE, MetricKind, render_page
+from alerts.catalogue import ARM, ARTIFACT, CATALOGUE, GPU, MetricKind, render_page
 
 SEED_NAMES = {
     "pf_challenger_30",
@@ -13,6 +13,7 @@ SEED_NAMES = {
     "dd_150",
     "traffic_allocation",
     "encoder_kl_divergence",
+    "gpu_util_pct",
 }
 
 
@@ -40,7 +41,7 @@ def test_every_metric_says_what_it_means_and_when_it_is_absent() -> None:
         assert metric.absent
         for alias in metric.aliases:
             assert alias.labels == metric.labels[: len(alias.labels)]
-            assert alias.labels in (ARM, ARTIFACT)
+            assert alias.labels in (ARM, ARTIFACT, GPU)
 
 
 def test_the_page_is_a_fresh_render() -> None:
