@@ -32,20 +32,16 @@ from config.bot import (
 )
 from config.keys import KeyEntry, each_hash_once
 from config.problems import MASK, Origin, located, problems_of
+from config.rules import Allocator, Checklist, Evidence, Limits, Ramp
 from config.secrets import SecretsVault
 from config.section import Leaf, Section, leaves, setting
 from config.service import (
     Ageing,
-    Allocator,
     Audit,
-    Checklist,
     Database,
-    Evidence,
     ExperimentDefaults,
     KillSwitch,
-    Limits,
     Logging,
-    Ramp,
     Server,
 )
 from config.strict_yaml import Document, parse_yaml, read_text

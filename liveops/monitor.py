@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bandit.core.errors import UnknownName
+from bandit.core.upkeep import UpkeepRow, gpu_row
 from bandit.service import experiments, rebuilding, scaling
 from bandit.service.rebuilding import Mismatch
 from bandit.service.scaling import Night
-from liveops.wiring import App
+from liveops.gpu import GpuReading
+from liveops.wiring import App, gpu_rule_of
 
 ACTOR = "live_ops_monitor"
 
@@ -22,6 +24,11 @@ def experiments_of(app: App, policy_sha: str) -> list[str]:
     if not found:
         raise UnknownName(kind="experiment with an arm", name=policy)
     return found
+
+
+def machine_row(app: App, gpus: Sequence[GpuReading]) -> UpkeepRow:
+    """Hold the busiest of these GPUs against the checklist."""
+    return gpu_row((found.busy_ratio for found in gpus), gpu_rule_of(app.settings))
 
 
 def scale(app: App, policy_sha: str) -> Iterator[tuple[str, Night]]:

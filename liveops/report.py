@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bandit.core.checklist import ArmRow
 from bandit.core.ladder import CHAMPION_DECAY
 from bandit.core.live_gap import Gap
-from bandit.core.model import WHOLE_PPM, ArmStatus, DecisionKind, Verdict
+from bandit.core.model import WHOLE_PPM, ArmStatus, Verdict
 from bandit.core.profit_factor import ProfitFactor, ProfitFactorState
+from bandit.core.upkeep import UpkeepRow
 from bandit.service.accounts import AccountReport
 from bandit.service.arm_report import ArmReport
 from bandit.service.exploring import BudgetReport
 from bandit.service.rebuilding import ArmNumbers
 from bandit.service.reporting import ExperimentReport
-from bandit.service.scaling import Night
-from bandit.storage.decisions import DecisionRecord
+from liveops.decision_lines import moment_of
 from liveops.explanation import rollback_advice
 
 _STATUS_STYLE = {
@@ -27,12 +27,6 @@ _STATUS_STYLE = {
     ArmStatus.THROTTLED: "yellow",
     ArmStatus.HALTED: "red",
     ArmStatus.RETIRED: "dim",
-}
-# What a line of a night shows, and how it calls it; the API has every check.
-_DECISIVE = {
-    "pf_150 >= pf_prod": "pf_150/pf_prod",
-    "dd_150 percent": "dd_150/limit",
-    "evidence of the mean": "evidence/proof",
 }
 _VERDICT_STYLE = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow"}
 
@@ -185,26 +179,35 @@ def _traffic(arm: ArmReport) -> Text:
     return Text(f"0% {place.status}", style=_STATUS_STYLE[place.status])
 
 
+def render_machine(row: UpkeepRow) -> RenderableType:
+    """Return the checklist of the machine that the report is made on."""
+    return _rows_table("checklist of this machine", [("GPU", row)])
+
+
 def _checklist_table(report: ExperimentReport) -> Table:
-    table = _table("checklist")
-    for name in ("policy", "metric"):
+    found = [(arm.arm.place.policy, row) for arm in report.arms for row in arm.rows]
+    return _rows_table("checklist", found)
+
+
+def _rows_table(title: str, found: Sequence[tuple[str, ArmRow | UpkeepRow]]) -> Table:
+    table = _table(title)
+    for name in ("of", "metric"):
         table.add_column(name)
     for name in ("value", "expected", "limit"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict")
-    for arm in report.arms:
-        for row in arm.checklist:
-            reason = row.reason
-            verdict = reason.verdict
-            asks = f": {row.action}" if row.flagged else ""
-            table.add_row(
-                arm.arm.place.policy,
-                row.metric,
-                reason.note if reason.value is None else shown(reason.value),
-                f"{row.band[0]:g} to {row.band[1]:g}",
-                shown(reason.limit),
-                Text(f"{verdict}{asks}", style=_VERDICT_STYLE[verdict]),
-            )
+    for whose, row in found:
+        reason = row.reason
+        verdict = reason.verdict
+        asks = f": {row.action}" if row.flagged else ""
+        table.add_row(
+            whose,
+            row.metric,
+            reason.note if reason.value is None else shown(reason.value),
+            f"{row.band[0]:g} to {row.band[1]:g}",
+            shown(reason.limit),
+            Text(f"{verdict}{asks}", style=_VERDICT_STYLE[verdict]),
+        )
     return table
 
 
@@ -330,64 +333,6 @@ def shown_factor(factor: ProfitFactor) -> str:
     if factor.state is ProfitFactorState.FINITE:
         return f"{factor.value:.2f}"
     return factor.state.value.replace("_", " ")
-
-
-def night_lines(night: Night) -> list[Text]:
-    """Return what a night did, a line a decision, with the reasons behind every moved arm.
-
-    A night that was decided before did nothing.
-    """
-    if night.already_done:
-        return []
-    decisions = [*night.actions, night.decision]
-    return [
-        line
-        for decision in decisions
-        if decision.kind is not DecisionKind.HOLD
-        for line in decision_lines(decision)
-    ]
-
-
-def decision_lines(decision: DecisionRecord) -> list[Text]:
-    """Return one decision: when, what, and the checks of each arm it concerns."""
-    head = Text(f"{moment_of(decision)} ")
-    head.append(f"{decision.kind.value} ", style="bold")
-    head.append(subject_of(decision))
-    lines = [head]
-    for policy, reasons in _concerned(decision).items():
-        checks = ", ".join(_check(reason) for reason in reasons if reason["check"] in _DECISIVE)
-        lines.append(Text(f"  {policy}: {checks}", style="dim"))
-    return lines
-
-
-def moment_of(decision: DecisionRecord) -> str:
-    """Return when it was decided: a night's decision belongs to its day, others have a time."""
-    moment = "%Y-%m-%d" if decision.trading_day is not None else "%Y-%m-%d %H:%M"
-    return f"{decision.decided_at:{moment}}"
-
-
-def subject_of(decision: DecisionRecord) -> str:
-    """Return what was decided, and about whom where it concerns one arm."""
-    policy = decision.inputs.get("policy")
-    return decision.reason if policy is None else f"{policy}: {decision.reason}"
-
-
-def _concerned(decision: DecisionRecord) -> Mapping[str, list[dict[str, Any]]]:
-    before, proposed = decision.inputs.get("before"), decision.inputs.get("proposed")
-    if decision.kind is not DecisionKind.RESCALE or not before or not proposed:
-        return {}
-    return {
-        policy: reasons
-        for policy, reasons in decision.reasons.items()
-        if before.get(policy) != proposed.get(policy)
-    }
-
-
-def _check(reason: Mapping[str, Any]) -> str:
-    value, limit = (
-        "-" if reason[key] is None else f"{reason[key]:.3g}" for key in ("value", "limit")
-    )
-    return f"{_DECISIVE[reason['check']]} {value}/{limit} {reason['verdict']}"
 
 
 def shown(value: float | None) -> str:

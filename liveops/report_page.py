@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from bandit import __version__
+from bandit.core.checklist import ArmRow
 from bandit.core.model import ArmRole, PolicyName
 from bandit.core.profit_factor import Interval
+from bandit.core.upkeep import UpkeepRow
 from bandit.service.arm_report import ArmReport
 from bandit.service.charting import Illustrated, Life
 from bandit.service.reporting import ExperimentReport
 from bandit.storage.decisions import DecisionRecord
+from liveops.decision_lines import moment_of, subject_of
 from liveops.life_plot import NARROW, WIDE, Form, cast_of, draw_life
 from liveops.markup import Markup, element, joined
 from liveops.plots import CHALLENGERS, CHAMPION, GRID, INK, OTHERS, PAPER, svg_of
@@ -24,10 +27,8 @@ from liveops.report import (
     budget_lines,
     champion_lines,
     limit_warnings,
-    moment_of,
     shown,
     shown_factor,
-    subject_of,
 )
 
 # Colours of pictures by the names that the page gives them, so that a dark page has its own.
@@ -57,8 +58,13 @@ _CAPTION: Final = (
 _TABLES: Final = ("checklist", "evidence", "claims")
 
 
-def report_page(found: Sequence[Illustrated], *, made_at: datetime) -> str:
-    """Return the page of some experiments' reports, each with its picture where there is one."""
+def report_page(
+    found: Sequence[Illustrated], *, made_at: datetime, machine: UpkeepRow | None = None
+) -> str:
+    """Return the page of some experiments' reports, each with its picture where there is one.
+
+    `machine` is the checklist's row of the machine that it is made on, where that was looked at.
+    """
     names = ", ".join(each.report.record.experiment.name for each in found)
     head = joined(
         (
@@ -69,7 +75,10 @@ def report_page(found: Sequence[Illustrated], *, made_at: datetime) -> str:
             element("style", Markup(_style())),
         )
     )
-    said: Sequence[Markup] = [_experiment(each, f"e{i}-") for i, each in enumerate(found, start=1)]
+    said = [_experiment(each, f"e{i}-") for i, each in enumerate(found, start=1)]
+    if said and machine is not None:
+        parts = (element("h2", "This machine"), _checklist([machine]))
+        said.append(element("section", *parts))
     foot = f"Made {made_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC by liveops {__version__}."
     body = element(
         "body",
@@ -203,25 +212,29 @@ def _arm(arm: ArmReport, colors: Mapping[PolicyName, str]) -> Markup:
         element("h3", _named(arm, colors)),
         element("p", f"{place.role}, {place.status}, {place.mode}: {arm.arm.status_reason}"),
     ]
-    if arm.checklist:
-        head = ("metric", "value", "expected", "limit", "verdict")
-        rows = [
-            (
-                _noted(row.metric, row.reason.note),
-                shown(row.reason.value),
-                f"{row.band[0]:g} to {row.band[1]:g}",
-                shown(row.reason.limit),
-                _verdict(row.reason.verdict, f": {row.action}" if row.flagged else ""),
-            )
-            for row in arm.checklist
-        ]
-        parts.append(_table(head, rows, words=(0, 4), caption="Checklist"))
+    if arm.rows:
+        parts.append(_checklist(arm.rows))
     if arm.evidence:
         caption = f"Evidence beside the champion, night of {arm.evidence_night}: {place.rung}"
         parts.append(_reasons([reason.to_json() for reason in arm.evidence], caption=caption))
     if arm.claims is not None:
         parts.append(_reasons([arm.claims.to_json()], caption="Claimed decisions of 30 days"))
     return element("section", *parts, _every_number(told), class_=place.role.value)
+
+
+def _checklist(found: Sequence[ArmRow | UpkeepRow]) -> Markup:
+    head = ("metric", "value", "expected", "limit", "verdict")
+    rows = [
+        (
+            _noted(row.metric, row.reason.note),
+            shown(row.reason.value),
+            f"{row.band[0]:g} to {row.band[1]:g}",
+            shown(row.reason.limit),
+            _verdict(row.reason.verdict, f": {row.action}" if row.flagged else ""),
+        )
+        for row in found
+    ]
+    return _table(head, rows, words=(0, 4), caption="Checklist")
 
 
 def _reasons(found: Iterable[Mapping[str, Any]], *, caption: str) -> Markup:

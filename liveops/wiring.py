@@ -18,6 +18,7 @@ from bandit.core.ladder import LadderRule
 from bandit.core.limits import Limits
 from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strategy
 from bandit.core.reading import ChecklistRule, RampRule, Rules
+from bandit.core.upkeep import GpuRule
 from bandit.service.assigning import Router
 from bandit.storage import migrate, roles
 from bandit.storage.engine import connect, database_now, require_protocol, snapshot
@@ -203,6 +204,12 @@ def acting_rules_of(
     )
 
 
+def gpu_rule_of(settings: Settings) -> GpuRule:
+    """Return from where on a learner's GPU is taken to be stuck."""
+    chosen = settings.checklist
+    return GpuRule(band_percent=chosen.gpu_band, restart_percent=chosen.gpu_restart)
+
+
 def rules_of(settings: Settings) -> Rules:
     """Return the rules a new experiment gets."""
     ramp, checklist, evidence = settings.ramp, settings.checklist, settings.evidence
@@ -218,6 +225,8 @@ def rules_of(settings: Settings) -> Rules:
             pf_band=checklist.pf_band,
             drawdown_halt_percent=checklist.drawdown_halt_percent,
             drawdown_band_percent=checklist.drawdown_band_percent,
+            kl_refresh=checklist.kl_refresh,
+            kl_band=checklist.kl_band,
             long_window=checklist.long_window,
             reentry_days=checklist.reentry_days,
         ),

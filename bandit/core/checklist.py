@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from enum import StrEnum
+from typing import Final, Generic, TypeVar
 
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import ArmRole, ArmStatus, Verdict
@@ -14,14 +15,17 @@ from bandit.core.verdicts import Reason, at_least, at_most
 PROFIT_FACTOR: Final = "pf_challenger_30"
 
 
+_Action = TypeVar("_Action", bound=StrEnum)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChecklistRow:
+class ChecklistRow(Generic[_Action]):
     """One row: the metric, the band it is expected in, the check, and what a FAIL asks for."""
 
     metric: str
     band: tuple[float, float]
     reason: Reason
-    action: ArmVerb
+    action: _Action
 
     @property
     def flagged(self) -> bool:
@@ -39,7 +43,10 @@ class ChecklistRow:
         }
 
 
-def rows(reading: ArmReading, rule: ChecklistRule) -> tuple[ChecklistRow, ...]:
+ArmRow = ChecklistRow[ArmVerb]
+
+
+def rows(reading: ArmReading, rule: ChecklistRule) -> tuple[ArmRow, ...]:
     """Hold a challenger's numbers against the checklist.
 
     The profit factor is judged on a full window only: fewer trades, or a window without a loss,
@@ -51,7 +58,7 @@ def rows(reading: ArmReading, rule: ChecklistRule) -> tuple[ChecklistRow, ...]:
 
 def judged(
     pf_short: float | None, state: str, *, n: int, drawdown_percent: float, rule: ChecklistRule
-) -> tuple[ChecklistRow, ...]:
+) -> tuple[ArmRow, ...]:
     """Hold a profit factor of `n` trades and a drawdown against the checklist.
 
     >>> [row.flagged for row in judged(1.5, "finite", n=30, drawdown_percent=4.0,
@@ -77,7 +84,7 @@ def judged(
     )
 
 
-def action_of(reading: ArmReading, rule: ChecklistRule) -> ChecklistRow | None:
+def action_of(reading: ArmReading, rule: ChecklistRule) -> ArmRow | None:
     """Return the row whose action applies to the arm tonight: a halt before a throttle.
 
     Only a challenger that may still lose traffic is acted on, so a second look changes nothing.
@@ -94,7 +101,7 @@ def action_of(reading: ArmReading, rule: ChecklistRule) -> ChecklistRow | None:
 
 def actions(
     readings: Sequence[ArmReading], rule: ChecklistRule
-) -> tuple[tuple[ArmReading, ChecklistRow], ...]:
+) -> tuple[tuple[ArmReading, ArmRow], ...]:
     """Return the arms the checklist acts on, with the row that asks for it."""
     found = ((reading, action_of(reading, rule)) for reading in readings)
     return tuple((reading, row) for reading, row in found if row is not None)

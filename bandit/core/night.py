@@ -15,7 +15,7 @@ from hashlib import blake2b
 from bandit.core import checklist, succession
 from bandit.core.allocators import ramp, registry, sharing
 from bandit.core.allocators.fitting import Proposal
-from bandit.core.checklist import ChecklistRow
+from bandit.core.checklist import ArmRow
 from bandit.core.claims import unreported
 from bandit.core.ladder import CHAMPION_DECAY, Standing, climb, decays, harm
 from bandit.core.lifecycle import after
@@ -150,7 +150,7 @@ class NightDecision:
 
     profile: Profile
     killed: bool
-    flagged: tuple[tuple[ArmReading, ChecklistRow], ...]
+    flagged: tuple[tuple[ArmReading, ArmRow], ...]
     back: tuple[Return, ...]
     arms: tuple[Judged, ...]
     candidates: tuple[Candidate, ...]
@@ -164,7 +164,7 @@ class NightDecision:
         return succession.strongest(self.candidates) if acts else None
 
     @property
-    def actions(self) -> tuple[tuple[ArmReading, ChecklistRow], ...]:
+    def actions(self) -> tuple[tuple[ArmReading, ArmRow], ...]:
         """What the checklist does: nothing where a night only observes."""
         return () if self.profile is Profile.OBSERVE else self.flagged
 
@@ -276,7 +276,7 @@ def may_succeed(reading: ArmReading, *, rules: Rules) -> bool:
 
 def _candidates(
     arms: Sequence[Judged],
-    flagged: Sequence[tuple[ArmReading, ChecklistRow]],
+    flagged: Sequence[tuple[ArmReading, ArmRow]],
     back: Sequence[Return],
     *,
     rules: Rules,
@@ -292,7 +292,7 @@ def _candidates(
     return succession.candidates(readings, among=among, rules=rules, limits=limits)
 
 
-def _stopped(reading: ArmReading, row: ChecklistRow) -> ArmStatus:
+def _stopped(reading: ArmReading, row: ArmRow) -> ArmStatus:
     return after(row.action, status=reading.place.status, role=reading.place.role)
 
 

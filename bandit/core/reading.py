@@ -204,6 +204,8 @@ class ChecklistRule:
     pf_band: tuple[float, float] = (2.1, 2.8)
     drawdown_halt_percent: float = 4.0
     drawdown_band_percent: tuple[float, float] = (0.0, 3.0)
+    kl_refresh: float = 0.30
+    kl_band: tuple[float, float] = (0.0, 0.25)
     long_window: int = 150
     reentry_days: int = 3
 
@@ -219,6 +221,9 @@ class ChecklistRule:
         if not 0 <= self.pf_throttle <= 100:
             rule = "must lie in 0..100"
             raise InvalidInput(field="pf_throttle", rule=rule, found=self.pf_throttle)
+        if not 0 < self.kl_refresh <= 1000:
+            rule = "must be above 0 and at most 1000 nats"
+            raise InvalidInput(field="kl_refresh", rule=rule, found=self.kl_refresh)
         if not 1 <= self.reentry_days <= 3650:
             rule = "must lie in 1..3650"
             raise InvalidInput(field="reentry_days", rule=rule, found=self.reentry_days)
@@ -298,7 +303,7 @@ class Rules:
         True
         """
         checklist = dict(stored["checklist"])
-        for band in ("pf_band", "drawdown_band_percent"):
+        for band in checklist.keys() & {"pf_band", "drawdown_band_percent", "kl_band"}:
             checklist[band] = tuple(checklist[band])
         return cls(
             ramp=RampRule(**stored["ramp"]),

@@ -203,7 +203,7 @@ class _State:
             for reading in readings
         ]
 
-    def _stop(self, place: ArmPlace, row: checklist.ChecklistRow, day: int) -> None:
+    def _stop(self, place: ArmPlace, row: checklist.ArmRow, day: int) -> None:
         arm = self.arms[place.policy]
         arm.status = after(row.action, status=place.status, role=place.role)
         arm.held = place.ppm

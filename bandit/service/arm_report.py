@@ -8,12 +8,13 @@ from datetime import date
 from decimal import localcontext
 from typing import Any
 
-from bandit.core.checklist import ChecklistRow
+from bandit.core.checklist import ArmRow
 from bandit.core.daily import Contribution, DailyNumbers
 from bandit.core.model import WHOLE_PPM, ArmRole
 from bandit.core.performance import NumberState, WindowNumbers, stated
 from bandit.core.profit_factor import Interval
 from bandit.core.reading import ArmReading
+from bandit.core.upkeep import UpkeepRow
 from bandit.core.verdicts import Reason
 from bandit.service.live_gaps import BesideBacktest
 from bandit.service.pairing import OnPaper
@@ -32,8 +33,9 @@ class ArmReport:
 
     `evidence` is what the newest night, that of `evidence_night`, held against the ladder's limits;
     an arm that no night has looked at has none. `claims` is what that night found of the decisions
-    that bots claimed, where there were any. Beside all this, and in none of it, stands what
-    its results on paper say, and what its policy's backtest promised, where it names one.
+    that bots claimed, where there were any. `encoder` is the checklist's row of its policy's
+    encoder, where that was ever checked. Beside all this, and in none of it, stands what its
+    results on paper say, and what its policy's backtest promised, where it names one.
 
     The daily ratios are those of its last `DAILY_WINDOW` days, as if the experiment's capital were
     all its own; `contribution` is over the same days. `short_interval` and `long_interval` are the
@@ -47,7 +49,8 @@ class ArmReport:
     short_interval: Interval | None
     long: WindowNumbers
     long_interval: Interval | None
-    checklist: tuple[ChecklistRow, ...]
+    checklist: tuple[ArmRow, ...]
+    encoder: UpkeepRow | None
     daily: DailyNumbers
     contribution: Contribution
     evidence: tuple[Reason, ...]
@@ -99,7 +102,7 @@ class ArmReport:
             "dd_contrib": self.contribution.percent,
             "dd_contrib_max": self.contribution.max_percent,
             "pf_prod": None if place.role is ArmRole.CHAMPION else self.reading.pf_prod.to_json(),
-            "checklist": [row.to_json() for row in self.checklist],
+            "checklist": [row.to_json() for row in self.rows],
             "evidence": [reason.to_json() for reason in self.evidence],
             "evidence_night": str(self.evidence_night) if self.evidence else None,
             "claims": None if self.claims is None else self.claims.to_json(),
@@ -107,6 +110,11 @@ class ArmReport:
             "on_paper": self.on_paper.to_json(),
             "backtest_gap": None if beside is None else beside.to_json(),
         }
+
+    @property
+    def rows(self) -> tuple[ArmRow | UpkeepRow, ...]:
+        """The checklist of the arm: what may stop it, and what its encoder may need."""
+        return (*self.checklist, *(() if self.encoder is None else (self.encoder,)))
 
     @property
     def trade_sharpe(self) -> float | None:

@@ -21,6 +21,7 @@ from bandit.core.night import reasons_of
 from bandit.core.performance import window_numbers
 from bandit.core.profit_factor import profit_factor_interval
 from bandit.core.reading import ArmReading
+from bandit.core.upkeep import EncoderCheck, encoder_row
 from bandit.core.verdicts import Reason
 from bandit.service import accounts, exploring, live_gaps, pairing
 from bandit.service.accounts import AccountReport
@@ -28,7 +29,7 @@ from bandit.service.arm_report import DAILY_WINDOW, ArmReport
 from bandit.service.exploring import BudgetReport
 from bandit.service.live_gaps import BesideBacktest
 from bandit.service.scaling import read_arms
-from bandit.storage import decisions, experiments, outcomes, statistics
+from bandit.storage import decisions, drift, experiments, outcomes, statistics
 from bandit.storage.decisions import DecisionRecord
 from bandit.storage.engine import snapshot
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
@@ -102,6 +103,7 @@ def read(
     readings = {r.place.policy: r for r in read_arms(connection, record, record.kept_arms)}
     kept = [arm for arm in record.arms if arm.place.policy in readings]
     ids = [arm.id for arm in kept]
+    encoders = drift.newest_of_encoders(connection, [arm.policy_sha for arm in kept])
     held, beside = statistics.of_arms(connection, ids), live_gaps.read(connection, ids)
     total = statistics.profit_of_all_by_day(connection, record.id, days=DAILY_WINDOW)
     earned_before = statistics.pnl_of_all(connection, record.id) - sum(total.values())
@@ -117,6 +119,7 @@ def read(
             everyone,
             night=night.day,
             beside=beside.get(arm.id),
+            encoder=encoders.get(arm.policy_sha),
         )
         for arm in kept
     ]
@@ -192,6 +195,7 @@ def _arm_report(
     *,
     night: date | None,
     beside: BesideBacktest | None,
+    encoder: EncoderCheck | None,
 ) -> ArmReport:
     rule, fraction = record.rules.checklist, record.experiment.equity_fraction
     newest = outcomes.newest_trades(connection, arm.id, rule.long_window)
@@ -209,6 +213,9 @@ def _arm_report(
         long=window_numbers(newest, window=rule.long_window, nominal_fraction=fraction),
         long_interval=profit_factor_interval(results),
         checklist=() if is_champion else checklist.rows(reading, rule),
+        encoder=None
+        if encoder is None
+        else encoder_row(encoder, rule, profile=record.experiment.profile),
         daily=_daily(profit, held, record),
         contribution=everyone.contribution_of(profit),
         evidence=() if standing is None else reasons_of(standing, rules=record.rules),

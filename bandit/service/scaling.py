@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 
 from bandit import __version__
 from bandit.core import checklist, night, succession
-from bandit.core.checklist import ChecklistRow
+from bandit.core.checklist import ArmRow
 from bandit.core.claims import Draws
 from bandit.core.errors import StaleEpoch
 from bandit.core.gates import Performance
@@ -211,7 +211,7 @@ def act(
     connection: Connection,
     name: str,
     reading: ArmReading,
-    row: ChecklistRow,
+    row: ArmRow,
     *,
     inputs: Mapping[str, object],
     now: datetime,

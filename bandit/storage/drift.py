@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from bandit.core.drift import DriftCheck, DriftMetric, DriftRun
 from bandit.core.model import PolicySha, Verdict
+from bandit.core.upkeep import EncoderCheck
 from bandit.storage.engine import rows
 
 _DIGITS_MIN = 16  # what is shorter, a float holds exactly
@@ -90,6 +91,29 @@ def newest(connection: Connection, *, since: datetime, artifacts_max: int) -> li
         artifacts_max=artifacts_max,
     )
     return [_run(list(group)) for _, group in groupby(found, key=lambda row: row["run_id"])]
+
+
+def newest_of_encoders(
+    connection: Connection, shas: Sequence[PolicySha]
+) -> dict[PolicySha, EncoderCheck]:
+    """Return the newest check of each artefact's encoder; nothing of what was never checked."""
+    found = rows(
+        connection,
+        """
+        SELECT n.* FROM unnest(CAST(:shas AS text[])) AS asked (sha) CROSS JOIN LATERAL (
+          SELECT d.*, d.detail::text AS told FROM drift_checks d
+          WHERE d.sha = asked.sha AND d.metric = :metric
+          ORDER BY d.window_to DESC, d.id DESC LIMIT 1) n
+        """,
+        shas=list(shas),
+        metric=DriftMetric.ENCODER_KL.value,
+    )
+    return {
+        PolicySha(row["sha"]): EncoderCheck(
+            check=_check(row), run_id=row["run_id"], window_to=row["window_to"]
+        )
+        for row in found
+    }
 
 
 def _columns(checks: Sequence[DriftCheck]) -> dict[str, Any]:

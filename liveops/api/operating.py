@@ -51,6 +51,7 @@ from liveops.api.parameters import (
 )
 from liveops.api.problems import declared
 from liveops.api.report_answers import ReportAnswer
+from liveops.monitor import machine_row
 from liveops.wiring import App, limits_of, loss_limits_of, rules_of
 
 router = APIRouter(prefix="/v1", responses=declared(503))
@@ -327,7 +328,9 @@ def list_decisions(
 @router.get("/experiments/{experiment}/report", responses=_READS)
 def show_report(app: Application, experiment: ExperimentName) -> ReportAnswer:
     """Show what an operator reads: arms, numbers, checklist, the newest decisions."""
-    return ReportAnswer(**reporting.report(app.engine, experiment).to_json())
+    found = reporting.report(app.engine, experiment).to_json()
+    machine = machine_row(app, app.gpus.newest()).to_json()
+    return ReportAnswer(**found | {"machine": [machine]})
 
 
 def _as_they_are(app: App, turned: Sequence[AccountRecord]) -> list[AccountAnswer]:

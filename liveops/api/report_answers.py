@@ -209,4 +209,5 @@ class ReportAnswer(Answer):
         description="Whether units fell to arms as allocated, in the newest night."
     )
     arms: list[ArmReportAnswer]
+    machine: list[ChecklistAnswer] = Field(description="The checklist of the machine that serves.")
     decisions: list[DecisionAnswer]

@@ -244,8 +244,8 @@ def _with_learned(app: App, plan: Plan, *, profile: Profile, progress: Console) 
 def _drive(app: App, plan: Plan, *, out: Console, progress: Console) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from liveops.decision_lines import decision_lines, night_lines
     from liveops.replay import is_complete, replay
-    from liveops.report import decision_lines, night_lines
 
     if is_complete(app.engine, plan):
         progress.print(f"{plan.experiment} was replayed before; `liveops reset --demo` forgets it")

@@ -20,6 +20,7 @@ from liveops.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from bandit.core.upkeep import UpkeepRow
     from bandit.service.reporting import ExperimentReport
     from bandit.service.scaling import Night
     from liveops.wiring import App
@@ -113,7 +114,7 @@ def decisions(
     from rich.console import Console
 
     from bandit.service import reporting
-    from liveops.report import decision_lines
+    from liveops.decision_lines import decision_lines
 
     with ledger_app(config=config, demo=demo) as app:
         found = reporting.decision_history(app.engine, experiment, newest=newest)
@@ -130,7 +131,7 @@ def _print_nights(nights: list[tuple[str, Night]], *, as_json: bool) -> None:
     from rich.console import Console
 
     from bandit.service.reporting import decision_json
-    from liveops.report import decision_lines
+    from liveops.decision_lines import decision_lines
 
     if as_json:
         print_json(
@@ -159,36 +160,41 @@ def _print_nights(nights: list[tuple[str, Night]], *, as_json: bool) -> None:
 
 def _report_on(app: App, names: list[str], *, as_json: bool, html: Path | None) -> None:
     from bandit.service import reporting
+    from liveops import monitor
+    from liveops.gpu import read_gpus
 
     if html is not None:
         if as_json:
             raise InvalidInput(field="html", rule="is instead of --json", found="both")
         _write_page(app, names, html)
-    else:
-        _print_reports([reporting.report(app.engine, name) for name in names], as_json=as_json)
+        return
+    found = [reporting.report(app.engine, name) for name in names]
+    _print_reports(found, monitor.machine_row(app, read_gpus()), as_json=as_json)
 
 
 def _write_page(app: App, names: list[str], html: Path) -> None:
     from bandit.service import charting
+    from liveops import monitor
+    from liveops.gpu import read_gpus
     from liveops.report_page import report_page
     from liveops.whole_files import checked_file, write_whole
 
     file = checked_file(html, field="html")
     found = [charting.illustrated(app.engine, name) for name in names]
-    write_whole(file, report_page(found, made_at=app.clock.now()).encode())
+    machine = monitor.machine_row(app, read_gpus())
+    write_whole(file, report_page(found, made_at=app.clock.now(), machine=machine).encode())
     sys.stdout.write(f"written to {file}\n")
 
 
-def _print_reports(found: list[ExperimentReport], *, as_json: bool) -> None:
+def _print_reports(found: list[ExperimentReport], machine: UpkeepRow, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from liveops.report import render_report
+    from liveops.report import render_machine, render_report
 
     if as_json:
-        print_json([report.to_json() for report in found])
+        print_json([report.to_json() | {"machine": [machine.to_json()]} for report in found])
         return
     console = Console()
     for report in found:
         console.print(render_report(report))
-    if not found:
-        console.print("no experiment is open yet")
+    console.print(render_machine(machine) if found else "no experiment is open yet")

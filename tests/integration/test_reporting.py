@@ -6,8 +6,12 @@ import json
 import math
 from dataclasses import replace
 from datetime import timedelta
+from io import StringIO
 
 import pytest
+from api_service import service
+from drift_runs import a_check, a_run, an_encoder_check
+from fake_nvml import FakeNvml
 from ledger import (
     CHALLENGER,
     NOON,
@@ -21,15 +25,19 @@ from ledger import (
     record_all,
     register,
 )
+from rich.console import Console
 from sqlalchemy import Engine
 
 from bandit.core.errors import UnknownName
 from bandit.core.lifecycle import ArmVerb
-from bandit.core.model import ArmMode
+from bandit.core.model import ArmMode, PolicySha
 from bandit.core.outcomes import declined
 from bandit.core.profit_factor import profit_factor_interval
-from bandit.service import reporting
-from liveops.report import limit_warnings
+from bandit.service import drift, reporting
+from liveops.gpu import GpuWatch
+from liveops.report import limit_warnings, render_report
+
+DAY = timedelta(days=1)
 
 
 def arm_json(engine: Engine, policy: str) -> dict[str, object]:
@@ -295,3 +303,39 @@ def test_shadow_arm_is_reported_in_its_mode(engine: Engine) -> None:
     register(engine, *arms(1)[0])
     join(engine, "arm-00", ArmMode.SHADOW)
     assert arm_json(engine, "arm-00")["mode"] == "shadow"
+
+
+def test_an_encoder_that_was_checked_has_its_row_of_the_checklist(engine: Engine) -> None:
+    open_btc(engine)
+    sha = PolicySha("eee02a74")
+    drift.record(engine, a_run(an_encoder_check(0.1), sha=sha), now=NOON, actor="test")
+    later = NOON + timedelta(days=1)
+    worse = an_encoder_check(0.41, raw=1.11, null_median=0.7, null_p99=0.95)
+    drift.record(engine, a_run(worse, sha=sha, hours=24), now=later, actor="test")
+    # Of another artefact, and of what was checked without its encoder.
+    drift.record(engine, a_run(hours=2), now=later, actor="test")
+    drift.record(engine, a_run(a_check(), sha=sha, hours=30), now=later + DAY, actor="test")
+    *_, row = arm_json(engine, CHALLENGER)["checklist"]
+    assert (row["metric"], row["value"], row["limit"]) == ("encoder_kl_divergence", 0.41, 0.3)
+    assert (row["flagged"], row["action"]) == (True, "refresh_encoder")
+    assert row["note"] == "chance taken off; bars to 2026-03-02"
+    assert arm_json(engine, "prod")["checklist"] == []
+    out = StringIO()
+    Console(file=out, width=120).print(render_report(reporting.report(engine, "btc")))
+    assert "FAIL: refresh_encoder" in out.getvalue()
+
+
+def test_the_machines_row_says_that_there_is_no_gpu_or_how_busy_it_is(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_btc(engine)
+    gpus = GpuWatch()
+    with service(engine, gpus=gpus) as client:
+        [none] = client.get("/v1/experiments/btc/report").json()["machine"]
+        FakeNvml().install(monkeypatch)
+        gpus.look()
+        [row] = client.get("/v1/experiments/btc/report").json()["machine"]
+    assert (none["value"], none["verdict"]) == (None, "INCONCLUSIVE")
+    assert none["note"] == "no GPU tells of itself here"
+    assert (row["metric"], row["value"]) == ("gpu_util_pct", pytest.approx(7.0))
+    assert (row["band"], row["limit"], row["flagged"]) == ([2.0, 10.0], 60.0, False)

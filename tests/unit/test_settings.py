@@ -215,6 +215,8 @@ def test_unknown_key_lists_the_keys_of_its_section() -> None:
             "checklist: {drawdown_halt_percent: 2.5}",
             "checklist.drawdown_band_percent: must not end above drawdown_halt_percent = 2.5",
         ),
+        ("checklist: {kl_refresh: 0.2}", "checklist.kl_band: must not end above kl_refresh = 0.2"),
+        ("checklist: {gpu_band: [2, 61]}", "checklist.gpu_band: must not end above gpu_restart"),
         ("checklist: {pf_window: 151}", "checklist: must keep pf_window <= long_window "),
         ("limits: {start: 0.3}", "limits: must keep arm_minimum <= start <= unproven_cap "),
         ("limits: {champion_floor: 0.05}", "limits: must keep champion_floor_proven <= champion_f"),
