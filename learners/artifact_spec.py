@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from bandit.core.errors import InvalidInput
 from bandit.core.model import PolicySha, checked_document, checked_instant
@@ -62,6 +63,12 @@ class DescribedPart:
         _require_match("digest", self.digest, _DIGEST)
         checked_document(dict(self.body), field="body")
         object.__setattr__(self, "body", MappingProxyType(dict(self.body)))
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any], *, digest: str | None = None) -> Self:
+        """Return a part under its own digest, or else under that of its canonical JSON."""
+        found = hashlib.sha256(canonical(dict(body))).hexdigest() if digest is None else digest
+        return cls(digest=found, body=body)
 
     def to_document(self) -> dict[str, object]:
         """Return the part as JSON."""

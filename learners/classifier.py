@@ -67,12 +67,16 @@ class ClassRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TaughtEncoder:
-    """An encoder that was fitted, with its head; `windows` are some that it learned from."""
+    """An encoder that was fitted, with its head; `windows` are some that it learned from.
+
+    It passed over all of them `epochs` times.
+    """
 
     form: TimesNetForm
     tensors: Mapping[str, Tensor]
     windows: Tensor
     classes: int
+    epochs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -140,7 +144,7 @@ def taught_encoder(
     """
     assert plan.encoder is not None
     bars = plan.encoder.bars if start is None else start.form.bars
-    examples = _examples(plan, markets, history=bars, classes=classes).fitted
+    examples = examples_of(plan, markets, history=bars, classes=classes).fitted
     some = examples.windows(_evenly(len(examples.ends), 4_096), bars=bars)
     if start is None:
         frequencies = frequencies_of(some, plan.encoder.frequencies)
@@ -160,7 +164,9 @@ def taught_encoder(
         start=None if start is None else start.tensors,
     )
     golden = examples.windows(_evenly(len(examples.ends), GOLDEN_MAX), bars=bars)
-    return TaughtEncoder(form=form, tensors=found.tensors, windows=golden, classes=classes)
+    return TaughtEncoder(
+        form=form, tensors=found.tensors, windows=golden, classes=classes, epochs=epochs
+    )
 
 
 def taught_classifier(
@@ -171,7 +177,7 @@ def taught_classifier(
     Raises `InvalidInput` where there are too few examples or one of the classes never comes, and as
     `learners.fitting.fit`.
     """
-    examples = _examples(plan, markets, history=1, classes=classes)
+    examples = examples_of(plan, markets, history=1, classes=classes)
     fitted, held_out = examples.fitted, examples.held_out
     seen = fitted.series.shape[1]
     form = plan.tabnet(inputs=seen, classes=classes)
@@ -233,15 +239,21 @@ def rows_digest(markets: Sequence[ClassRows]) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Examples:
+class Examples:
+    """Examples to fit by, and later ones that nothing is fitted by."""
+
     fitted: LabelledRows
     held_out: LabelledRows
 
 
-def _examples(
+def examples_of(
     plan: ClassifierPlan, markets: Sequence[ClassRows], *, history: int, classes: int
-) -> _Examples:
-    """Return the examples to fit, and later ones; no label of the former reaches the latter."""
+) -> Examples:
+    """Return the examples to fit, and later ones; no label of the former reaches the latter.
+
+    The later ones end in the last `validation_share` of the bars. Raises `InvalidInput` where there
+    are too few of either.
+    """
     chosen: dict[bool, list[NDArray[np.int64]]] = {False: [], True: []}
     offset = 0
     for market in markets:
@@ -258,13 +270,13 @@ def _examples(
     made = {}
     for is_held_out, ends in ((key, np.concatenate(parts)) for key, parts in chosen.items()):
         if len(ends) < EXAMPLES_MIN:
-            part = "calibrate" if is_held_out else "train"
-            rule = f"must hold {EXAMPLES_MIN} known bars or more to {part} a classifier"
+            part = "hold out" if is_held_out else "learn from"
+            rule = f"must hold {EXAMPLES_MIN} known bars or more to {part}"
             raise InvalidInput(field="train_bars", rule=rule, found=len(ends))
         made[is_held_out] = LabelledRows(
             series=series, ends=ends, labels=labels[ends], classes=classes
         )
-    return _Examples(fitted=made[False], held_out=made[True])
+    return Examples(fitted=made[False], held_out=made[True])
 
 
 def _evenly(count: int, most: int) -> NDArray[np.int64]:

@@ -70,6 +70,13 @@ class ServedEncoder:
         """
         return series_embedded(self.embed, self.form, rows, complete)
 
+    def embed_at(self, rows: NDArray[np.floating], ends: NDArray[np.integer]) -> Tensor:
+        """Return the embeddings (n, embedding) of the windows that end at `ends` in a series.
+
+        `rows` are those of `embed_series`, and all of each window is known.
+        """
+        return _embedded_at(self.embed, self.form, rows, ends)
+
 
 def series_embedded(
     embed: Callable[[NDArray[np.floating]], Tensor],
@@ -80,11 +87,21 @@ def series_embedded(
     """Return what `ServedEncoder.embed_series` does, of any way to embed windows of a form."""
     embeddings = np.zeros((len(rows), form.embedding), dtype=np.float32)
     known = whole_windows(complete, form.bars)
-    ends = known.nonzero()[0]
-    for part in np.array_split(ends, max(1, -(-len(ends) // _WINDOWS_AT_ONCE))):
-        if len(part):
-            embeddings[part] = embed(rows[part[:, None] + np.arange(1 - form.bars, 1)])
+    embeddings[known] = _embedded_at(embed, form, rows, known.nonzero()[0])
     return embeddings, known
+
+
+def _embedded_at(
+    embed: Callable[[NDArray[np.floating]], Tensor],
+    form: TimesNetForm,
+    rows: NDArray[np.floating],
+    ends: NDArray[np.integer],
+) -> Tensor:
+    found = np.zeros((len(ends), form.embedding), dtype=np.float32)
+    for start in range(0, len(ends), _WINDOWS_AT_ONCE):
+        part = slice(start, start + _WINDOWS_AT_ONCE)
+        found[part] = embed(rows[ends[part, None] + np.arange(1 - form.bars, 1)])
+    return found
 
 
 def embedding_names(width: int) -> tuple[str, ...]:

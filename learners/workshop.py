@@ -7,17 +7,14 @@ serves it, behind the regime filter and the confidence that hold in service too.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
-from bandit.core.errors import InvalidInput
 from bandit.core.model import PolicySha
 from learners.artifact import Artifact, write
 from learners.artifact_spec import (
@@ -27,28 +24,15 @@ from learners.artifact_spec import (
     TrainingRecord,
 )
 from learners.backtest import BacktestTrade, UnseenBars, walk_forward
-from learners.canonical_json import canonical
 from learners.challenger import ChallengerPlan, Market, markets_of, played, trade_of
-from learners.classifier import (
-    Bench,
-    ClassRows,
-    TaughtClassifier,
-    TaughtEncoder,
-    class_rows,
-    embedded,
-    rows_digest,
-    taught_classifier,
-    taught_encoder,
-)
+from learners.classifier import Bench, ClassRows, TaughtClassifier, embedded, taught_classifier
 from learners.classifier_plan import ClassifierPlan
 from learners.embedding import ServedEncoder, embedding_names
-from learners.encoder_artifact import EncoderArtifact, EncoderSpec, read_encoder, write_encoder
+from learners.encoder_artifact import EncoderArtifact, read_encoder
 from learners.entries import Entries
-from learners.fitting import PACKAGES
 from learners.freezing import Judgement, Picture, looks_of
-from learners.installed import versions
+from learners.lessons import lesson_of, made_encoder, scaler_of
 from learners.market.candles import Candles
-from learners.market.features import FeatureSpec
 from learners.market.scaler import Scaler
 from learners.market.splits import Split, walking_splits
 from learners.models import Model
@@ -129,7 +113,6 @@ class Workshop:
         start = None
         if isinstance(training, ClassifierPlan) and training.refreshed is not None:
             start = read_encoder(root, training.refreshed)
-            _require_refreshable(start, self.plan)
         return self._made(range(last - self.plan.train_bars, last), root, start)
 
     def _player(
@@ -159,7 +142,7 @@ class Workshop:
         return self._classified(training, bars, root, start)
 
     def _reinforced(self, training: TrainingPlan, bars: range, root: Path) -> Artifact:
-        scaler = self._scaler(bars)
+        scaler = scaler_of(self.markets, bars)
         sight = Sight(spec=self.plan.features, scaler=scaler)
         windows = [
             TrainingWindow(
@@ -188,27 +171,25 @@ class Workshop:
     def _classified(
         self, training: ClassifierPlan, bars: range, root: Path, start: EncoderArtifact | None
     ) -> Artifact:
-        scaler = self._scaler(bars) if start is None else Scaler.from_json(start.spec.scaler.body)
-        learned = self._class_rows(training, bars, scaler)
-        record = self._record(training, learned, bars)
-        classes, encoder = len(self.plan.environment.targets), None
+        lesson = lesson_of(
+            training,
+            self.markets,
+            features=self.plan.features,
+            environment=self.plan.environment,
+            bars=bars,
+            start=start,
+        )
+        learned: Sequence[ClassRows] = lesson.markets
+        encoder = None
         if training.encoder is not None:
-            taught = taught_encoder(
-                training, learned, classes=classes, bench=self._bench, start=_taught(start)
-            )
-            encoder = write_encoder(
-                root,
-                encoder_spec(self.plan.features, scaler, taught, record),
-                taught.tensors,
-                windows=taught.windows,
-            )
+            encoder = made_encoder(lesson, root, self._bench)
             learned = embedded(learned, ServedEncoder(encoder).embed_series)
-        made = taught_classifier(training, learned, classes=classes, bench=self._bench)
+        made = taught_classifier(training, learned, classes=lesson.classes, bench=self._bench)
         spec = artifact_spec(
             self.plan,
             made.form,
-            scaler,
-            record,
+            lesson.scaler,
+            lesson.record(steps=training.steps),
             golden=len(made.observations),
             encoder=None if encoder is None else encoder.sha,
             horizon_bars=training.horizon_bars,
@@ -233,40 +214,9 @@ class Workshop:
             hits=made.hits,
         )
 
-    def _class_rows(self, training: ClassifierPlan, bars: range, scaler: Scaler) -> list[ClassRows]:
-        sight = Sight(spec=self.plan.features, scaler=scaler)
-        return [
-            class_rows(
-                market.candles,
-                sight.of(market.features).rows,
-                market.features.complete,
-                bars=bars,
-                spec=self.plan.environment,
-                horizon_bars=training.horizon_bars,
-            )
-            for market in self.markets
-        ]
-
     @property
     def _bench(self) -> Bench:
         return Bench(folder=self._folder / "runs", clock=self._clock, report=self._report)
-
-    def _scaler(self, bars: range) -> Scaler:
-        rows = [market.features.values[bars.start : bars.stop] for market in self.markets]
-        return Scaler.fit(np.concatenate(rows))
-
-    def _record(
-        self, training: ClassifierPlan, learned: Sequence[ClassRows], bars: range
-    ) -> TrainingRecord:
-        candles = [market.candles for market in self.markets]
-        return TrainingRecord(
-            seed=training.seed,
-            steps=training.steps,
-            data_digest=rows_digest(learned),
-            data_from=min(each.opening(bars[0]) for each in candles),
-            data_to=max(each.closing(bars[-1]) for each in candles),
-            packages=versions(PACKAGES),
-        )
 
 
 def artifact_spec(
@@ -286,51 +236,11 @@ def artifact_spec(
             ActionSpec(name=target.name.lower(), position=float(target.sign))
             for target in plan.environment.targets
         ),
-        features=_part(plan.features.to_json(), digest=plan.features.digest),
-        scaler=_part(scaler.to_json()),
-        environment=_part(plan.environment.to_json()),
+        features=DescribedPart.of(plan.features.to_json(), digest=plan.features.digest),
+        scaler=DescribedPart.of(scaler.to_json()),
+        environment=DescribedPart.of(plan.environment.to_json()),
         training=record,
         golden=golden,
         encoder=encoder,
         horizon_bars=horizon_bars,
     )
-
-
-def encoder_spec(
-    features: FeatureSpec, scaler: Scaler, taught: TaughtEncoder, record: TrainingRecord
-) -> EncoderSpec:
-    """Return what a fitted encoder says about itself."""
-    return EncoderSpec(
-        form=taught.form,
-        classes=taught.classes,
-        features=_part(features.to_json(), digest=features.digest),
-        scaler=_part(scaler.to_json()),
-        training=record,
-        golden=len(taught.windows),
-    )
-
-
-def _taught(stored: EncoderArtifact | None) -> TaughtEncoder | None:
-    if stored is None:
-        return None
-    spec = stored.spec
-    windows = stored.golden["windows"]
-    return TaughtEncoder(
-        form=spec.form, tensors=stored.tensors, windows=windows, classes=spec.classes
-    )
-
-
-def _require_refreshable(stored: EncoderArtifact, plan: ChallengerPlan) -> None:
-    """Refuse an encoder of other features or classes than those of the plan."""
-    for field, expected, found in (
-        ("features", plan.features.digest, stored.spec.features.digest),
-        ("classes", len(plan.environment.targets), stored.spec.classes),
-    ):
-        if found != expected:
-            rule = f"of the encoder must be those of the plan, {expected}"
-            raise InvalidInput(field=field, rule=rule, found=found)
-
-
-def _part(body: Mapping[str, Any], *, digest: str | None = None) -> DescribedPart:
-    found = hashlib.sha256(canonical(dict(body))).hexdigest() if digest is None else digest
-    return DescribedPart(digest=found, body=body)

@@ -26,6 +26,7 @@ from liveops.commands import (
     budget,
     candles,
     drift,
+    encoding,
     explain,
     imports,
     keys,
@@ -78,6 +79,7 @@ app.add_typer(budget.commands, name="budget")
 app.add_typer(ledger.commands, name="ledger")
 app.add_typer(imports.commands, name="import")
 app.add_typer(candles.commands, name="candles")
+learn.commands.command("timesnet")(encoding.timesnet)
 app.add_typer(learn.commands, name="learn")
 app.add_typer(keys.commands, name="key")
 app.add_typer(audit.commands, name="audit")

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from bandit.core.backtest import BacktestRule, BacktestTrial, TrialSubject, judged, verdict_of
-from bandit.core.errors import Conflict, InvalidInput, UnknownName
-from bandit.core.model import Policy, PolicyKind, PolicyName, PolicySha, Verdict, checked_name
+from bandit.core.errors import Conflict, UnknownName
+from bandit.core.model import Policy, PolicyKind, PolicyName, Verdict, checked_name
 from bandit.service import policies, trials
+from config.settings import Settings
 from learners import fitting, reinforcement
-from learners.artifact import Artifact, read
+from learners.artifact import Artifact
 from learners.backtest import Backtest, measure
 from learners.card_page import page_of
 from learners.challenger import ChallengerPlan, data_digest
@@ -145,11 +146,16 @@ def _workshop(
     *,
     report: Callable[[TrainingEvent], None],
 ) -> Workshop:
-    """Return where challengers are made, rid of what runs that were killed left half-written."""
-    folder = state_home(app.settings) / "training"
-    for written in (folder, artifact_home(app.settings)):
-        forget_parts(written, before=app.clock.now() - PARTS_KEPT)
+    folder = training_folder(app.settings, now=app.clock.now())
     return Workshop(plan, series, folder=folder, clock=monotonic, report=report)
+
+
+def training_folder(settings: Settings, *, now: datetime) -> Path:
+    """Return where trainings lie, rid of what runs that were killed left half-written."""
+    folder = state_home(settings) / "training"
+    for written in (folder, artifact_home(settings)):
+        forget_parts(written, before=now - PARTS_KEPT)
+    return folder
 
 
 def subject_of(plan: ChallengerPlan, series: Sequence[Candles], *, family: str) -> TrialSubject:
@@ -173,20 +179,6 @@ def _looks(artifact: Artifact) -> dict[str, float]:
         return {}
     found = reference.importance
     return dict(zip(found.names, found.parts.tolist(), strict=True))
-
-
-def encoder_of(app: App, reference: str) -> PolicySha:
-    """Return the encoder of the stored policy that `reference` means.
-
-    Raises `UnknownName` for no policy, `ArtifactRefused` for one that is not sound, `InvalidInput`
-    for one without an encoder.
-    """
-    policy = policies.find(app.engine, reference).policy
-    encoder = read(artifact_home(app.settings), policy.sha).spec.encoder
-    if encoder is None:
-        rule = "must be a policy with an encoder"
-        raise InvalidInput(field="refresh", rule=rule, found=policy.name)
-    return encoder
 
 
 def _packages(plan: ChallengerPlan) -> tuple[str, ...]:

@@ -49,12 +49,12 @@ class UnknownName(BanditError):
 
 
 class AmbiguousName(BanditError):
-    """A prefix fits more than one policy."""
+    """A prefix fits more than one policy, or whatever else `kind` names."""
 
     code = "ambiguous_name"
 
-    def __init__(self, *, name: str, candidates: Sequence[str]) -> None:
-        super().__init__(f"{name!r} fits {len(candidates)} policies: {', '.join(candidates)}")
+    def __init__(self, *, name: str, candidates: Sequence[str], kind: str = "policies") -> None:
+        super().__init__(f"{name!r} fits {len(candidates)} {kind}: {', '.join(candidates)}")
         self.name = name
         self.candidates = tuple(candidates)
 

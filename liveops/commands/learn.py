@@ -45,6 +45,7 @@ Source = Annotated[str | None, typer.Option("--source", help="Where stored candl
 Interval = Annotated[
     str | None, typer.Option("--interval", help="Length of stored bars, such as 1h.")
 ]
+Horizon = Annotated[int, typer.Option("--horizon", min=1, help="Bars that a trade is judged by.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all its chance.")]
 Deadline = Annotated[
     float, typer.Option("--deadline", min=1, help="Seconds that one training may take.")
@@ -138,9 +139,7 @@ def classifier(
     instruments: Instruments = None,
     source: Source = None,
     interval: Interval = None,
-    horizon: Annotated[
-        int, typer.Option("--horizon", min=1, help="Bars that a trade is judged by.")
-    ] = 12,
+    horizon: Horizon = 12,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Epochs of TabNet.")] = 20,
     with_encoder: Annotated[
         bool,
@@ -150,7 +149,11 @@ def classifier(
     ] = True,
     refresh: Annotated[
         str | None,
-        typer.Option("--refresh", help="Policy whose encoder the newest training goes on from."),
+        typer.Option(
+            "--refresh",
+            help="Encoder that the newest training goes on from, by its sha or the beginning of it,"
+            " or policy with one.",
+        ),
     ] = None,
     seed: Seed = 1,
     deadline: Deadline = 600.0,
@@ -171,7 +174,7 @@ def classifier(
     """
     from learners.boosting_plan import BoostingPlan
     from learners.classifier_plan import ClassifierPlan, EncoderPlan
-    from liveops.learning import encoder_of
+    from liveops.encoding import encoder_of
 
     model = loaded_settings(config).settings.model
     weight = model.ensemble_xgb_weight if model.use_ensemble else 0.0

@@ -32,7 +32,8 @@ from learners.training_events import DeadlinePassed
 from learners.training_plan import Profile, TrainingPlan
 from liveops import cli
 from liveops.clock import VirtualClock
-from liveops.learning import ENVIRONMENT, Learned, encoder_of, learn
+from liveops.encoding import encoder_of
+from liveops.learning import ENVIRONMENT, Learned, learn
 from liveops.wiring import App
 
 pytest.importorskip("stable_baselines3", reason="the learners are not installed")
