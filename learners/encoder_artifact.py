@@ -138,7 +138,7 @@ def write_encoder(
 
 
 def read_encoder(root: Path, sha: PolicySha) -> EncoderArtifact:
-    """Return the encoder `sha` below `root`, whose hash the caller brings from a policy.
+    """Return the encoder `sha` below `root`, whose hash the caller brings from elsewhere.
 
     Raises `ArtifactRefused` with the file and the rule that it breaks.
     """
