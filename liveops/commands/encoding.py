@@ -175,11 +175,11 @@ def _print_refresh(refresh: Refresh, start: PolicySha | None) -> None:
     sys.stdout.write(
         f"refreshed  from {start}\n"
         f"           which had {before.cross_entropy:.4f} nats on the same windows\n"
-        f"moved      {refresh.moved:.3f}: how far embeddings of these windows went, "
-        "as a share of how far the old ones differ\n"
+        f"moved      {refresh.moved:.3f} times as far as the old embeddings of these windows "
+        "lie from their mean\n"
     )
     if refresh.windows_known:
         sys.stdout.write(
             f"           {refresh.windows_known:,} of these windows end in bars that the old one "
-            "was made from: they may have taught that one\n"
+            "was made from, and may have taught that one\n"
         )

@@ -124,7 +124,7 @@ def test_an_encoder_is_refreshed_by_its_sha_and_by_a_policy(
     assert by_prefix["periods"] == first["periods"]
     assert by_prefix["bars"] == 8
     assert f"refreshed  from {first['sha']}\n" in out
-    assert f"moved      {again['moved']:.3f}: " in out
+    assert f"moved      {again['moved']:.3f} times as far as " in out
     assert f"{again['windows_known']:,} of these windows end in bars that the old one" in out
 
     # A policy learned by way of the encoder's sha hands the encoder of its own on.
