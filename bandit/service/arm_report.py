@@ -34,8 +34,9 @@ class ArmReport:
     `evidence` is what the newest night, that of `evidence_night`, held against the ladder's limits;
     an arm that no night has looked at has none. `claims` is what that night found of the decisions
     that bots claimed, where there were any. `encoder` is the checklist's row of its policy's
-    encoder, where that was ever checked. Beside all this, and in none of it, stands what its
-    results on paper say, and what its policy's backtest promised, where it names one.
+    encoder, where that was ever checked, and `encoder_run` the drift run that it is of. Beside all
+    this, and in none of it, stands what its results on paper say, and what its policy's backtest
+    promised, where it names one.
 
     The daily ratios are those of its last `DAILY_WINDOW` days, as if the experiment's capital were
     all its own; `contribution` is over the same days. `short_interval` and `long_interval` are the
@@ -51,6 +52,7 @@ class ArmReport:
     long_interval: Interval | None
     checklist: tuple[ArmRow, ...]
     encoder: UpkeepRow | None
+    encoder_run: str | None
     daily: DailyNumbers
     contribution: Contribution
     evidence: tuple[Reason, ...]

@@ -20,6 +20,8 @@ from bandit.core import checklist
 from bandit.core.account import AccountEquity, Breach, MoneyChange, folded, is_news
 from bandit.core.errors import LedgerUnavailable
 from bandit.core.kill_switch import KillEvent, KillKind
+from bandit.core.lifecycle import ArmVerb
+from bandit.core.model import PolicyName, checked_instant
 from bandit.core.outcomes import Outcome
 from bandit.service import killing, scaling
 from bandit.storage import account_equity, accounts, archives, experiments, locks, marks
@@ -126,10 +128,25 @@ def guard_revision(
         move_money(connection, equities, {unit.account_id: [change]}, held=held, now=now)
 
 
+def recheck(
+    engine: Engine, arm_ids: Mapping[int, int], *, now: datetime
+) -> list[tuple[PolicyName, ArmVerb]]:
+    """Hold arms, given with their experiments, against the checklist although nothing came in.
+
+    Its actions were taken with the outcomes; this finds what a guard that failed has left. Returns
+    what was done, and to whom.
+    """
+    now = checked_instant(now, field="now")
+    return guarded(
+        engine, lambda connection, held: _stop_arms(connection, arm_ids, held=held, now=now)
+    )
+
+
 def _stop_arms(
     connection: Connection, arm_ids: Mapping[int, int], *, held: Keys, now: datetime
-) -> None:
+) -> list[tuple[PolicyName, ArmVerb]]:
     """Throttle and halt what the checklist flags among these arms, given with experiments."""
+    done = []
     flagged = [
         arm for arm in experiments.watched(connection, list(arm_ids)) if _may_be_flagged(arm)
     ]
@@ -151,6 +168,8 @@ def _stop_arms(
             now=now,
             actor=CHECKLIST_ACTOR,
         )
+        done.append((reading.place.policy, row.action))
+    return done
 
 
 def _may_be_flagged(arm: WatchedArm) -> bool:

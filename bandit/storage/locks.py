@@ -5,6 +5,7 @@
   who may be routed to takes it exclusively; both as a statement of their own, before the read they
   protect, so that no assignment to a halted arm commits after the halt was acknowledged.
 - `audit_chain`: held by whoever seals, and by nobody who writes audit rows: those never wait.
+- `Lease`: held on a session of its own by what goes on for hours, and waits for no other lock.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ WRITER_NAME = "liveops-writer"
 BATCH_IDLE_SECONDS_MAX = 1
 """How long a batch may say nothing inside its transaction before the server ends its session."""
 
+LEASE_SECONDS = 10
+"""After how long a silent holder of a `Lease` loses it."""
+
 _CHANGE_IDLE_SECONDS_MAX = 5
 _SEALING_SECONDS_MAX = 5
 
@@ -45,6 +49,8 @@ class LockClass(IntEnum):
     USE_CASE = 2
     GATE = 3
     AUDIT = 4
+    LEARNER = 5
+    MONITOR = 6
 
 
 @contextmanager
@@ -63,6 +69,53 @@ def use_case(engine: Engine, experiment_id: int, *, doing: str) -> Iterator[None
             yield
         finally:
             connection.execute(text("SELECT pg_advisory_unlock(:class, :id)"), keys)
+
+
+class Lease:
+    """A lock that lasts as long as a session that says something at least every few seconds.
+
+    For work that goes on for hours: a process that is stopped, or cut off, loses the lock to
+    others, and notices when it asks again.
+    """
+
+    def __init__(self, engine: Engine, lock: LockClass, key: int) -> None:
+        """Hold nothing yet."""
+        self._engine = engine
+        self._keys = {"class": int(lock), "id": key}
+        self._connection: Connection | None = None
+
+    def hold(self) -> bool:
+        """Take the lock, or say that it is still ours; False while another session has it.
+
+        To be asked again within `LEASE_SECONDS`. Raises `LedgerUnavailable` where the ledger does
+        not answer, and with it the lock is lost.
+        """
+        try:
+            with translated():
+                if self._connection is not None:
+                    run(self._connection, "SELECT 1")
+                    return True
+                return self._taken()
+        except LedgerUnavailable:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give the lock up, with its session; nothing where it is not held."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()  # its session ends, and nobody gets its settings from the pool
+            connection.close()
+
+    def _taken(self) -> bool:
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        self._connection = connection
+        run(connection, f"SET idle_session_timeout = '{LEASE_SECONDS}s'")
+        taken = text("SELECT pg_try_advisory_lock(:class, :id)")
+        if connection.execute(taken, self._keys).scalar_one():
+            return True
+        self.leave()
+        return False
 
 
 def as_batch(connection: Connection) -> None:

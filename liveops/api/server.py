@@ -5,13 +5,11 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -28,6 +26,7 @@ from liveops.api.connections import (
     bounded_by,
 )
 from liveops.memory import keeping_what_is_loaded
+from liveops.stopping import stopped_by_signals
 from liveops.wiring import App, with_own_engine
 
 GRACE_SECONDS = 5
@@ -43,7 +42,6 @@ where a session has to be made anew first. Jobs of the command line have half a 
 
 WATCH_SECONDS = 1.0
 log = logging.getLogger(__name__)
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class PortTaken(BanditError):
@@ -143,21 +141,12 @@ def wait_for_stop(*, meanwhile: Callable[[], None]) -> None:
 
     `meanwhile` is called each second, from the main thread: it revives what died.
     """
-    stop = threading.Event()
-
-    def on_signal(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in _STOPPING}
-    try:
+    with stopped_by_signals() as stop:
         while not stop.wait(WATCH_SECONDS):
             try:
                 meanwhile()
             except BanditError as error:
                 log.warning("the ledger cannot be revived: %s", error)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Server(uvicorn.Server):

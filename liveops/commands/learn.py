@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ from liveops.commands.options import (
     print_json,
 )
 from liveops.commands.training import shown
+from liveops.recipes import Learner, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,21 +116,23 @@ def reinforcement(
     training = TrainingPlan(
         algorithm=Algorithm(algorithm), seed=seed, total_steps=steps, deadline_seconds=deadline
     )
-    _learn(
-        training,
-        name=name,
-        series=series_of(
-            candles or [], instruments or [], config, source=source, interval=interval
-        ),
+    recipe = Recipe.of(
+        Learner.AGENT,
+        candles=candles,
+        instruments=instruments,
+        source=source,
+        interval=interval,
+        algorithm=algorithm,
+        steps=steps,
+        seed=seed,
+        deadline=deadline,
         train_bars=train_bars,
         test_bars=test_bars,
         confidence=confidence,
         allow_ranging=allow_ranging,
-        family=family,
-        demo=demo,
-        as_json=as_json,
-        config=config,
+        family=family or name,
     )
+    _learn(training, name, recipe, demo=demo, as_json=as_json, config=config)
 
 
 @commands.command("tabnet")
@@ -192,33 +195,68 @@ def classifier(
         refreshed=refreshed,
         deadline_seconds=deadline,
     )
-    _learn(
-        training,
-        name=name,
-        series=series_of(
-            candles or [], instruments or [], config, source=source, interval=interval
-        ),
+    recipe = Recipe.of(
+        Learner.CLASSIFIER,
+        candles=candles,
+        instruments=instruments,
+        source=source,
+        interval=interval,
+        horizon=horizon,
+        epochs=epochs,
+        with_encoder=with_encoder,
+        seed=seed,
+        deadline=deadline,
         train_bars=train_bars,
         test_bars=test_bars,
         confidence=confidence,
         allow_ranging=allow_ranging,
-        family=family,
-        demo=demo,
-        as_json=as_json,
-        config=config,
+        family=family or name,
     )
+    _learn(training, name, recipe, demo=demo, as_json=as_json, config=config)
+
+
+@commands.command("again")
+def again(
+    policy: Annotated[
+        str, typer.Argument(help="Policy that was made by `liveops learn`: name, sha or prefix.")
+    ],
+    name: Annotated[str, typer.Argument(help="Name of the new policy.")],
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Go on from its encoder, for 10 epochs of the newest bars."),
+    ] = False,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Make a policy anew as another one was made: the same options, on the candles there are now.
+
+    It belongs to the same search, so its trial counts there. The settings are those in force now.
+    """
+    from bandit.service import learner_jobs
+
+    with ledger_app(config=config, demo=demo) as app:
+        stored = learner_jobs.recipe_of(app.engine, policy)
+    if stored is None:
+        rule = "must be a policy that `liveops learn` made: of others it is not known how"
+        raise InvalidInput(field="policy", rule=rule, found=policy)
+    recipe = Recipe.from_json(stored)
+    ways: dict[str, Any] = {"demo": demo, "as_json": as_json, "config": config}
+    if recipe.learner is Learner.CLASSIFIER:
+        onward: dict[str, Any] = {"refresh": policy} if refresh else {}
+        classifier(name, **recipe.arguments(), **onward, **ways)
+        return
+    if refresh:
+        rule = "must be left out: an agent has no encoder"
+        raise InvalidInput(field="--refresh", rule=rule, found=policy)
+    reinforcement(name, **recipe.arguments(), **ways)
 
 
 def _learn(
     training: TrainingPlan | ClassifierPlan,
-    *,
     name: str,
-    series: Sequence[Candles],
-    train_bars: int,
-    test_bars: int,
-    confidence: float | None,
-    allow_ranging: bool | None,
-    family: str | None,
+    recipe: Recipe,
+    *,
     demo: bool,
     as_json: bool,
     config: Path | None,
@@ -227,11 +265,20 @@ def _learn(
 
     from bandit.core.backtest import BacktestRule
     from bandit.core.model import PolicyName
+    from bandit.service import learner_jobs
     from learners.challenger import ChallengerPlan
     from learners.market.features import FeatureSpec
     from liveops.learning import ENVIRONMENT, learn
     from liveops.wiring import acting_rules_of
 
+    asked = recipe.arguments()
+    series = series_of(
+        asked["candles"] or [],
+        asked["instruments"] or [],
+        config,
+        source=asked["source"],
+        interval=asked["interval"],
+    )
     with (
         ledger_app(config=config, demo=demo) as app,
         shown(Console(stderr=True)) as report,
@@ -242,21 +289,24 @@ def _learn(
             training=training,
             acting=acting_rules_of(
                 app.settings,
-                confidence_min=confidence,
-                allow_ranging=allow_ranging,
+                confidence_min=asked["confidence"],
+                allow_ranging=asked["allow_ranging"],
             ),
-            train_bars=train_bars,
-            test_bars=test_bars,
+            train_bars=asked["train_bars"],
+            test_bars=asked["test_bars"],
         )
         learned = learn(
             app,
             name=PolicyName(name),
-            family=family or name,
+            family=asked["family"],
             plan=plan,
             series=series,
             rule=BacktestRule(),
             report=report,
             actor=actor(),
+        )
+        learner_jobs.keep_recipe(
+            app.engine, learned.policy.name, recipe.to_json(), now=app.clock.now()
         )
     if as_json:
         print_json(learned.to_json())

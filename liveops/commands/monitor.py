@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from bandit.core.upkeep import UpkeepRow
     from bandit.service.reporting import ExperimentReport
     from bandit.service.scaling import Night
+    from liveops.monitoring import Look
     from liveops.wiring import App
 
 
@@ -31,23 +34,48 @@ class Mode(StrEnum):
 
     REPORT = "report"
     SCALE = "scale"
+    CONTINUOUS = "continuous"
 
 
 def live_ops_monitor(
     policy_sha: Annotated[
         str, typer.Option("--policy-sha", help="Policy: full name, sha or unique sha prefix.")
     ],
-    mode: Annotated[Mode, typer.Option("--mode", help="Print a report, or scale for tonight.")],
+    mode: Annotated[
+        Mode,
+        typer.Option("--mode", help="Print a report, scale for tonight, or go on and act."),
+    ],
+    interval: Annotated[
+        float | None,
+        typer.Option("--interval", min=1, help="Seconds between two looks; 300 if left out."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
     demo: Demo = False,
     as_json: AsJson = False,
     html: HtmlFile = None,
     config: ConfigFile = None,
 ) -> None:
-    """Report on a policy's experiments, or move their traffic for tonight (once a night)."""
+    """Report on a policy's experiments, move their traffic for tonight, or go on and act.
+
+    Scaling is done once a night. Going on, it holds every arm, encoder and GPU against the
+    checklist: stops arms that a guard has left, asks for encoder refreshes and has them done at
+    night (02:00 UTC) in a process of their own, and begins a learner that is stuck again.
+    """
     from liveops import monitor
 
-    if mode is Mode.SCALE and html is not None:
-        raise InvalidInput(field="html", rule="is for --mode report", found="--mode scale")
+    if mode is not Mode.REPORT and html is not None:
+        raise InvalidInput(field="html", rule="is for --mode report", found=f"--mode {mode}")
+    for option, told in (("--interval", interval is not None), ("--dry-run", dry_run)):
+        if told and mode is not Mode.CONTINUOUS:
+            raise InvalidInput(
+                field=option, rule="is for --mode continuous", found=f"--mode {mode}"
+            )
+    if mode is Mode.CONTINUOUS:
+        seconds = 300.0 if interval is None else interval
+        _go_on(policy_sha, seconds, dry_run=dry_run, demo=demo, as_json=as_json, config=config)
+        return
     with ledger_app(config=config, demo=demo) as app:
         if mode is Mode.SCALE:
             _print_nights(list(monitor.scale(app, policy_sha)), as_json=as_json)
@@ -58,6 +86,43 @@ def live_ops_monitor(
         else:
             names = monitor.experiments_of(app, policy_sha)
             _report_on(app, names, as_json=as_json, html=html)
+
+
+def _go_on(
+    policy: str, seconds: float, *, dry_run: bool, demo: bool, as_json: bool, config: Path | None
+) -> None:
+    from liveops.learner import again_command, supervised
+    from liveops.monitoring import Monitor, monitor_until
+    from liveops.stopping import stopped_by_signals
+
+    say = _say_as_json if as_json else _say_look
+    with (
+        stopped_by_signals() as stop,
+        ledger_app(config=config, demo=demo) as app,
+        app.gpus.looking(),
+        ExitStack() as stack,
+    ):
+        learner = None
+        if not dry_run:
+            command = again_command(config=config, demo=demo)
+            learner = stack.enter_context(supervised(app, command=command))
+        watched = Monitor(app=app, policy=policy, learner=learner, is_dry=dry_run)
+        monitor_until(stop, watched, seconds=seconds, say=say)
+
+
+def _say_as_json(look: Look) -> None:
+    sys.stdout.write(json.dumps(look.to_json()) + "\n")
+    sys.stdout.flush()
+
+
+def _say_look(look: Look) -> None:
+    names = ", ".join(look.experiments)
+    said = "nothing is flagged" if not look.flags else f"{len(look.flags)} flagged"
+    lines = [f"{look.at:%Y-%m-%d %H:%M:%S} {names}: {said}"]
+    lines += [f"  {flag.text}: {flag.row.action}" for flag in look.flags]
+    lines += [f"  {done}" for done in look.done]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
 
 
 def report(

@@ -1,4 +1,4 @@
-"""What a terminal shows of trainings: a bar each."""
+"""What a terminal shows of trainings, a bar each, and a log of them, a line each tenth."""
 
 from __future__ import annotations
 
@@ -12,9 +12,42 @@ if TYPE_CHECKING:
     from learners.training_events import TrainingEvent
 
 
+class Lines:
+    """Tells of trainings where nobody draws: a line each tenth of the way, for a log."""
+
+    def __init__(self, console: Console) -> None:
+        """Write to `console`; no training has begun."""
+        self._console = console
+        self._number = 0
+        self._tenth = 0
+
+    def hear(self, event: TrainingEvent) -> None:
+        """Write a line of what is worth one."""
+        from learners import training_events
+
+        match event:
+            case training_events.Begun():
+                self._number += 1
+                self._tenth = -1
+                after = f" after {event.steps:,}" if event.steps else ""
+                self._say(f"begins{after}")
+            case training_events.Progress():
+                tenth = 10 * event.steps // max(event.steps_total, 1)
+                if tenth > self._tenth:
+                    self._tenth = tenth
+                    self._say(f"{event.steps:,.0f} of {event.steps_total:,.0f} steps")
+            case training_events.CheckpointUnfit():
+                self._say(f"checkpoint {event.name} is not used: {event.reason}")
+            case _:
+                return
+
+    def _say(self, what: str) -> None:
+        self._console.print(f"training {self._number}: {what}", soft_wrap=True, highlight=False)
+
+
 @contextmanager
 def shown(console: Console) -> Iterator[Callable[[TrainingEvent], None]]:
-    """Yield who is to hear of trainings, one after another, and draws each."""
+    """Yield who is to hear of trainings, one after another, and shows each."""
     from rich.progress import (
         BarColumn,
         Progress,
@@ -32,6 +65,9 @@ def shown(console: Console) -> Iterator[Callable[[TrainingEvent], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    if not console.is_terminal:
+        yield Lines(console).hear
+        return
     with Progress(*columns, console=console) as bars:
 
         def hear(event: TrainingEvent) -> None:

@@ -16,7 +16,17 @@ from sqlalchemy.exc import IntegrityError
 from bandit.core.evidence import Terms
 from bandit.core.kill_switch import KillCause
 from bandit.core.outcomes import declined
-from bandit.service import ageing, auditing, drift, killing, rebuilding, recording, revising, trials
+from bandit.service import (
+    ageing,
+    auditing,
+    drift,
+    killing,
+    learner_jobs,
+    rebuilding,
+    recording,
+    revising,
+    trials,
+)
 from bandit.service.assigning import Router
 from bandit.storage import evidence
 from snapshots.archive_files import ParquetArchives
@@ -42,6 +52,7 @@ FACTS = {
     "aged_shadow_outcomes": "body_hash",
     "backtest_trials": "sharpe",
     "drift_checks": "verdict",
+    "policy_recipes": "recipe",
 }
 
 
@@ -66,6 +77,7 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
         evidence.fix_terms(connection, record.id, terms, fixed_at=NOON)
     trials.record(engine, a_trial(), now=NOON, actor="test")
     drift.record(engine, a_run(), now=NOON, actor="test")
+    learner_jobs.keep_recipe(engine, "prod", {"learner": "rl"}, now=NOON)
     killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
     auditing.seal(engine, now=NOON)
     return engine
