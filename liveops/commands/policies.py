@@ -1,4 +1,4 @@
-"""`liveops policy register|list` and `liveops experiment open|list`."""
+"""`liveops policy register|list` and `liveops experiment open|add|list`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
-from bandit.core.model import PolicyKind, Profile
+from bandit.core.model import WHOLE_PPM, ArmMode, PolicyKind, Profile
 from liveops.commands.options import AsJson, ConfigFile, Demo, actor, ledger_app, money, print_json
 
 policy_commands = typer.Typer(help="Register and list policies.", no_args_is_help=True)
-experiment_commands = typer.Typer(help="Open and list experiments.", no_args_is_help=True)
+experiment_commands = typer.Typer(
+    help="Open experiments, add policies to them, and list them.", no_args_is_help=True
+)
 
 
 @policy_commands.command("register")
@@ -92,6 +94,45 @@ def open_experiment(
         )
     said = "is open" if created else "was open before; nothing changed"
     sys.stdout.write(f"{name} {said}\n")
+
+
+@experiment_commands.command("add")
+def add_arm(
+    experiment: Annotated[str, typer.Argument(help="Experiment that the policy joins.")],
+    policy: Annotated[str, typer.Argument(help="Policy: full name, sha or unique sha prefix.")],
+    mode: Annotated[
+        ArmMode,
+        typer.Option("--mode", help="live trades, paper trades on paper, shadow is scored."),
+    ] = ArmMode.LIVE,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Let a policy join as a challenger; a live one starts at what the limits leave.
+
+    The same again changes nothing.
+    """
+    from bandit.service import experiments, policies
+
+    with ledger_app(config=config, demo=demo) as app:
+        arm, is_new = experiments.add_arm(
+            app.engine,
+            name=experiment,
+            policy=policies.find(app.engine, policy).policy.name,
+            mode=mode,
+            now=app.clock.now(),
+            actor=actor(),
+        )
+    place = arm.place
+    share = place.ppm / WHOLE_PPM
+    if as_json:
+        found = {"experiment": experiment, "policy": place.policy, "mode": place.mode.value}
+        print_json({**found, "traffic_allocation": share, "new": is_new})
+        return
+    said = "joins" if is_new else "was in before; nothing changed:"
+    sys.stdout.write(
+        f"{place.policy} {said} {experiment} ({place.mode}), {100 * share:g} % of traffic\n"
+    )
 
 
 @experiment_commands.command("list")

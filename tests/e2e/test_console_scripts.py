@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from commands import script
-from ledger import assign_to, closed, feed, open_btc, record_all
+from commands import BIN, environment, script
+from ledger import assign_to, closed, feed, open_btc, record_all, register
 from sqlalchemy import Engine, text
 
 from bandit.service import experiments
@@ -272,3 +272,67 @@ def test_help_loads_no_heavy_module() -> None:
         [sys.executable, "-c", probe], capture_output=True, text=True, check=False
     )
     assert found.returncode == 0, found.stderr
+
+
+def test_a_policy_joins_an_experiment_and_again_changes_nothing(
+    engine: Engine, database_url: str
+) -> None:
+    open_btc(engine)
+    register(engine, "newcomer", "abcdef01")
+
+    def add(*arguments: str) -> tuple[int, str, str]:
+        answer = script(
+            "liveops", "experiment", "add", "btc", *arguments, LIVEOPS_DATABASE_URL=database_url
+        )
+        return answer.returncode, answer.stdout, answer.stderr
+
+    assert add("abcdef")[:2] == (0, "newcomer joins btc (live), 10 % of traffic\n")
+    code, said, _ = add("newcomer", "--json")
+    assert code == 0
+    assert json.loads(said) == {
+        "experiment": "btc",
+        "policy": "newcomer",
+        "mode": "live",
+        "traffic_allocation": 0.1,
+        "new": False,
+    }
+    assert add("newcomer", "--mode", "shadow")[0] == 1, "an arm keeps its mode"
+    code, _, error = add("nobody")
+    assert code == 2
+    assert "newcomer" in error, "it says who is known"
+
+
+def test_the_monitor_goes_on_until_it_is_stopped(
+    busy: Engine, database_url: str, tmp_path: Path
+) -> None:
+    ways = ("--policy-sha", "eee02a74", "--mode", "continuous", "--interval", "1", "--json")
+    command = [str(BIN / "live_ops_monitor"), *ways]
+    more = environment(tmp_path, LIVEOPS_DATABASE_URL=database_url)
+    with subprocess.Popen(command, env=more, stdout=subprocess.PIPE, text=True) as going:
+        try:
+            assert going.stdout is not None
+            looks = [json.loads(going.stdout.readline()) for _ in range(2)]
+            code, _, error = monitor(database_url, *ways)
+        finally:
+            going.terminate()
+        assert going.wait(60) == 0
+    assert [look["experiments"] for look in looks] == [["btc"], ["btc"]]
+    assert looks[0]["at"] < looks[1]["at"]
+    assert code == 3
+    assert "another process is at it now" in error
+
+
+@pytest.mark.parametrize(
+    ("ways", "said"),
+    [
+        (("--mode", "report", "--interval", "5"), "--interval: is for --mode continuous"),
+        (("--mode", "scale", "--dry-run"), "--dry-run: is for --mode continuous"),
+        (("--mode", "continuous", "--html", "x.html"), "html: is for --mode report"),
+    ],
+)
+def test_options_of_another_mode_are_refused(
+    database_url: str, ways: tuple[str, ...], said: str
+) -> None:
+    code, _, error = monitor(database_url, "--policy-sha", "eee02a74", *ways)
+    assert code == 2
+    assert said in error
