@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+from itertools import accumulate
+from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -21,7 +25,9 @@ from bandit.service.rebuilding import ArmNumbers
 from bandit.service.reporting import ExperimentReport
 from liveops.decision_lines import moment_of
 from liveops.explanation import rollback_advice
+from liveops.sparkline import sparkline
 
+CURVE_DAYS: Final = 30
 _STATUS_STYLE = {
     ArmStatus.ACTIVE: "green",
     ArmStatus.THROTTLED: "yellow",
@@ -41,6 +47,8 @@ def render_report(report: ExperimentReport) -> RenderableType:
     if report.exploration is not None:
         tables += budget_lines(report.exploration)
     tables += [*limit_warnings(report), ""]
+    if any(arm.profit_by_day for arm in report.arms):
+        tables += [_curves_table(report), ""]
     tables += [_checklist_table(report), ""]
     if any(arm.evidence for arm in report.arms):
         tables += [_evidence_table(report), *map(Text, advice_lines(report)), ""]
@@ -170,6 +178,27 @@ def _arms_table(report: ExperimentReport, title: str) -> Table:
             f"{arm.reading.dd_long_percent:.2f}%",
         )
     return table
+
+
+def _curves_table(report: ExperimentReport) -> Table:
+    """Show what each arm earned over the days up to the newest of any, added up."""
+    last = max(day for arm in report.arms for day in arm.profit_by_day)
+    first = last - timedelta(days=CURVE_DAYS - 1)
+    table = _table(f"money earned, {first} to {last}")
+    for name in ("policy", "added up, by day"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("earned", justify="right", no_wrap=True)
+    for arm in report.arms:
+        sums = _added_up(arm.profit_by_day, first)
+        style = "green" if sums[-1] > 0 else "red" if sums[-1] < 0 else "dim"
+        curve = Text(sparkline(sums, width=CURVE_DAYS), style=style)
+        table.add_row(arm.arm.place.policy, curve, f"{sums[-1]:+.2f}")
+    return table
+
+
+def _added_up(profit_by_day: Mapping[date, Decimal], first: date) -> list[float]:
+    days = (first + timedelta(days=i) for i in range(CURVE_DAYS))
+    return [float(sum_) for sum_ in accumulate(profit_by_day.get(day, Decimal(0)) for day in days)]
 
 
 def _traffic(arm: ArmReport) -> Text:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from decimal import localcontext
+from decimal import Decimal, localcontext
 from typing import Any
 
 from bandit.core.checklist import ArmRow
@@ -38,7 +39,8 @@ class ArmReport:
     this, and in none of it, stands what its results on paper say, and what its policy's backtest
     promised, where it names one.
 
-    The daily ratios are those of its last `DAILY_WINDOW` days, as if the experiment's capital were
+    `profit_by_day` is its net money by UTC day, of days on which it closed something. The daily
+    ratios are those of its last `DAILY_WINDOW` days, as if the experiment's capital were
     all its own; `contribution` is over the same days. `short_interval` and `long_interval` are the
     95 % ones of the windows' profit factors.
     """
@@ -53,6 +55,7 @@ class ArmReport:
     checklist: tuple[ArmRow, ...]
     encoder: UpkeepRow | None
     encoder_run: str | None
+    profit_by_day: Mapping[date, Decimal]
     daily: DailyNumbers
     contribution: Contribution
     evidence: tuple[Reason, ...]

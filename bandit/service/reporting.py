@@ -217,6 +217,7 @@ def _arm_report(
         if encoder is None
         else encoder_row(encoder, rule, profile=record.experiment.profile),
         encoder_run=None if encoder is None else encoder.run_id,
+        profit_by_day=profit,
         daily=_daily(profit, held, record),
         contribution=everyone.contribution_of(profit),
         evidence=() if standing is None else reasons_of(standing, rules=record.rules),

@@ -339,3 +339,17 @@ def test_the_machines_row_says_that_there_is_no_gpu_or_how_busy_it_is(
     assert none["note"] == "no GPU tells of itself here"
     assert (row["metric"], row["value"]) == ("gpu_util_pct", pytest.approx(7.0))
     assert (row["band"], row["limit"], row["flagged"]) == ([2.0, 10.0], 60.0, False)
+
+
+def test_the_terminal_draws_what_each_arm_earned(engine: Engine) -> None:
+    open_btc(engine)
+    empty = StringIO()
+    Console(file=empty, width=80).print(render_report(reporting.report(engine, "btc")))
+    assert "money earned" not in empty.getvalue()
+    feed(engine, CHALLENGER, ["0.3", "-0.2", "0.1"])
+    out = StringIO()
+    Console(file=out, width=80).print(render_report(reporting.report(engine, "btc")))
+    [mine] = [line for line in out.getvalue().splitlines() if line.rstrip().endswith("+200.00")]
+    assert mine.startswith(CHALLENGER[:20])
+    assert "▁█" in mine, "it rose on the last day"
+    assert max(map(len, out.getvalue().splitlines())) <= 80
