@@ -76,11 +76,15 @@ def test_every_opportunity_is_traded_as_a_backtest_that_begins_there(tmp_path: P
     for bar in range(100, 190):
         # Long enough that being flat at its end ends nothing.
         bars = range(bar, bar + ENVIRONMENT.holding_bars_max + 3)
-        trades = played(policy, market, Sight(spec=FEATURES, scaler=scaler()), PLAN, bars)
+        sight = Sight(spec=FEATURES, scaler=scaler())
+        trades = played(policy, market, sight, PLAN, bars).closed
         intention = asked.intention(bar)
         if intention is None:
             assert not trades or trades[0].opened_at > CANDLES.opening(bar + 1)
+            assert not trades or trades[0].opened_at > CANDLES.opening(bar + 1)
             reasons.add(None)
+            reasons.add(None)
+            continue
             continue
         assert lived(bar, intention) == trades[0]
         assert intention.share == 1.0
