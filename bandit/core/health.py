@@ -1,0 +1,364 @@
+"""How the service and its bots are: one table from what was measured to a level (SPEC F8).
+
+docs/health.md shows the same table; a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal, localcontext
+from enum import StrEnum
+from typing import Final
+
+from bandit.core.account import AccountEquity
+from bandit.core.heartbeat import BotRecord, BreakerState
+from bandit.core.kill_switch import KillEvent
+
+HEARTBEAT_SECONDS_MAX: Final = 120.0
+CLOCK_SECONDS_MAX: Final = 5.0
+DRAWDOWN_PART: Final = Decimal("0.5")
+"""Of the drawdown that kills: what is deeper is said before it does."""
+
+NORMAL: Final = "NORMAL"
+"""The performance guard's status that is no issue; any other one is."""
+
+PAUSED: Final = "PAUSED"
+"""The performance guard's status under which nothing new opens."""
+
+_DRAWDOWN_DIGITS = 80  # as many as the account's own limits are read with
+
+
+class HealthLevel(StrEnum):
+    """How it is: DEGRADED halts trading or warns, UNHEALTHY asks for a person at once."""
+
+    HEALTHY = "HEALTHY"
+    DEGRADED = "DEGRADED"
+    UNHEALTHY = "UNHEALTHY"
+
+    @property
+    def rank(self) -> int:
+        """0, 1 or 2: the larger, the worse; also the exit code of `check_status`."""
+        return list(HealthLevel).index(self)
+
+
+class Condition(StrEnum):
+    """What may be wrong; values are stable, programs read them."""
+
+    LEDGER_UNREADY = "ledger_unready"
+    BOT_STOPPED = "bot_stopped"
+    BOT_SILENT = "bot_silent"
+    API_DISCONNECTED = "api_disconnected"
+    FEED_STALLED = "feed_stalled"
+    API_ERRORS = "api_errors"
+    ACCOUNT_KILLED = "account_killed"
+    LATCH_SET = "latch_set"
+    EXPERIMENT_HALTED = "experiment_halted"
+    GUARD_ACTS = "guard_acts"
+    DRAWDOWN_DEEP = "drawdown_deep"
+    NO_TRADES = "no_trades"
+    BREAKER_OPEN = "breaker_open"
+    MODEL_OLD = "model_old"
+    CLOCK_APART = "clock_apart"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A row of the table: the level that a condition leads to, and what it means for anybody.
+
+    `meaning` names nobody and no number: it is what those may read who show no key.
+    """
+
+    level: HealthLevel
+    meaning: str
+
+
+_BAD, _WARN = HealthLevel.UNHEALTHY, HealthLevel.DEGRADED
+
+TABLE: Final[Mapping[Condition, Rule]] = {
+    condition: Rule(level=level, meaning=meaning)
+    for condition, level, meaning in (
+        (Condition.LEDGER_UNREADY, _BAD, "the ledger cannot be decided on"),
+        (Condition.BOT_STOPPED, _BAD, "a bot says that it does not run"),
+        (Condition.BOT_SILENT, _BAD, "a bot's heartbeat is overdue"),
+        (Condition.API_DISCONNECTED, _BAD, "a bot is not connected to its exchange"),
+        (Condition.FEED_STALLED, _BAD, "no candle of a symbol for too long"),
+        (Condition.API_ERRORS, _BAD, "too many API errors of a bot"),
+        (Condition.ACCOUNT_KILLED, _WARN, "an account is killed: trading is halted"),
+        (Condition.LATCH_SET, _WARN, "the latch of this host is set: trading is halted"),
+        (Condition.EXPERIMENT_HALTED, _WARN, "no arm of an experiment may trade"),
+        (Condition.GUARD_ACTS, _WARN, "the performance guard trades smaller or pauses"),
+        (Condition.DRAWDOWN_DEEP, _WARN, "an account is deep in drawdown"),
+        (Condition.NO_TRADES, _WARN, "no trade for too long"),
+        (Condition.BREAKER_OPEN, _WARN, "a circuit breaker of a bot is open"),
+        (Condition.MODEL_OLD, _WARN, "a bot's model is old"),
+        (Condition.CLOCK_APART, _WARN, "a bot's clock differs from ours"),
+    )
+}
+
+HALTS: Final = frozenset(
+    {Condition.ACCOUNT_KILLED, Condition.LATCH_SET, Condition.EXPERIMENT_HALTED}
+)
+"""Conditions under which trading is halted; a paused guard is another."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthLimits:
+    """What is too much; exactly at a limit nothing is wrong."""
+
+    candle_gap: timedelta = timedelta(minutes=15)
+    api_errors: int = 5
+    api_error_window: timedelta = timedelta(minutes=10)
+    no_trade: timedelta = timedelta(hours=168)
+    model_age: timedelta = timedelta(days=30)
+    heartbeat: timedelta = timedelta(seconds=HEARTBEAT_SECONDS_MAX)
+    clock: timedelta = timedelta(seconds=CLOCK_SECONDS_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountState:
+    """An account's money, and the event that killed it; None where it is not killed."""
+
+    name: str
+    equity: AccountEquity
+    kill: KillEvent | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """Everything that was measured at `now`; None is "not known".
+
+    `ledger` says what keeps the ledger from being decided on, `latch` why the latch of this host is
+    set, `guard` how the performance guard stands. `halted` names the experiments of which no arm
+    may trade. `last_trade_at` is the newest trade of the ledger.
+    """
+
+    now: datetime
+    ledger: str | None = None
+    latch: str | None = None
+    guard: str | None = None
+    accounts: tuple[AccountState, ...] = ()
+    halted: tuple[str, ...] = ()
+    bots: tuple[BotRecord, ...] = ()
+    last_trade_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issue:
+    """One thing that is wrong: `subject` with it, and the value that broke the limit, if any."""
+
+    condition: Condition
+    subject: str
+    text: str
+    value: float | None = None
+    limit: float | None = None
+
+    @property
+    def level(self) -> HealthLevel:
+        """The level that the table says."""
+        return TABLE[self.condition].level
+
+    def to_json(self) -> dict[str, object]:
+        """Return the issue as files and the API tell it."""
+        return {
+            "code": self.condition.value,
+            "level": self.level.value,
+            "subject": self.subject,
+            "text": self.text,
+            "value": self.value,
+            "limit": self.limit,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """The level, and every issue behind it, the worst first."""
+
+    issues: tuple[Issue, ...]
+
+    @property
+    def level(self) -> HealthLevel:
+        """The worst level of the issues; HEALTHY without any."""
+        return max((i.level for i in self.issues), key=_rank, default=HealthLevel.HEALTHY)
+
+    def texts(self, level: HealthLevel) -> list[str]:
+        """Return the issues of one level in words."""
+        return [issue.text for issue in self.issues if issue.level is level]
+
+    def meanings(self, level: HealthLevel) -> list[str]:
+        """Return the same without names and numbers, each once."""
+        found = (TABLE[i.condition].meaning for i in self.issues if i.level is level)
+        return list(dict.fromkeys(found))
+
+
+def assess(found: Vitals, limits: HealthLimits) -> Health:
+    """Return how it is.
+
+    What is not known gives no issue; but a bot that was heard once is expected from then on.
+
+    >>> noon = datetime.fromisoformat("2026-03-01T12:00:00Z")
+    >>> assess(Vitals(now=noon), HealthLimits()).level.value
+    'HEALTHY'
+    >>> health = assess(Vitals(now=noon, latch="drill"), HealthLimits())
+    >>> health.level.value, health.issues[0].text
+    ('DEGRADED', 'the latch of this host is set: drill')
+    """
+    issues = [*_of_service(found), *_of_accounts(found), *_of_trades(found, limits)]
+    for bot in found.bots:
+        issues += _of_bot(bot, limits, now=found.now)
+    return Health(issues=tuple(sorted(issues, key=lambda issue: -issue.level.rank)))
+
+
+def is_halted(found: Vitals) -> bool:
+    """Say whether trading is halted anywhere: killed, latched, no arm may trade, or paused."""
+    if found.guard == PAUSED:
+        return True
+    issues = (*_of_service(found), *_of_accounts(found))
+    return any(issue.condition in HALTS for issue in issues)
+
+
+def heartbeat_age(bot: BotRecord, *, now: datetime) -> timedelta:
+    """Return how long ago a bot was heard; never below 0, as two clocks differ."""
+    return max(now - bot.heard_at, timedelta(0))
+
+
+def candle_gap(bot: BotRecord, symbol: str, *, now: datetime) -> timedelta:
+    """Return for how long the next candle of a symbol has been due; never below 0."""
+    due = bot.newest.candles[symbol] + timedelta(seconds=bot.newest.candle_seconds)
+    return max(now - due, timedelta(0))
+
+
+def _of_service(found: Vitals) -> Iterator[Issue]:
+    if found.ledger is not None:
+        text = found.ledger
+        yield Issue(condition=Condition.LEDGER_UNREADY, subject="ledger", text=text)
+    if found.latch is not None:
+        text = f"the latch of this host is set: {found.latch}"
+        yield Issue(condition=Condition.LATCH_SET, subject="latch", text=text)
+    for name in found.halted:
+        text = f"no arm of the experiment {name} may trade"
+        yield Issue(condition=Condition.EXPERIMENT_HALTED, subject=name, text=text)
+    if found.guard is not None and found.guard != NORMAL:
+        text = f"the performance guard is {found.guard}"
+        yield Issue(condition=Condition.GUARD_ACTS, subject="guard", text=text)
+
+
+def _of_accounts(found: Vitals) -> Iterator[Issue]:
+    for account in found.accounts:
+        kill, equity = account.kill, account.equity
+        if kill is not None:
+            text = f"account {account.name} is killed ({kill.cause.value}): {kill.reason}"
+            yield Issue(condition=Condition.ACCOUNT_KILLED, subject=account.name, text=text)
+        if _is_deep(equity):
+            value, limit = equity.drawdown_percent, float(100 * _deep(equity))
+            yield Issue(
+                condition=Condition.DRAWDOWN_DEEP,
+                subject=account.name,
+                text=f"account {account.name} is {value:.6g} % under its peak, limit {limit:.6g} %,"
+                f" killed above {100 * equity.limits.drawdown:f} %",
+                value=value,
+                limit=limit,
+            )
+
+
+def _deep(equity: AccountEquity) -> Decimal:
+    return DRAWDOWN_PART * equity.limits.drawdown
+
+
+def _is_deep(equity: AccountEquity) -> bool:
+    with localcontext(prec=_DRAWDOWN_DIGITS):
+        # Exact, as the limit that kills is.
+        return equity.peak - equity.equity > _deep(equity) * max(equity.peak, Decimal(0))
+
+
+def _of_trades(found: Vitals, limits: HealthLimits) -> Iterator[Issue]:
+    """Judge each running bot by the trade it tells of; where none does, the whole ledger."""
+    running = [bot for bot in found.bots if bot.newest.running]
+    told = {
+        f"bot {bot.newest.bot}": bot.newest.last_trade_at
+        for bot in running
+        if bot.newest.last_trade_at is not None
+    }
+    if not told:
+        # Without any trade yet, a bot has been expected to trade since it was first heard.
+        since = found.last_trade_at or min((bot.first_heard_at for bot in running), default=None)
+        told = {} if since is None else {"the ledger": since}
+    for subject, since in told.items():
+        idle = found.now - since
+        if idle > limits.no_trade:
+            yield _over(Condition.NO_TRADES, subject, "no trade of", idle, limits.no_trade, "h")
+
+
+def _of_bot(bot: BotRecord, limits: HealthLimits, *, now: datetime) -> Iterator[Issue]:
+    beat = bot.newest
+    subject = f"bot {beat.bot}"
+    if not beat.running:
+        text = f"{subject} said at {beat.sent_at.isoformat()} that it does not run"
+        yield Issue(condition=Condition.BOT_STOPPED, subject=subject, text=text)
+        return
+    age, apart = heartbeat_age(bot, now=now), abs(bot.heard_at - beat.sent_at)
+    if age > limits.heartbeat:
+        yield _over(Condition.BOT_SILENT, subject, "no heartbeat of", age, limits.heartbeat, "s")
+    if not beat.api_connected:
+        text = f"{subject} is not connected to its exchange"
+        yield Issue(condition=Condition.API_DISCONNECTED, subject=subject, text=text)
+    for symbol in sorted(beat.candles):
+        gap = candle_gap(bot, symbol, now=now)
+        if gap > limits.candle_gap:
+            which = f"{symbol} at {subject}"
+            yield _over(
+                Condition.FEED_STALLED, which, "no candle of", gap, limits.candle_gap, "min"
+            )
+    yield from _errors_of(bot, limits, now=now)
+    for name, state in sorted(beat.breakers.items()):
+        if state is BreakerState.OPEN:
+            text = f"the circuit breaker {name} of {subject} is open"
+            yield Issue(condition=Condition.BREAKER_OPEN, subject=subject, text=text)
+    if beat.model_trained_at is not None and now - beat.model_trained_at > limits.model_age:
+        age = now - beat.model_trained_at
+        yield _over(
+            Condition.MODEL_OLD, subject, "no newer model of", age, limits.model_age, "days"
+        )
+    if apart > limits.clock:
+        yield _over(Condition.CLOCK_APART, subject, "clock of", apart, limits.clock, "s", "off by")
+
+
+def _errors_of(bot: BotRecord, limits: HealthLimits, *, now: datetime) -> Iterator[Issue]:
+    errors = bot.errors_within(limits.api_error_window, now=now)
+    if errors > limits.api_errors:
+        subject, minutes = f"bot {bot.newest.bot}", limits.api_error_window.total_seconds() / 60
+        yield Issue(
+            condition=Condition.API_ERRORS,
+            subject=subject,
+            text=f"{errors} API errors of {subject} in {minutes:.6g} min, "
+            f"limit {limits.api_errors}",
+            value=float(errors),
+            limit=float(limits.api_errors),
+        )
+
+
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "days": 86_400.0}
+
+
+def _over(
+    condition: Condition,
+    subject: str,
+    what: str,
+    found: timedelta,
+    limit: timedelta,
+    unit: str,
+    how: str = "for",
+) -> Issue:
+    value, most = (span.total_seconds() / _SECONDS[unit] for span in (found, limit))
+    return Issue(
+        condition=condition,
+        subject=subject,
+        text=f"{what} {subject} {how} {value:.6g} {unit}, limit {most:.6g} {unit}",
+        value=value,
+        limit=most,
+    )
+
+
+def _rank(level: HealthLevel) -> int:
+    return level.rank
