@@ -54,7 +54,6 @@ class Condition(StrEnum):
     API_ERRORS = "api_errors"
     ACCOUNT_KILLED = "account_killed"
     LATCH_SET = "latch_set"
-    EXPERIMENT_HALTED = "experiment_halted"
     GUARD_ACTS = "guard_acts"
     DRAWDOWN_DEEP = "drawdown_deep"
     NO_TRADES = "no_trades"
@@ -87,7 +86,6 @@ TABLE: Final[Mapping[Condition, Rule]] = {
         (Condition.API_ERRORS, _BAD, "too many API errors of a bot"),
         (Condition.ACCOUNT_KILLED, _WARN, "an account is killed: trading is halted"),
         (Condition.LATCH_SET, _WARN, "the latch of this host is set: trading is halted"),
-        (Condition.EXPERIMENT_HALTED, _WARN, "no arm of an experiment may trade"),
         (Condition.GUARD_ACTS, _WARN, "the performance guard trades smaller or pauses"),
         (Condition.DRAWDOWN_DEEP, _WARN, "an account is deep in drawdown"),
         (Condition.NO_TRADES, _WARN, "no trade for too long"),
@@ -96,11 +94,6 @@ TABLE: Final[Mapping[Condition, Rule]] = {
         (Condition.CLOCK_APART, _WARN, "a bot's clock differs from ours"),
     )
 }
-
-HALTS: Final = frozenset(
-    {Condition.ACCOUNT_KILLED, Condition.LATCH_SET, Condition.EXPERIMENT_HALTED}
-)
-"""Conditions under which trading is halted; a paused guard is another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +123,8 @@ class Vitals:
     """Everything that was measured at `now`; None is "not known".
 
     `ledger` says what keeps the ledger from being decided on, `latch` why the latch of this host is
-    set, `guard` how the performance guard stands. `halted` names the experiments of which no arm
-    may trade. `last_trade_at` is the newest trade of the ledger.
+    set, `guard` how the performance guard stands, `last_trade_at` when the ledger's newest trade
+    closed.
     """
 
     now: datetime
@@ -139,7 +132,6 @@ class Vitals:
     latch: str | None = None
     guard: str | None = None
     accounts: tuple[AccountState, ...] = ()
-    halted: tuple[str, ...] = ()
     bots: tuple[BotRecord, ...] = ()
     last_trade_at: datetime | None = None
 
@@ -211,11 +203,12 @@ def assess(found: Vitals, limits: HealthLimits) -> Health:
 
 
 def is_halted(found: Vitals) -> bool:
-    """Say whether trading is halted anywhere: killed, latched, no arm may trade, or paused."""
-    if found.guard == PAUSED:
-        return True
-    issues = (*_of_service(found), *_of_accounts(found))
-    return any(issue.condition in HALTS for issue in issues)
+    """Say whether trading is halted anywhere: an account killed, the latch set, or paused.
+
+    An experiment never is by itself: its champion can be neither throttled nor halted.
+    """
+    is_killed = any(account.kill is not None for account in found.accounts)
+    return is_killed or found.latch is not None or found.guard == PAUSED
 
 
 def heartbeat_age(bot: BotRecord, *, now: datetime) -> timedelta:
@@ -236,9 +229,6 @@ def _of_service(found: Vitals) -> Iterator[Issue]:
     if found.latch is not None:
         text = f"the latch of this host is set: {found.latch}"
         yield Issue(condition=Condition.LATCH_SET, subject="latch", text=text)
-    for name in found.halted:
-        text = f"no arm of the experiment {name} may trade"
-        yield Issue(condition=Condition.EXPERIMENT_HALTED, subject=name, text=text)
     if found.guard is not None and found.guard != NORMAL:
         text = f"the performance guard is {found.guard}"
         yield Issue(condition=Condition.GUARD_ACTS, subject="guard", text=text)

@@ -6,6 +6,7 @@
   protect, so that no assignment to a halted arm commits after the halt was acknowledged.
 - `audit_chain`: held by whoever seals, and by nobody who writes audit rows: those never wait.
 - `Lease`: held on a session of its own by what goes on for hours, and waits for no other lock.
+- `newcomer`: held by who adds a bot that is not known yet; beats of known ones never wait for it.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class LockClass(IntEnum):
     AUDIT = 4
     LEARNER = 5
     MONITOR = 6
+    NEWCOMER = 7
 
 
 @contextmanager
@@ -149,6 +151,12 @@ def gate_exclusive(
     """
     _kill_shared(connection, experiment_id)
     _exclusively(connection, LockClass.GATE, experiment_id, ends_holders=ends_holders)
+
+
+def newcomer(connection: Connection) -> None:
+    """Be the only one who adds a bot, until the transaction ends."""
+    statement = "SELECT pg_advisory_xact_lock(:class, 0)"
+    run(connection, statement, **{"class": int(LockClass.NEWCOMER)})
 
 
 def stop_exclusive(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from backtest_trials import a_trial
@@ -29,10 +30,11 @@ from ledger import (
 from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
+from vitals import beat
 
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
-from bandit.service import auditing, drift, exploring, killing, reporting, trials
+from bandit.service import auditing, drift, exploring, health, killing, reporting, trials
 from bandit.service.assigning import Router
 from bandit.storage.engine import connect
 from bandit.storage.roles import APPLICATION_ROLE, as_application
@@ -97,6 +99,11 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
     exploring.clear_budget(service, "btc", reason="over", now=NOON, actor="test")
     trials.record(service, a_trial(), now=NOON, actor="test")
     drift.record(service, a_run(), now=NOON, actor="test")
+    for minute in range(2):
+        told = beat(sent_at=NOON + timedelta(minutes=minute))
+        health.hear(service, told, now=NIGHT, window=timedelta(minutes=10))
+    assert health.read(service, now=NIGHT).vitals.bots
+    health.forget(service, "alpha", reason="over", now=NIGHT, actor="test")
     assert auditing.seal(service, now=NOON) is not None
     assert reporting.report(service, "btc").to_json()
     with service.begin() as connection:

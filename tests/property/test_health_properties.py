@@ -55,7 +55,6 @@ def found(draw: st.DrawFn) -> Vitals:
                 st.lists(st.tuples(st.integers(0, 1500), st.sampled_from([None, KILLED])))
             )
         ),
-        halted=tuple(draw(st.sets(st.sampled_from(["btc", "eth"])))),
         bots=tuple(draw(st.lists(bots(), max_size=3))),
         last_trade_at=draw(maybe),
     )
@@ -64,14 +63,12 @@ def found(draw: st.DrawFn) -> Vitals:
 @st.composite
 def worse(draw: st.DrawFn, of: Vitals) -> Vitals:
     """The same, with one thing that is worse than it was."""
-    kinds = ["ledger", "latch", "halted", "kill", "lost", "bot"] + ["beat"] * 3 * bool(of.bots)
+    kinds = ["ledger", "latch", "kill", "lost", "bot"] + ["beat"] * 3 * bool(of.bots)
     match draw(st.sampled_from(kinds)):
         case "ledger":
             return replace(of, ledger="away")
         case "latch":
             return replace(of, latch="drill")
-        case "halted":
-            return replace(of, halted=(*of.halted, "sol"))
         case "kill":
             return replace(of, accounts=tuple(replace(a, kill=KILLED) for a in of.accounts))
         case "lost":

@@ -129,7 +129,6 @@ SWITCHES: Mapping[str, Callable[[Vitals], Vitals]] = {
     "ledger_unready": lambda v: replace(v, ledger="away"),
     "latch_set": lambda v: replace(v, latch="drill"),
     "guard_acts": lambda v: replace(v, guard="REDUCED"),
-    "experiment_halted": lambda v: replace(v, halted=("btc",)),
     "account_killed": lambda v: replace(
         v, accounts=tuple(replace(a, kill=KILLED) for a in v.accounts)
     ),
@@ -253,7 +252,7 @@ def test_a_guard_that_is_not_normal_degrades(
     assert is_halted(found) is halted
 
 
-@pytest.mark.parametrize("code", ["account_killed", "latch_set", "experiment_halted"])
+@pytest.mark.parametrize("code", ["account_killed", "latch_set"])
 def test_whatever_stops_decisions_halts_trading(code: str) -> None:
     assert is_halted(SWITCHES[code](WELL))
 
@@ -265,7 +264,7 @@ def test_issues_without_numbers_name_nobody() -> None:
     health = assess(found, LIMITS)
     said = health.meanings(HealthLevel.UNHEALTHY) + health.meanings(HealthLevel.DEGRADED)
     assert len(said) == len(SWITCHES)
-    private = ("alpha", "BTCUSDT", "usd", "drill", "btc", "orders", "away")
+    private = ("alpha", "BTCUSDT", "usd", "drill", "orders", "away")
     assert not [text for text in said if any(word in text for word in private)]
     assert not [text for text in said if any(character.isdigit() for character in text)]
 

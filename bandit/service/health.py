@@ -1,0 +1,111 @@
+"""Hear what bots say of themselves, and read what the ledger knows of everybody's health."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, Engine
+
+from bandit.core.errors import InvalidInput, UnknownName
+from bandit.core.health import AccountState, Vitals
+from bandit.core.heartbeat import BotRecord, Heartbeat, check_past, heard
+from bandit.core.model import checked_instant, checked_text
+from bandit.service import accounts
+from bandit.service.accounts import AccountReport
+from bandit.storage import audit, experiments, heartbeats, locks, trades
+from bandit.storage.engine import require_protocol, snapshot, transaction
+from bandit.storage.trades import ClosedTrade
+
+BOTS_MAX = 32
+RECENT_TRADES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the ledger knew at one moment: everything a level is made of, and what is shown."""
+
+    vitals: Vitals
+    accounts: tuple[AccountReport, ...]
+    experiments: tuple[str, ...]
+    recent_trades: tuple[ClosedTrade, ...]
+
+
+def hear(engine: Engine, beat: Heartbeat, *, now: datetime, window: timedelta) -> BotRecord:
+    """Store a heartbeat, and return what is known of its bot then.
+
+    One that is no later than the newest changes nothing, whichever replica hears it. Raises
+    `InvalidInput` for a time of the future, and for one bot more than `BOTS_MAX`.
+    """
+    check_past(beat, now=checked_instant(now, field="now"))
+    with transaction(engine) as connection:
+        held = heartbeats.locked(connection, beat.bot)
+        if held is None:
+            locks.newcomer(connection)
+            # Again behind the lock: another replica may have heard it first.
+            held = heartbeats.locked(connection, beat.bot)
+            if held is None and heartbeats.count(connection) >= BOTS_MAX:
+                rule = f"must be one of {BOTS_MAX} at most: forget one that is gone"
+                raise InvalidInput(field="bot", rule=rule, found=beat.bot)
+        known = heard(held, beat, now=now, window=window)
+        if known is not held:
+            heartbeats.write(connection, known)
+        return known
+
+
+def forget(engine: Engine, bot: str, *, reason: str, now: datetime, actor: str) -> None:
+    """Expect a bot no more, in the name of a person who says why; raises `UnknownName`."""
+    reason = checked_text(reason, field="reason", length_max=1000)
+    with transaction(engine) as connection:
+        if not heartbeats.delete(connection, bot):
+            known = [record.newest.bot for record in heartbeats.every(connection)]
+            raise UnknownName(kind="bot", name=bot, known=known)
+        audit.append(
+            connection,
+            now=checked_instant(now, field="now"),
+            actor=checked_text(actor, field="actor", length_max=200),
+            action="forget_bot",
+            subject=bot,
+            details={"reason": reason},
+        )
+
+
+def known_bots(engine: Engine) -> list[BotRecord]:
+    """Return what is known of every bot, in the order of their names."""
+    with snapshot(engine) as connection:
+        return heartbeats.every(connection)
+
+
+def read(engine: Engine, *, now: datetime) -> Reading:
+    """Return what the ledger knows at one moment.
+
+    Raises `LedgerUnavailable`, and `ForeignProtocol` where it decides by other rules than ours.
+    """
+    checked_instant(now, field="now")
+    with snapshot(engine) as connection:
+        require_protocol(connection)
+        reports = tuple(accounts.read(connection, None, day=now.astimezone(UTC).date()))
+        recent = tuple(trades.newest(connection, most=RECENT_TRADES))
+        return Reading(
+            vitals=Vitals(
+                now=now,
+                guard=_guard(connection),
+                accounts=tuple(map(_state, reports)),
+                bots=tuple(heartbeats.every(connection)),
+                last_trade_at=recent[0].closed_at if recent else None,
+            ),
+            accounts=reports,
+            experiments=tuple(experiments.names(connection)),
+            recent_trades=recent,
+        )
+
+
+def _guard(_connection: Connection) -> str | None:
+    """Return how the performance guard stands; the one place where it is to be read."""
+    return None  # no guard keeps a state in this ledger yet: not known
+
+
+def _state(report: AccountReport) -> AccountState:
+    record = report.record
+    kill = record.newest if record.is_killed else None
+    return AccountState(name=record.name, equity=report.equity, kill=kill)
