@@ -20,6 +20,9 @@ ARTIFACT: Final = ("artifact",)
 GPU: Final = ("gpu", "model")
 """Labels of a GPU of the machine that serves: its number there, and its model."""
 
+BOT: Final = ("bot",)
+"""The label of what a bot says of itself: its name."""
+
 _PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 
 
@@ -56,6 +59,7 @@ class Metric:
 # Without the role: a counter must not begin anew when a promotion changes it.
 _COUNTED: Final = ("experiment", "policy")
 
+_NO_BOT: Final = "for a bot that was never heard, or was forgotten"
 _NO_VALUE: Final = "while the window has no trade or no loss: no value is ever made up"
 _NO_GAP: Final = "for a policy without a trial that tells it, and below 30 trades in either"
 _NO_CHECK: Final = "for an artefact that was not checked within 30 days, or as one of the last 20"
@@ -85,6 +89,106 @@ CATALOGUE: Final = (
         unit="columns",
         help="Stored statistics that differed from the outcomes behind them when last compared.",
         absent="before the first nightly comparison, and while the ledger does not answer",
+    ),
+    Metric(
+        name="liveops_health_level",
+        kind=MetricKind.GAUGE,
+        unit="0 to 2",
+        help="0 HEALTHY, 1 DEGRADED, 2 UNHEALTHY, as docs/health.md has it.",
+    ),
+    Metric(
+        name="liveops_trading_halted",
+        kind=MetricKind.GAUGE,
+        unit="0 or 1",
+        help="Whether an account is killed, this host's latch is set, or the guard has paused.",
+        aliases=(
+            Alias(
+                name="trading_halted",
+                unit="0 or 1",
+                help="Whether trading is halted anywhere.",
+                labels=(),
+            ),
+        ),
+    ),
+    Metric(
+        name="liveops_bot_running",
+        kind=MetricKind.GAUGE,
+        unit="0 or 1",
+        help="Whether the bot's newest heartbeat says that it runs; a silent one says nothing new.",
+        labels=BOT,
+        absent=_NO_BOT,
+        aliases=(
+            Alias(
+                name="bot_running",
+                unit="0 or 1",
+                help="Whether the bot's newest heartbeat says that it runs.",
+                labels=BOT,
+            ),
+        ),
+    ),
+    Metric(
+        name="liveops_bot_api_connected",
+        kind=MetricKind.GAUGE,
+        unit="0 or 1",
+        help="Whether the bot's newest heartbeat says that it reaches its exchange.",
+        labels=BOT,
+        absent=_NO_BOT,
+        aliases=(
+            Alias(
+                name="api_connected",
+                unit="0 or 1",
+                help="Whether the bot's newest heartbeat says that it reaches its exchange.",
+                labels=BOT,
+            ),
+        ),
+    ),
+    Metric(
+        name="liveops_bot_heartbeat_age_seconds",
+        kind=MetricKind.GAUGE,
+        unit="seconds",
+        help="Time since the bot's newest heartbeat was heard.",
+        labels=BOT,
+        absent=_NO_BOT,
+    ),
+    Metric(
+        name="liveops_bot_api_errors",
+        kind=MetricKind.GAUGE,
+        unit="errors",
+        help="API errors that the bot told of in `operations.api_error_window_minutes`.",
+        labels=BOT,
+        absent=_NO_BOT,
+    ),
+    Metric(
+        name="liveops_bot_breakers_open",
+        kind=MetricKind.GAUGE,
+        unit="breakers",
+        help="Circuit breakers of the bot that are open.",
+        labels=BOT,
+        absent=_NO_BOT,
+    ),
+    Metric(
+        name="liveops_bot_open_positions",
+        kind=MetricKind.GAUGE,
+        unit="positions",
+        help="Open positions as the bot tells.",
+        labels=BOT,
+        absent=_NO_BOT,
+        aliases=(
+            Alias(
+                name="open_positions",
+                unit="positions",
+                help="Open positions as the bot tells.",
+                labels=BOT,
+            ),
+        ),
+    ),
+    Metric(
+        name="liveops_candle_gap_seconds",
+        kind=MetricKind.GAUGE,
+        unit="seconds",
+        help="For how long the next candle has been due, at the running bot that waits longest.",
+        labels=("symbol",),
+        absent="for a symbol that no running bot tells of; of more than 64, the longest are told",
     ),
     Metric(
         name="liveops_account_equity",

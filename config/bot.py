@@ -196,8 +196,12 @@ class ModelRotation(Section):
     """When a model is retrained, and what the new one must show."""
 
     enabled: bool = planned(False, meaning="Retrain and rotate.", unit="true or false")
-    retrain_frequency_days: Count = planned(
-        30, meaning="A model older than this is retrained.", unit="days", ge=1
+    retrain_frequency_days: Count = setting(
+        30,
+        meaning="A bot's model that is older is an issue of health.",
+        unit="days",
+        ge=1,
+        le=36_500,
     )
     min_sharpe_ratio: Number = planned(
         1.0, meaning="Sharpe ratio the new model must reach.", unit="annualised ratio"
@@ -246,23 +250,33 @@ class Alerts(Section):
 class Operations(Section):
     """Health checks, rotation and alerts."""
 
-    health_check_interval_seconds: Count = planned(
-        300, meaning="Time between two health checks.", unit="seconds", ge=1
+    health_check_interval_seconds: Count = setting(
+        300,
+        meaning="The status file is written as often, and when the level changes.",
+        unit="seconds",
+        ge=1,
+        le=86_400,
     )
-    status_file_path: Path = planned(
-        Path("logs/bot_status.json"), meaning="File the health status is written to.", unit="path"
+    status_file_path: Path = setting(
+        Path("logs/bot_status.json"),
+        meaning="File the health status is written to; a relative one lies in `home`.",
+        unit="path",
     )
-    max_candle_gap_minutes: Number = planned(
-        15.0, meaning="No candle for longer than this: the feed stalls.", unit="minutes", gt=0
+    max_candle_gap_minutes: Number = setting(
+        15.0,
+        meaning="No candle for longer than this: the feed stalls.",
+        unit="minutes",
+        gt=0,
+        le=525_600,
     )
-    max_api_errors: Count = planned(
+    max_api_errors: Count = setting(
         5, meaning="More errors in the window than this are too many.", unit="errors", ge=0
     )
-    api_error_window_minutes: Number = planned(
-        10.0, meaning="Window the API errors are counted in.", unit="minutes", gt=0
+    api_error_window_minutes: Number = setting(
+        10.0, meaning="Window the API errors are counted in.", unit="minutes", gt=0, le=10_080
     )
-    max_no_trade_hours: Number = planned(
-        168.0, meaning="No trade for longer than this is an issue.", unit="hours", gt=0
+    max_no_trade_hours: Number = setting(
+        168.0, meaning="No trade for longer than this is an issue.", unit="hours", gt=0, le=87_600
     )
     model_rotation: ModelRotation = ModelRotation()
     alerts: Alerts = Alerts()

@@ -67,6 +67,17 @@ class Server(Section):
         ge=0,
         le=65535,
     )
+    health_host: str = setting(
+        "127.0.0.1", meaning="Address of the health listener.", unit="host name or address"
+    )
+    health_port: Count = setting(
+        0,
+        meaning="Port of one more listener for health and metrics alone, such as 9090; 0: none.",
+        unit="TCP port",
+        environment="LIVEOPS_HEALTH_PORT",
+        ge=0,
+        le=65535,
+    )
 
 
 class ExperimentDefaults(Section):

@@ -55,6 +55,13 @@ def archive_dir(settings: Settings) -> Path:
     return state_home(settings) / "archives" if chosen is None else _from_checkout(chosen)
 
 
+def status_file(settings: Settings, *, demo: bool) -> Path:
+    """Return the file that says how the service is; the demo has one of its own beside it."""
+    # An absolute one stays what it is.
+    path = state_home(settings) / settings.operations.status_file_path.expanduser()
+    return path.with_name(f"{path.name}.demo") if demo else path
+
+
 def _from_checkout(path: Path) -> Path:
     path = path.expanduser()
     checkout = Path(liveops.__file__).resolve().parents[1]

@@ -11,15 +11,17 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from alerts.catalogue import CATALOGUE, Metric, MetricKind
 from bandit.core.drift import ENCODER_PARTS, DriftRun
-from bandit.core.errors import LedgerUnavailable
+from bandit.core.errors import ForeignProtocol, LedgerUnavailable
 from bandit.core.ladder import Standing
 from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus, Rung, Verdict
-from bandit.service import accounts, auditing, drift, experiments, rebuilding, reporting
+from bandit.service import accounts, auditing, drift, experiments, health, rebuilding, reporting
 from bandit.service.accounts import AccountReport
 from bandit.service.arm_report import ArmReport
 from bandit.service.live_gaps import BesideBacktest
 from bandit.service.reporting import ExperimentReport
 from liveops.gpu import GpuReading
+from liveops.health import checkup
+from liveops.health_metrics import Sample, of_health
 from liveops.wiring import App
 
 FRESH = timedelta(seconds=2)
@@ -29,8 +31,6 @@ DRIFT_FRESH = timedelta(days=30)
 """For how long an artefact that is checked no more is still told of."""
 
 Family = GaugeMetricFamily | CounterMetricFamily
-Sample = tuple[str, tuple[str, ...], float]
-"""Name in the catalogue, label values in its order, value."""
 
 
 def registry_of(app: App) -> CollectorRegistry:
@@ -74,7 +74,8 @@ class LedgerCollector(Collector):
             mismatches = rebuilding.newest_mismatches(engine)
             held = accounts.listed(engine, now=now)
             runs = drift.latest(engine, since=now - DRIFT_FRESH)
-        except LedgerUnavailable:
+            checked = checkup(self._app, health.read(engine, now=now))
+        except (LedgerUnavailable, ForeignProtocol):
             return [("liveops_up", (), 0.0)]
         samples: list[Sample] = [
             ("liveops_up", (), 1.0),
@@ -82,6 +83,7 @@ class LedgerCollector(Collector):
         ]
         if mismatches is not None:
             samples.append(("liveops_statistics_mismatches", (), mismatches))
+        samples += of_health(checked)
         for account in held:
             samples += _of_account(account)
         for report in reports:

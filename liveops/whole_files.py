@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def checked_file(path: Path, *, field: str) -> Path:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Put a file in the place of what is there, at once; raises `FileNotWritten`."""
-    part = path.with_name(f"{path.name}.part")
+    # Two processes may write the same file at once, as services of one host do.
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_bytes(content)
         part.replace(path)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from decimal import Decimal
 
 from sqlalchemy import Engine
@@ -14,6 +15,7 @@ from bandit.core.account import LossLimits
 from bandit.core.acting import ActingRules
 from bandit.core.errors import InvalidInput, LedgerUnavailable
 from bandit.core.fill_gap import FillGapRule
+from bandit.core.health import HealthLimits
 from bandit.core.ladder import LadderRule
 from bandit.core.limits import Limits
 from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strategy
@@ -105,11 +107,12 @@ def with_own_engine(app: App, *, pool_size: int, statement_seconds: int) -> Iter
         engine.dispose()
 
 
-def require_ready(url: str, *, statement_seconds: int) -> None:
-    """Raise unless decisions can be taken from here on the ledger at `url`.
+@contextmanager
+def ready_ledger(url: str, *, statement_seconds: int) -> Iterator[Engine]:
+    """Yield an engine of one connection, unless no decision can be taken on the ledger at `url`.
 
-    `LedgerUnavailable` when it does not answer, has another schema, or its clock is more than five
-    seconds from ours; `ForeignProtocol` when it decides by other rules than this code.
+    Raises `LedgerUnavailable` when it does not answer, has another schema, or its clock is more
+    than five seconds from ours; `ForeignProtocol` when it decides by other rules than this code.
     """
     migrate.require_head(url)
     engine = connect(url, pool_size=1, statement_seconds=statement_seconds)
@@ -117,6 +120,7 @@ def require_ready(url: str, *, statement_seconds: int) -> None:
         with snapshot(engine) as connection:
             require_protocol(connection)
         require_common_clock(engine)
+        yield engine
     finally:
         engine.dispose()
 
@@ -178,6 +182,22 @@ def loss_limits_of(settings: Settings) -> LossLimits:
     # By way of text: 0.03 is exact there, and as a float it is not.
     return LossLimits(
         daily_loss=Decimal(str(chosen.max_daily_loss)), drawdown=Decimal(str(chosen.max_drawdown))
+    )
+
+
+def health_limits_of(settings: Settings) -> HealthLimits:
+    """Return from where on something is wrong with a bot or its trading.
+
+    >>> health_limits_of(Settings()) == HealthLimits()
+    True
+    """
+    chosen = settings.operations
+    return HealthLimits(
+        candle_gap=timedelta(minutes=chosen.max_candle_gap_minutes),
+        api_errors=chosen.max_api_errors,
+        api_error_window=timedelta(minutes=chosen.api_error_window_minutes),
+        no_trade=timedelta(hours=chosen.max_no_trade_hours),
+        model_age=timedelta(days=chosen.model_rotation.retrain_frequency_days),
     )
 
 

@@ -205,12 +205,11 @@ def _more(before: Heartbeat, after: Heartbeat) -> int:
 def _with(
     held: tuple[ErrorPoint, ...], point: ErrorPoint, *, window: timedelta
 ) -> tuple[ErrorPoint, ...]:
-    kept = list(held)
+    # Of each step the newest: it says what was told by the step's end.
     step = max(window / POINTS, timedelta(microseconds=1))
-    # The first is what the others are counted from, so it is never moved.
-    if len(kept) > 1 and (kept[-1].at - EARLIEST) // step == (point.at - EARLIEST) // step:
-        kept.pop()
-    kept.append(point)
+    by_step = {(known.at - EARLIEST) // step: known for known in (*held[1:], point)}
+    # The first is what the others are counted from, so it stays where it is.
+    kept = [held[0], *by_step.values()]
     while len(kept) > 1 and kept[1].at <= point.at - window:
         kept.pop(0)
     return tuple(kept)

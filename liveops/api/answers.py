@@ -272,15 +272,6 @@ class PingAnswer(Answer):
     status: Literal["ok"]
 
 
-class HealthAnswer(Answer):
-    """The process and its ledger."""
-
-    health_status: Literal["HEALTHY", "UNHEALTHY"]
-    issues: list[str]
-    version: str
-    schema_revision: str = Field(description="The schema this release needs.")
-
-
 def time_of(moment: datetime) -> str:
     """Return a time as callers read it."""
     return moment.isoformat()

@@ -20,7 +20,16 @@ from bandit.service import experiments
 from bandit.service.live_recording import LiveRecorder
 from bandit.service.live_routing import LiveRouter
 from config.scopes import KeyScope
-from liveops.api import correcting, deciding, marking, operating, probes, shadowing, trading
+from liveops.api import (
+    correcting,
+    deciding,
+    heartbeats,
+    marking,
+    operating,
+    probes,
+    shadowing,
+    trading,
+)
 from liveops.api.access import OPEN_PATHS, Gatekeeper, Keyring, scope_of
 from liveops.api.bodies import (
     KillOrder,
@@ -35,6 +44,7 @@ from liveops.api.bodies import (
     Reasoned,
 )
 from liveops.api.deciding import NewAction
+from liveops.api.heartbeats import NewHeartbeat
 from liveops.api.hot import HotApi
 from liveops.api.links import link
 from liveops.api.problems import Problem, declared, install
@@ -53,6 +63,7 @@ _DESCRIBED_HERE: tuple[type[BaseModel], ...] = (
     NewAssignment,
     NewAction,
     NewFallback,
+    NewHeartbeat,
     NewMark,
     NewOutcome,
     NewRevision,
@@ -91,13 +102,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
         generate_unique_id_function=lambda route: route.name,
         lifespan=_lifespan,
     )
-    api.state.app = app
-    api.state.served = served
-    api.state.registry = registry_of(app)
-    api.state.probe = probes.LedgerProbe(app.engine)
-    install(api)
-    ring = Keyring.of(app.settings)
-    api.add_middleware(Gatekeeper, ring=ring, served=served, now=app.clock.now)
+    ring = _guarded(api, app, served=served)
     for scope, routes in (
         (KeyScope.TRADE, trading.hot),
         (KeyScope.TRADE, deciding.hot),
@@ -114,11 +119,32 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
         correcting.router,
         shadowing.router,
         marking.router,
+        heartbeats.router,
         probes.router,
     ):
         api.include_router(router)
     api.openapi = lambda: _described(api, with_key=not ring.is_empty, served=served)  # type: ignore[method-assign]  # FastAPI's documented way
     return api
+
+
+def create_probe_api(app: App) -> FastAPI:
+    """Return the interface of `app` for those who only watch it: probes, `/status`, `/metrics`."""
+    api = FastAPI(openapi_url=None, redirect_slashes=False)
+    _guarded(api, app, served=frozenset({KeyScope.READ}))
+    api.include_router(probes.router)
+    return api
+
+
+def _guarded(api: FastAPI, app: App, *, served: frozenset[KeyScope]) -> Keyring:
+    """Give `api` what every interface has: access, problems, and what probes ask."""
+    api.state.app = app
+    api.state.served = served
+    api.state.registry = registry_of(app)
+    api.state.probes = probes.Probes.of(app)
+    install(api)
+    ring = Keyring.of(app.settings)
+    api.add_middleware(Gatekeeper, ring=ring, served=served, now=app.clock.now)
+    return ring
 
 
 @asynccontextmanager

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Generic, Self, TypeVar, cast
 
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client.exposition import choose_encoder
@@ -15,10 +17,17 @@ from sqlalchemy import Engine
 
 from bandit import __version__
 from bandit.core.errors import BanditError, ForeignProtocol, LedgerUnavailable
+from bandit.core.health import HealthLevel
+from bandit.service.health import Reading, read
 from bandit.storage import migrate
-from liveops.api.answers import HealthAnswer, PingAnswer
+from liveops.api.answers import PingAnswer
+from liveops.api.parameters import Application
 from liveops.api.problems import declared
-from liveops.wiring import require_ready
+from liveops.api.status_answers import HealthAnswer, StatusAnswer, Word
+from liveops.health import checkup, look, status_json
+from liveops.wiring import App, ready_ledger
+
+T = TypeVar("T")
 
 PROBE_SECONDS = 2.0
 """How long a probe waits for the ledger."""
@@ -26,56 +35,77 @@ PROBE_SECONDS = 2.0
 router = APIRouter()
 
 
-class LedgerProbe:
-    """Asks whether the ledger can be decided on: once at a time, for everybody who waits.
+class LedgerProbe(Generic[T]):
+    """Asks a ledger that can be decided on: once at a time, for everybody who waits.
 
     A ledger that swallows questions costs one connection and one thread, however many ask. The
     thread is none of the event loop's: it neither waits for a free one nor keeps the process.
     """
 
-    def __init__(self, engine: Engine, *, seconds: float = PROBE_SECONDS) -> None:
+    def __init__(
+        self, engine: Engine, question: Callable[[Engine], T], *, seconds: float = PROBE_SECONDS
+    ) -> None:
         """Ask the ledger of `engine`, on a connection of its own, and wait for `seconds`."""
         limits = {"connect_timeout": str(math.ceil(seconds))}
         url = engine.url.update_query_dict(limits)
         self._url = url.render_as_string(hide_password=False)
+        self._question = question
         self._seconds = seconds
-        self._asked: Future[BanditError | None] | None = None
+        self._asked: Future[T | BanditError] | None = None
 
-    async def require_ledger(self) -> None:
-        """Raise as `require_ready` does; `LedgerUnavailable` also when it takes too long."""
+    async def answer(self) -> T:
+        """Raise as `ready_ledger` does; `LedgerUnavailable` also when it takes too long."""
         if self._asked is None or self._asked.done():
             self._asked = Future()
             threading.Thread(
                 target=self._ask, args=(self._asked,), name="ledger-probe", daemon=True
             ).start()
         try:
-            answer = asyncio.shield(asyncio.wrap_future(self._asked))
-            refused = await asyncio.wait_for(answer, self._seconds)
+            asked = asyncio.shield(asyncio.wrap_future(self._asked))
+            found = await asyncio.wait_for(asked, self._seconds)
         except TimeoutError:
             message = f"the ledger did not answer within {self._seconds:g} s"
             raise LedgerUnavailable(message) from None
-        if refused is not None:
+        if isinstance(found, BanditError):
             # One of our own: an error that many requests raise would collect all their tracebacks.
-            raise type(refused)(str(refused)) from refused.__cause__
+            raise type(found)(str(found)) from found.__cause__
+        return found
 
-    def _ask(self, answer: Future[BanditError | None]) -> None:
+    def _ask(self, answer: Future[T | BanditError]) -> None:
         try:
-            require_ready(self._url, statement_seconds=math.ceil(self._seconds))
+            with ready_ledger(self._url, statement_seconds=math.ceil(self._seconds)) as engine:
+                found = self._question(engine)
         except (LedgerUnavailable, ForeignProtocol) as error:
             answer.set_result(error)
         else:
-            answer.set_result(None)
+            answer.set_result(found)
         finally:
             answer.cancel()  # without effect unless a fault ended us: nobody shall wait for it
 
 
-async def _probe(request: Request) -> LedgerProbe:
-    probe = request.app.state.probe
-    assert isinstance(probe, LedgerProbe)
-    return probe
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probes:
+    """What probes ask. Readiness asks for nothing more: it must not wait for what health reads."""
+
+    ready: LedgerProbe[None]
+    health: LedgerProbe[Reading]
+
+    @classmethod
+    def of(cls, app: App) -> Self:
+        """Return the probes of `app`'s ledger."""
+        return cls(
+            ready=LedgerProbe(app.engine, lambda _: None),
+            health=LedgerProbe(app.engine, lambda engine: read(engine, now=app.clock.now())),
+        )
 
 
-Probe = Annotated[LedgerProbe, Depends(_probe)]
+async def _probes(request: Request) -> Probes:
+    probes = request.app.state.probes
+    assert isinstance(probes, Probes)
+    return probes
+
+
+ProbesOf = Annotated[Probes, Depends(_probes)]
 
 
 @router.get("/ping")
@@ -85,32 +115,40 @@ async def ping() -> PingAnswer:
 
 
 @router.get("/ready", responses=declared(503))
-async def ready(probe: Probe) -> PingAnswer:
+async def ready(probes: ProbesOf) -> PingAnswer:
     """Say that decisions can be taken: the ledger answers, and has our schema, rules and time."""
-    await probe.require_ledger()
+    await probes.ready.answer()
     return PingAnswer(status="ok")
 
 
 @router.get(
     "/health",
-    responses={
-        503: {"description": "Something is wrong; `issues` says what", "model": HealthAnswer}
-    },
+    responses={503: {"description": "UNHEALTHY; `issues` says why", "model": HealthAnswer}},
 )
-async def health(probe: Probe, response: Response) -> HealthAnswer:
-    """Say how the process and its ledger are; 503 when something is wrong."""
-    issues = []
+async def health(app: Application, probes: ProbesOf, response: Response) -> HealthAnswer:
+    """Say how service and bots are, without names and numbers; 503 when UNHEALTHY."""
     try:
-        await probe.require_ledger()
+        found: Reading | BanditError = await probes.health.answer()
     except (LedgerUnavailable, ForeignProtocol) as error:
-        issues.append(str(error))
+        found = error
+    checked = checkup(app, found)
+    if checked.level is HealthLevel.UNHEALTHY:
         response.status_code = 503
+    trouble = [] if checked.vitals.ledger is None else [checked.vitals.ledger]
     return HealthAnswer(
-        health_status="UNHEALTHY" if issues else "HEALTHY",
-        issues=issues,
+        health_status=checked.level,
+        status=cast(Word, checked.level.value.lower()),
+        issues=trouble or checked.health.meanings(HealthLevel.UNHEALTHY),
+        warnings=checked.health.meanings(HealthLevel.DEGRADED),
         version=__version__,
         schema_revision=migrate.head(),
     )
+
+
+@router.get("/status")
+def status(app: Application) -> StatusAnswer:
+    """Say everything known of service, bots and trading; 200 whatever it says."""
+    return StatusAnswer.model_validate(status_json(look(app)))
 
 
 @router.get(

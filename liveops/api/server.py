@@ -8,16 +8,16 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
 from bandit.core.errors import BanditError, InvalidInput
-from config.scopes import KeyScope
 from liveops.api.access import ADMIN_SCOPES, Keyring, warn_of_ending_keys
-from liveops.api.application import EVERY_SCOPE, create_api
+from liveops.api.application import create_api, create_probe_api
 from liveops.api.connections import (
     ADMIN_CONNECTIONS_MAX,
     CONNECTIONS_MAX,
@@ -33,7 +33,7 @@ GRACE_SECONDS = 5
 """How long requests under way may take to end after the service was told to stop."""
 
 ADMIN_POOL_SIZE = 3
-"""Connections to the ledger that only the admin listener uses."""
+"""Connections to the ledger that the admin listener has for itself, and so the health one."""
 
 POOL_SIZE = 10
 STATEMENT_SECONDS = 2
@@ -52,51 +52,89 @@ class PortTaken(BanditError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where the service answers; `admin` is empty where no admin listener was asked for."""
+    """Where the service answers; empty where a listener was not asked for."""
 
     public: str
     admin: str
+    health: str
 
 
 @contextmanager
 def listening(
     app: App, *, host: str | None, port: int | None, admin_port: int | None
 ) -> Iterator[Addresses]:
-    """Serve on both listeners while the context lasts; None takes what the settings say.
+    """Serve on every listener while the context lasts; None takes what the settings say.
 
     The admin listener shares nothing with the public one but the process: its own event loop,
     threads and connections to the ledger, so that an arm can be halted however crowded the public
-    one is. Raises as `serving` does.
+    one is; so does the health listener, for those who only watch. Raises as `serving` does.
     """
     server = app.settings.server
     warn_of_ending_keys(Keyring.of(app.settings), now=app.clock.now())
     with ExitStack() as stack:
-        admin = ""
-        chosen = server.admin_port if admin_port is None else admin_port
-        if chosen:
-            own = stack.enter_context(
-                with_own_engine(app, pool_size=ADMIN_POOL_SIZE, statement_seconds=STATEMENT_SECONDS)
-            )
-            try:
-                admin = stack.enter_context(administering(own, host=server.admin_host, port=chosen))
-            except PortTaken as taken:
-                ways = "with --admin-port or LIVEOPS_ADMIN_PORT; 0 starts none"
-                raise PortTaken(f"{taken} {ways}") from taken
+        admin = _beside(
+            stack,
+            app,
+            host=server.admin_host,
+            port=server.admin_port if admin_port is None else admin_port,
+            serve=administering,
+            ways="with --admin-port or LIVEOPS_ADMIN_PORT; 0 starts none",
+        )
+        health = _beside(
+            stack,
+            app,
+            host=server.health_host,
+            port=server.health_port,
+            serve=watching,
+            ways="with LIVEOPS_HEALTH_PORT; 0 starts none",
+        )
         own = stack.enter_context(
             with_own_engine(app, pool_size=POOL_SIZE, statement_seconds=STATEMENT_SECONDS)
         )
         public = serving(own, host=host or server.host, port=port or server.port)
-        addresses = Addresses(public=stack.enter_context(public), admin=admin)
+        addresses = Addresses(public=stack.enter_context(public), admin=admin, health=health)
         stack.enter_context(keeping_what_is_loaded())
         yield addresses
+
+
+def _beside(
+    stack: ExitStack,
+    app: App,
+    *,
+    host: str,
+    port: int,
+    serve: Callable[..., AbstractContextManager[str]],
+    ways: str,
+) -> str:
+    """Start a listener with an engine of its own, and return its URL; port 0 starts none."""
+    if not port:
+        return ""
+    own = stack.enter_context(
+        with_own_engine(app, pool_size=ADMIN_POOL_SIZE, statement_seconds=STATEMENT_SECONDS)
+    )
+    try:
+        return stack.enter_context(serve(own, host=host, port=port))
+    except PortTaken as taken:
+        raise PortTaken(f"{taken} {ways}") from taken
 
 
 @contextmanager
 def administering(app: App, *, host: str, port: int) -> Iterator[str]:
     """Serve operators and probes; like `serving`, without the routes that trade."""
-    bounds = Bounds(connections_max=affordable(ADMIN_CONNECTIONS_MAX))
-    with serving(app, host=host, port=port, bounds=bounds, served=ADMIN_SCOPES) as url:
+    make = partial(create_api, served=ADMIN_SCOPES)
+    with serving(app, host=host, port=port, bounds=_few(), make=make) as url:
         yield url
+
+
+@contextmanager
+def watching(app: App, *, host: str, port: int) -> Iterator[str]:
+    """Serve probes, `/status` and `/metrics`; like `serving`, without anything else."""
+    with serving(app, host=host, port=port, bounds=_few(), make=create_probe_api) as url:
+        yield url
+
+
+def _few() -> Bounds:
+    return Bounds(connections_max=affordable(ADMIN_CONNECTIONS_MAX))
 
 
 @contextmanager
@@ -106,7 +144,7 @@ def serving(
     host: str,
     port: int,
     bounds: Bounds | None = None,
-    served: frozenset[KeyScope] = EVERY_SCOPE,
+    make: Callable[[App], FastAPI] = create_api,
 ) -> Iterator[str]:
     """Serve in a thread of its own while the context lasts, and yield the base URL.
 
@@ -116,7 +154,7 @@ def serving(
     is_guarded = not Keyring.of(app.settings).is_empty
     with _listener(host, port, others_may_reach=is_guarded) as listener:
         bounds = bounds or Bounds(connections_max=affordable(CONNECTIONS_MAX))
-        server = _Server(_config(create_api(app, served=served), bounds))
+        server = _Server(_config(make(app), bounds))
 
         def run() -> None:
             try:

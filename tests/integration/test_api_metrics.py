@@ -22,15 +22,17 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from sqlalchemy import Engine
+from vitals import beat
 
 from alerts.catalogue import CATALOGUE
 from bandit.core.drift import DriftMetric
+from bandit.core.heartbeat import BreakerState
 from bandit.core.ladder import LadderRule
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import PolicyName, Verdict
 from bandit.core.reading import ChecklistRule, Rules
-from bandit.service import auditing, drift, experiments, rebuilding, trials
+from bandit.service import auditing, drift, experiments, health, rebuilding, trials
 from bandit.service.assigning import Router
 from bandit.storage.engine import connect
 from liveops.clock import VirtualClock
@@ -113,6 +115,7 @@ def test_exactly_the_catalogue_is_exposed(engine: Engine, monkeypatch: pytest.Mo
     scale(engine)
     rebuilding.compare(engine, now=NIGHT)
     drift.record(engine, a_run(), now=NOON, actor="test")
+    health.hear(engine, beat(), now=NOON, window=timedelta(minutes=10))
     FakeNvml().install(monkeypatch)
     gpus = GpuWatch()
     gpus.look()
@@ -275,6 +278,43 @@ def test_an_artefact_that_is_checked_no_more_disappears_after_a_month(engine: En
         with service(engine, clock=VirtualClock(NOON + timedelta(days=days))) as client:
             names = {s.name for s in scraped(client)}
         assert ("liveops_drift_age_seconds" in names) is told
+
+
+def test_bots_and_their_candles_are_told(engine: Engine) -> None:
+    late, later = NOON - timedelta(minutes=20), NOON - timedelta(minutes=30)
+    told = beat(
+        candles={"BTCUSDT": late, "ETHUSDT": NOON},
+        api_errors_total=2,
+        open_positions=3,
+        breakers={"orders": BreakerState.OPEN, "data": BreakerState.CLOSED},
+    )
+    for each in (told, beat("beta", candles={"BTCUSDT": later}, api_connected=False)):
+        health.hear(engine, each, now=NOON, window=timedelta(minutes=10))
+    gone = beat("gone", running=False, candles={"SOLUSDT": NOON})
+    health.hear(engine, gone, now=NOON, window=timedelta(minutes=10))
+    with service(engine, clock=VirtualClock(NOON + timedelta(seconds=30))) as client:
+        seen = scraped(client)
+    assert value(seen, "liveops_health_level") == 2
+    assert value(seen, "trading_halted") == value(seen, "liveops_trading_halted") == 0
+    assert value(seen, "liveops_bot_heartbeat_age_seconds", bot="alpha") == 30
+    assert value(seen, "liveops_bot_breakers_open", bot="alpha") == 1
+    assert value(seen, "open_positions", bot="alpha") == 3
+    running = {s.labels["bot"]: s.value for s in seen if s.name == "bot_running"}
+    assert running == {"alpha": 1, "beta": 1, "gone": 0}
+    assert value(seen, "api_connected", bot="beta") == 0
+    gaps = {s.labels["symbol"]: s.value for s in seen if s.name == "liveops_candle_gap_seconds"}
+    assert gaps == {"BTCUSDT": 1830, "ETHUSDT": 30}
+
+
+def test_of_very_many_symbols_the_longest_gaps_are_told(engine: Engine) -> None:
+    for n, bot in enumerate(("alpha", "beta")):
+        candles = {f"S{n}-{i}": NOON - timedelta(seconds=i) for i in range(64)}
+        told = beat(bot, candles=candles)
+        health.hear(engine, told, now=NOON, window=timedelta(minutes=10))
+    with service(engine) as client:
+        seen = [s for s in scraped(client) if s.name == "liveops_candle_gap_seconds"]
+    assert len(seen) == 64
+    assert min(s.value for s in seen) == 32
 
 
 def test_equal_windows_are_one_series(engine: Engine) -> None:

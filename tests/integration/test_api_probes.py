@@ -55,7 +55,7 @@ def black_hole() -> Iterator[BlackHole]:
         yield hole
 
 
-def test_probes_of_a_silent_ledger_end_and_share_one_question(black_hole: BlackHole) -> None:
+def test_probes_of_a_silent_ledger_end_and_share_their_questions(black_hole: BlackHole) -> None:
     app = application(connect(black_hole.url))
     with serving(app, host="127.0.0.1", port=0) as url:
 
@@ -69,25 +69,25 @@ def test_probes_of_a_silent_ledger_end_and_share_one_question(black_hole: BlackH
     assert {answer.status_code for answer in answers} == {503}
     assert answers[0].json()["code"] == "ledger_unavailable"
     assert answers[1].json()["health_status"] == "UNHEALTHY"
-    assert len(black_hole.taken) <= 2
+    assert len(black_hole.taken) <= 4  # two questions, of one attempt more at most
     assert not any("s3cret" in answer.text for answer in answers)
 
 
 def test_a_ledger_that_falls_silent_is_unready_until_it_speaks(engine: Engine) -> None:
-    async def asked(probe: LedgerProbe) -> str:
+    async def asked(probe: LedgerProbe[None]) -> str:
         try:
-            await probe.require_ledger()
+            await probe.answer()
         except LedgerUnavailable as error:
             return str(error)
         return "ready"
 
     async def told() -> None:
-        probe = LedgerProbe(engine, seconds=HURRIED)
+        probe = LedgerProbe(engine, lambda _: None, seconds=HURRIED)
         with engine.connect() as locker:
             locker.exec_driver_sql("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
             assert await asked(probe) == "the ledger did not answer within 0.2 s"
             locker.rollback()
-        patient = LedgerProbe(engine, seconds=30)
+        patient = LedgerProbe(engine, lambda _: None, seconds=30)
         assert await asked(patient) == "ready"
 
     asyncio.run(told())

@@ -297,6 +297,7 @@ WHERE c.table_schema = 'public' AND t.table_type = 'BASE TABLE'
   AND t.table_name <> 'alembic_version'
 """
 MONEY = {
+    "heartbeats.equity",
     "experiments.capital",
     "outcomes.pnl",
     "outcomes.fees",

@@ -123,6 +123,15 @@ def test_however_many_heartbeats_come_little_is_kept_and_no_error_is_lost() -> N
     assert 600 <= within(held, 3599 / 60) <= 610
 
 
+def test_a_window_that_was_set_longer_keeps_as_little() -> None:
+    held: BotRecord | None = None
+    for number in range(0, 3600, 5):
+        told = at(number / 60, number, started=NOON)
+        window = WINDOW if number < 1800 else timedelta(days=7)
+        held = heard(held, told, now=told.sent_at, window=window)
+        assert len(held.errors) <= 63
+
+
 def test_what_was_heard_later_is_not_dated_earlier() -> None:
     held = known(at(1, 1), at(2, 3), heard_at=[NOON + 3 * MINUTE, NOON + 2 * MINUTE])
     assert held.heard_at == NOON + 3 * MINUTE

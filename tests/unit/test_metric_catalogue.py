@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from alerts.catalogue import ARM, ARTIFACT, CATALOGUE, GPU, MetricKind, render_page
+from alerts.catalogue import ARM, ARTIFACT, BOT, CATALOGUE, GPU, MetricKind, render_page
 
 SEED_NAMES = {
     "pf_challenger_30",
@@ -14,6 +14,10 @@ SEED_NAMES = {
     "traffic_allocation",
     "encoder_kl_divergence",
     "gpu_util_pct",
+    "bot_running",
+    "api_connected",
+    "open_positions",
+    "trading_halted",
 }
 
 
@@ -41,7 +45,7 @@ def test_every_metric_says_what_it_means_and_when_it_is_absent() -> None:
         assert metric.absent
         for alias in metric.aliases:
             assert alias.labels == metric.labels[: len(alias.labels)]
-            assert alias.labels in (ARM, ARTIFACT, GPU)
+            assert alias.labels in (ARM, ARTIFACT, BOT, GPU, ())
 
 
 def test_the_page_is_a_fresh_render() -> None:

@@ -138,7 +138,9 @@ def test_ranging_markets_are_not_spoken_of_where_no_regime_is_filtered() -> None
             acting_rules_of(settings, allow_ranging=allowed)
 
 
-def test_every_section_of_the_document_but_size_losses_and_acting_waits_for_its_use() -> None:
+def test_every_section_of_the_document_but_size_losses_acting_and_health_waits_for_its_use() -> (
+    None
+):
     loaded = load_settings(path=DOCUMENT, environ=KEYS, dotenv=None)
     sections = set(yaml.safe_load(DOCUMENT.read_text(encoding="utf-8")))
     in_force = {row.key for row in describe(loaded) if row.in_force}
@@ -153,6 +155,13 @@ def test_every_section_of_the_document_but_size_losses_and_acting_waits_for_its_
         "regime_filter.adx_threshold",
         "regime_filter.volatility_threshold",
         "regime_filter.allow_ranging",
+        "operations.health_check_interval_seconds",
+        "operations.status_file_path",
+        "operations.max_candle_gap_minutes",
+        "operations.max_api_errors",
+        "operations.api_error_window_minutes",
+        "operations.max_no_trade_hours",
+        "operations.model_rotation.retrain_frequency_days",
     }
     assert set(loaded.not_in_force) == set(loaded.sources) - in_force
     assert "risk.max_leverage" in loaded.not_in_force
@@ -180,7 +189,7 @@ def test_unknown_key_lists_the_keys_of_its_section() -> None:
     text = problem("\nserver:\n  prot: 80\n")
     assert text == (
         "server.prot: is no key of server (settings.yaml line 3); did you mean port? "
-        "server may have host, port, admin_host, admin_port, found prot"
+        "server may have host, port, admin_host, admin_port, health_host, health_port, found prot"
     )
 
 
