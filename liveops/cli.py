@@ -28,6 +28,7 @@ from liveops.commands import (
     drift,
     encoding,
     explain,
+    health,
     imports,
     keys,
     killing,
@@ -60,6 +61,8 @@ app.command("simulate")(simulate.simulate)
 app.command("serve")(service.serve)
 app.command("doctor")(service.doctor)
 app.command("reset")(service.reset)
+app.command("status")(health.status)
+app.command("health")(health.health)
 app.command("report")(monitor.report)
 app.command("plot")(monitor.plot)
 app.command("decisions")(monitor.decisions)
@@ -75,6 +78,7 @@ app.command("release")(killing.release)
 app.add_typer(policies.policy_commands, name="policy")
 app.add_typer(policies.experiment_commands, name="experiment")
 app.add_typer(accounts.commands, name="account")
+app.add_typer(health.bot_commands, name="bots")
 app.add_typer(budget.commands, name="budget")
 app.add_typer(ledger.commands, name="ledger")
 app.add_typer(imports.commands, name="import")
@@ -86,10 +90,17 @@ app.add_typer(audit.commands, name="audit")
 app.add_typer(service.database_commands, name="db")
 app.add_typer(service.configuration_commands, name="config")
 
-monitor_app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
-)
-monitor_app.command()(monitor.live_ops_monitor)
+
+def _script(command: Callable[..., None]) -> typer.Typer:
+    """Return an entry of its own for one command."""
+    entry = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    entry.command()(command)
+    return entry
+
+
+monitor_app = _script(monitor.live_ops_monitor)
+status_app = _script(health.status)
+health_app = _script(health.health)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -100,6 +111,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def live_ops_monitor(arguments: Sequence[str] | None = None) -> None:
     """Run `live_ops_monitor`."""
     sys.exit(exit_code(monitor_app, arguments))
+
+
+def check_status(arguments: Sequence[str] | None = None) -> None:
+    """Run `check_status`."""
+    sys.exit(exit_code(status_app, arguments))
+
+
+def health_check(arguments: Sequence[str] | None = None) -> None:
+    """Run `health_check`."""
+    sys.exit(exit_code(health_app, arguments))
 
 
 def exit_code(entry: Callable[..., object], arguments: Sequence[str] | None) -> int:

@@ -9,13 +9,14 @@ from typing import Any
 
 from typer.main import get_command
 
-from liveops.cli import app, monitor_app
+from liveops.cli import app, health_app, monitor_app, status_app
 
 HEAD = """# Commands
 
 Every command of `liveops` and the console scripts beside it. Results go to stdout, everything else
 to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 another process holds the lock,
-130 interrupted. This page is generated: `python -m liveops.commands.reference > docs/commands.md`.
+130 interrupted; where a command has others, it says so. This page is generated:
+`python -m liveops.commands.reference > docs/commands.md`.
 """
 
 
@@ -26,7 +27,13 @@ def render() -> str:
     True
     """
     parts = [HEAD]
-    for name, entry in (("liveops", app), ("live_ops_monitor", monitor_app)):
+    scripts = {
+        "liveops": app,
+        "live_ops_monitor": monitor_app,
+        "check_status": status_app,
+        "health_check": health_app,
+    }
+    for name, entry in scripts.items():
         for path, command in _leaves(get_command(entry), name):
             parts.append(_section(path, command))
     return "\n".join(parts)

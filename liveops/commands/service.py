@@ -34,6 +34,7 @@ def serve(
     from liveops.following import following_changes
     from liveops.kill_watch import watching_kill_switch
     from liveops.sealer import sealing
+    from liveops.status_file import keeping_status_file
     from liveops.wiring import running_app
 
     settings = settings_from(config)
@@ -43,10 +44,12 @@ def serve(
         watching_kill_switch(app),
         following_changes(app),
         app.gpus.looking(),
+        keeping_status_file(app),
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
         admin = f", for operators {at.admin}" if at.admin else ""
-        sys.stderr.write(f"serving {at.public}{admin}; Ctrl-C stops everything\n")
+        health = f", health {at.health}" if at.health else ""
+        sys.stderr.write(f"serving {at.public}{admin}{health}; Ctrl-C stops everything\n")
         wait_for_stop(meanwhile=app.revive)
 
 
