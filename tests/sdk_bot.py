@@ -72,7 +72,8 @@ def problem(status: int, code: str, detail: str = "scripted") -> tuple[int, dict
 class ScriptedService:
     """A real HTTP server that answers as the contract says, or as `answers` has it.
 
-    `answers` maps a route's name (`assign`, `claim`, `fallback`, `batch`, `marks`, `experiment`) to
+    `answers` maps a route's name (`assign`, `claim`, `fallback`, `batch`, `marks`, `heartbeat`,
+    `experiment`) to
     a function of the request's body. `came` lists the routes in the order of the requests.
     """
 
@@ -103,6 +104,8 @@ class ScriptedService:
                 return 200, [self._recorded(n, line) for n, line in enumerate(value, start=1)]
             case "marks":
                 return 200, {"recorded": len(value)}
+            case "heartbeat":
+                return 200, {"bot": value["bot"]}
             case _:
                 return problem(404, "no_such_route")
 
@@ -145,7 +148,13 @@ def routed(method: str, path: str, body: bytes) -> tuple[str, Any]:
     if path.endswith("/outcomes/batch"):
         return "batch", [json.loads(line) for line in body.splitlines()]
     value = json.loads(body) if body else None
-    names = {"assignments": "assign", "fallbacks": "fallback", "claim": "claim", "marks": "marks"}
+    names = {
+        "assignments": "assign",
+        "fallbacks": "fallback",
+        "claim": "claim",
+        "marks": "marks",
+        "heartbeats": "heartbeat",
+    }
     name = "experiment" if method == "GET" else names.get(path.rsplit("/", 1)[1], "unknown")
     return name, value
 

@@ -21,6 +21,7 @@ from liveops.client.errors import (
     SpoolFull,
     SpoolUnusable,
 )
+from liveops.client.heartbeat import Heartbeat
 from liveops.client.sync import Client
 from liveops.client.values import Acted, Action, Assignment, AssignmentId, Kind, Refusal
 
@@ -34,6 +35,7 @@ __all__ = [
     "ClientClosed",
     "ClientError",
     "Expired",
+    "Heartbeat",
     "InvalidInput",
     "Killed",
     "Kind",

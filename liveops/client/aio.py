@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final, Self, Unpack
 
+from liveops.client.heartbeat import Heartbeat
 from liveops.client.values import (
     Acted,
     Assignment,
@@ -239,6 +240,14 @@ class AsyncClient:
     async def on_paper_no_trade(self, assignment: Assignment | AssignmentId, policy: str) -> None:
         """Report that a policy would have declined a decision."""
         await self._report(Kind.PAPER, assignment, {"policy": policy, "no_trade": True})
+
+    async def heartbeat(self, beat: Heartbeat) -> None:
+        """Tell how the bot is, in the background: this neither waits for the service nor raises.
+
+        The newest wins: one that waits is replaced, and none outlives a service that is away. What
+        does not arrive is logged, once until it does.
+        """
+        self._driver.beat(beat)
 
     async def pending(self) -> int:
         """Return how many reports the service has not acknowledged."""

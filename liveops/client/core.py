@@ -32,6 +32,7 @@ from liveops.client.errors import (
     ServiceUnavailable,
     SpoolError,
 )
+from liveops.client.heartbeat import Heartbeat, heartbeat_request
 from liveops.client.protocol import Exchange, Reply, Request
 from liveops.client.spool import Spool
 from liveops.client.values import (
@@ -94,6 +95,7 @@ class Core:
         self._contact = self._stored = self.spool.contact()
         self._since = monotonic()
         self._champion_refused_in: int | None = None
+        self._heartbeat_trouble: str | None = None
 
     def decided_alone(self, unit_id: str) -> Assignment | None:
         """Return what was decided for a unit while the service was away: it stays so."""
@@ -205,6 +207,37 @@ class Core:
         if 400 <= reply.status < 500:
             with contextlib.suppress(RequestRefused):
                 self._granted(reply)
+
+    def heartbeat(self, beat: Heartbeat) -> Request | None:
+        """Return what tells of a bot now; what cannot be told is logged, and None."""
+        try:
+            return heartbeat_request(beat, sent_at=self.now())
+        except Exception as error:  # noqa: BLE001 - the boundary: a heartbeat must not end a trade
+            self._heartbeat(f"it is not lawful: {error}")
+            return None
+
+    def heartbeat_answered(self, reply: Reply | None) -> None:
+        """Log when heartbeats begin not to arrive, and when they do again."""
+        if reply is None or protocol.is_unreachable(reply):
+            self._heartbeat("the service is away")
+        elif 200 <= reply.status < 300:
+            self._heartbeat(None)
+        else:
+            problem = protocol.problem_of(reply)
+            self._heartbeat(f"the service refuses it ({problem.code}): {problem.detail}")
+
+    def log_heartbeat_fault(self) -> None:
+        """Say that a heartbeat failed in a way nobody foresaw, from where it is handled."""
+        _log.exception("the heartbeat was not sent")
+
+    def _heartbeat(self, trouble: str | None) -> None:
+        if trouble == self._heartbeat_trouble:
+            return
+        self._heartbeat_trouble = trouble
+        if trouble is None:
+            _log.info("heartbeats arrive again")
+        else:
+            _log.warning("the heartbeat does not arrive: %s", trouble)
 
     def log_refused(self, refused: list[Refusal]) -> None:
         """Say what the service will never take; `refused` of the client lists it from now on."""

@@ -17,10 +17,15 @@ from liveops.client import protocol
 from liveops.client.core import Core
 from liveops.client.errors import ClientClosed
 from liveops.client.flushing import PAUSE_SECONDS, Round, pause_seconds
+from liveops.client.heartbeat import Heartbeat
 from liveops.client.protocol import Exchange, Reply, Request
 from liveops.client.values import Acted, Assignment, Options, Reason
 
 _DELIVERY_SECONDS: Final = 30.0
+_HEARTBEAT_SECONDS: Final = 4.0
+"""So long a heartbeat is tried: told later it would seem that the bot's clock is wrong."""
+
+_HEARTBEAT_RETRY_SECONDS: Final = 1.0
 _IDLE_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 0.03
 _ALONE: Final = "the champion decides alone: the service was away"
@@ -45,6 +50,8 @@ class Driver:
         self._key = protocol.checked_key(key)
         self.core = Core(url, experiment, spool_dir=spool_dir, **options)
         self._flusher: asyncio.Task[None] | None = None
+        self._beats: asyncio.Task[None] | None = None
+        self._newest_beat: Request | None = None
         self._is_closed = False
 
     def start(self) -> None:
@@ -70,14 +77,19 @@ class Driver:
         """Send for at most `timeout` seconds, and stop."""
         if self._is_closed:
             return
+        ends_at = _loop_time() + timeout
         try:
             if self._flusher is not None:
                 await self.flush(timeout)
+            if self._beats is not None:  # the last one may say that the bot stops
+                await asyncio.wait({self._beats}, timeout=max(0.0, ends_at - _loop_time()))
         finally:
             self._is_closed = True
             if self._flusher is not None:
-                self._flusher.cancel()
-                await asyncio.gather(self._flusher, return_exceptions=True)
+                tasks = [task for task in (self._flusher, self._beats) if task is not None]
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
                 await self._http.aclose()
                 self._disk.shutdown()
             self.core.spool.close()
@@ -205,6 +217,18 @@ class Driver:
                 return await self.on_disk(self.core.spool.pending) == 0
         return True
 
+    def beat(self, beat: Heartbeat) -> None:
+        """Send a heartbeat soon, in the place of one that waits; neither waits nor raises."""
+        if self._is_closed:
+            return
+        request = self.core.heartbeat(beat)
+        if request is None:
+            return
+        self.start()
+        self._newest_beat = request
+        if self._beats is None or self._beats.done():
+            self._beats = asyncio.create_task(self._send_beats())
+
     def wake(self) -> None:
         """Send what is new."""
         self._wake.set()
@@ -243,6 +267,21 @@ class Driver:
             body=response.content,
             retry_after_seconds=_seconds(response.headers.get("Retry-After")),
         )
+
+    async def _send_beats(self) -> None:
+        """Send heartbeats until none waits; apart from the circuit that decisions go by."""
+        while (request := self._newest_beat) is not None:
+            self._newest_beat = None
+            ends_at = _loop_time() + _HEARTBEAT_SECONDS
+            try:
+                reply = await self._send(request, ends_at=ends_at)
+                if protocol.may_retry(reply) and self._newest_beat is None:
+                    await asyncio.sleep(_HEARTBEAT_RETRY_SECONDS)
+                    reply = await self._send(request, ends_at=ends_at)
+            except Exception:  # noqa: BLE001 - the boundary of this task: it must not end
+                self.core.log_heartbeat_fault()
+                continue
+            self.core.heartbeat_answered(reply)
 
     async def _flush_for_ever(self) -> None:
         while True:

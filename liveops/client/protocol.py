@@ -115,7 +115,7 @@ def assignment_request(
     }
     told = {name: value for name, value in body.items() if value is not None}
     route = "assignments" if sight is None else "decide"
-    return post(f"/v1/experiments/{experiment}/{route}", _encoded({**told, **(sight or {})}))
+    return post(f"/v1/experiments/{experiment}/{route}", encoded({**told, **(sight or {})}))
 
 
 def claim_request(assignment: AssignmentId) -> Request:
@@ -142,7 +142,7 @@ def fallback_body(fallback: Fallback) -> str:
         "reason": fallback.reason.value,
         "policy": fallback.policy,
     }
-    return _encoded(body).decode()
+    return encoded(body).decode()
 
 
 def report_body(fields: Mapping[str, object], assignment: AssignmentId | None) -> str:
@@ -152,12 +152,12 @@ def report_body(fields: Mapping[str, object], assignment: AssignmentId | None) -
     '{"no_trade":true}'
     """
     known = {} if assignment is None else {"assignment_id": checked_id(assignment)}
-    return _encoded({**known, **fields}).decode()
+    return encoded({**known, **fields}).decode()
 
 
 def with_assignment(body: str, assignment: AssignmentId) -> str:
     """Return the body of a report whose decision the service has come to know."""
-    return _encoded({"assignment_id": assignment, **json.loads(body)}).decode()
+    return encoded({"assignment_id": assignment, **json.loads(body)}).decode()
 
 
 def checked_id(assignment: AssignmentId) -> AssignmentId:
@@ -292,12 +292,17 @@ def problem_from(said: Mapping[str, Any], *, status: int) -> Problem:
     )
 
 
-def _encoded(value: object) -> bytes:
+def encoded(value: object, *, field: str = "context") -> bytes:
+    """Return what is sent of a value; raises `InvalidInput`, naming `field`, where it is no JSON.
+
+    >>> encoded({"a": 1})
+    b'{"a":1}'
+    """
     try:
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         rule = "must be JSON: text, finite numbers, true, false, null, lists and objects"
-        raise InvalidInput(field="context", rule=rule, found=error) from None
+        raise InvalidInput(field=field, rule=rule, found=error) from None
 
 
 def _matching(pattern: re.Pattern[str], value: str, *, field: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from liveops.client.aio import CLOSE_SECONDS, AsyncClient
 from liveops.client.errors import ClientClosed
+from liveops.client.heartbeat import Heartbeat
 from liveops.client.values import Acted, Assignment, AssignmentId, Options, Refusal, Side
 
 if TYPE_CHECKING:
@@ -233,6 +234,18 @@ class Client:
     def on_paper_no_trade(self, assignment: Assignment | AssignmentId, policy: str) -> None:
         """Report that a policy would have declined a decision."""
         self._run(self._client.on_paper_no_trade(assignment, policy))
+
+    def heartbeat(self, beat: Heartbeat) -> None:
+        """Tell how the bot is, in the background; see `AsyncClient.heartbeat`."""
+        import asyncio
+
+        if self._is_closed:
+            return
+        work = self._client.heartbeat(beat)
+        try:
+            asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:  # another thread closed the client just now
+            work.close()
 
     def pending(self) -> int:
         """Return how many reports the service has not acknowledged."""
