@@ -112,8 +112,11 @@ def _keys(settings: Settings) -> Finding:
 def _listeners(settings: Settings) -> list[tuple[str, str, int]]:
     server = settings.server
     public = ("port", server.host, server.port)
-    admin = ("admin port", server.admin_host, server.admin_port)
-    return [public, admin] if server.admin_port else [public]
+    beside = [
+        ("admin port", server.admin_host, server.admin_port),
+        ("health port", server.health_host, server.health_port),
+    ]
+    return [public, *(listener for listener in beside if listener[2])]
 
 
 def _port(check: str, host: str, port: int) -> Finding:

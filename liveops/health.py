@@ -66,6 +66,8 @@ def checkup(app: App, found: Reading | BanditError) -> Checkup:
         vitals, reading = Vitals(now=app.clock.now(), ledger=str(found)), None
     else:
         vitals, reading = found.vitals, found
+        if app.demo:  # its trades are of the past that it replays: they are not waited for
+            vitals = replace(vitals, last_trade_at=None)
     vitals = replace(vitals, latch=latch)
     return Checkup(vitals=vitals, health=assess(vitals, limits), limits=limits, reading=reading)
 

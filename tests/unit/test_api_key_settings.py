@@ -92,12 +92,13 @@ def test_doctor_tells_of_keys_that_end() -> None:
     assert (level, "192.0.2.1" in message) == ("fail", True)
 
 
-def test_doctor_looks_at_both_ports() -> None:
+@pytest.mark.parametrize("name", ["admin", "health"])
+def test_doctor_looks_at_every_port(name: str) -> None:
     away = {"database": {"url": "postgresql://nobody@127.0.0.1:1/nowhere"}}
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        settings = Settings.model_validate({"server": {"admin_port": port}, **away})
-        assert finding(settings, "admin port")[0] == "warn"
-    assert finding(settings, "admin port") == ("ok", f"127.0.0.1:{port} is free")
-    none = Settings.model_validate({"server": {"admin_port": 0}, **away})
-    assert "admin port" not in {found.check for found in checkup(none, demo=False)}
+        settings = Settings.model_validate({"server": {f"{name}_port": port}, **away})
+        assert finding(settings, f"{name} port")[0] == "warn"
+    assert finding(settings, f"{name} port") == ("ok", f"127.0.0.1:{port} is free")
+    none = Settings.model_validate({"server": {f"{name}_port": 0}, **away})
+    assert f"{name} port" not in {found.check for found in checkup(none, demo=False)}
