@@ -21,6 +21,7 @@ FORM = "must be an RFC 3339 time with its offset, such as 2026-03-01T12:00:00Z"
 BOUNDS = "must lie in 2000-01-01 to 2100-01-01 UTC"
 FUTURE = "must not lie more than 5 minutes after now 2026-03-01T12:00:00+00:00"
 EARLY = "must not be before the decision at 2026-03-01T12:00:00+00:00"
+AHEAD = "must not be after sent_at"
 BACKWARDS = "must not be before opened_at 2026-03-01T12:00:00+00:00"
 
 
@@ -74,9 +75,15 @@ class Place:
     def __str__(self) -> str:
         return f"{self.path} {self.field} {self.send.__name__}"
 
+    @property
+    def named(self) -> str:
+        """What a problem calls the time."""
+        return "candles.BTCUSDT" if self.field == "candles" else self.field
+
     def refused(self, target: Target, value: object) -> dict[str, Any]:
         """Send a body that is lawful but for `value`, and return the problem it was answered."""
-        answer = self.send(self.path, self.body(target) | {self.field: value}, target)
+        told = {"BTCUSDT": value} if self.field == "candles" else value
+        answer = self.send(self.path, self.body(target) | {self.field: told}, target)
         if self.send is not alone:
             assert answer.status_code == 200
             [line] = [json.loads(answer.text)] if self.send is as_ndjson else answer.json()
@@ -97,6 +104,10 @@ class Place:
             case "NewMark":
                 known = {"assignment_id": target.open["assignment_id"], "unrealised_pnl": "1"}
                 return known | {"marked_at": noon}
+            case "NewHeartbeat":
+                known = {"bot": "alpha", "running": True, "api_connected": True, "candles": {}}
+                known |= {"api_errors_total": 0, "open_positions": 0}
+                return known | {"sent_at": noon, "started_at": noon}
             case "NewRevision":
                 return outcome_body(target.closed, pnl="5", reason="statement")
             case "NewShadowOutcome":
@@ -113,6 +124,10 @@ PLACES = [
     Place(model="NewFallback", field="decided_at", path="/v1/experiments/btc/fallbacks"),
     Place(model="NewMark", field="marked_at", path=MARKS),
     Place(model="NewMark", field="marked_at", path=MARKS, send=in_array),
+    *(
+        Place(model="NewHeartbeat", field=field, path="/v1/heartbeats")
+        for field in ("sent_at", "started_at", "candles", "last_trade_at")
+    ),
     *(
         Place(model=model, field=field, path=path, send=send)
         for field in ("opened_at", "closed_at")
@@ -173,6 +188,10 @@ OUT_OF_PLACE = {
     "data_cutoff": {"12:05:00.000001": FUTURE},
     "decided_at": {"12:05:00.000001": FUTURE},
     "marked_at": {"12:05:00.000001": FUTURE, "11:54:59.999999": EARLY},
+    "sent_at": {"12:05:00.000001": FUTURE, "11:59:59.999999": AHEAD},
+    "started_at": {"12:00:00.000001": AHEAD},
+    "candles": {"12:05:00.000001": FUTURE},
+    "last_trade_at": {"12:05:00.000001": FUTURE},
     "opened_at": {"11:54:59.999999": EARLY},
     "closed_at": {"12:05:00.000001": FUTURE, "11:59:59.999999": BACKWARDS},
 }
@@ -192,8 +211,8 @@ def test_what_is_no_instant_is_refused_by_field_and_rule(target: Target, place: 
     answered = {name: place.refused(target, value) for name, value in NO_INSTANTS.items()}
     answered |= {name: place.refused(target, value) for name, value in OUT_OF_BOUNDS.items()}
     assert {name: (p["status"], p["field"], p["rule"]) for name, p in answered.items()} == {
-        **dict.fromkeys(NO_INSTANTS, (422, place.field, FORM)),
-        **dict.fromkeys(OUT_OF_BOUNDS, (422, place.field, BOUNDS)),
+        **dict.fromkeys(NO_INSTANTS, (422, place.named, FORM)),
+        **dict.fromkeys(OUT_OF_BOUNDS, (422, place.named, BOUNDS)),
     }
     assert row_counts(target.engine) == before
 
@@ -203,13 +222,16 @@ def test_instant_that_cannot_have_been_is_refused(target: Target, place: Place) 
     before = row_counts(target.engine)
     for time, rule in OUT_OF_PLACE[place.field].items():
         problem = place.refused(target, f"2026-03-01T{time}Z")
-        assert (problem["status"], problem["field"], problem["rule"]) == (422, place.field, rule)
+        # A heartbeat that began after it was sent is told as the beginning.
+        field = "started_at" if rule == AHEAD else place.named
+        assert (problem["status"], problem["field"], problem["rule"]) == (422, field, rule)
     for value in MUCH_LATER:
         problem = place.refused(target, value)
         # An opening after its end is told as the end before its opening.
         backwards = place.field == "opened_at"
-        assert problem["field"] == ("closed_at" if backwards else place.field)
-        assert problem["rule"].startswith("must not be before opened_at" if backwards else FUTURE)
+        assert problem["field"] == ("closed_at" if backwards else place.named)
+        begins = {"opened_at": "must not be before opened_at", "started_at": AHEAD}
+        assert problem["rule"].startswith(begins.get(place.field, FUTURE))
     assert row_counts(target.engine) == before
 
 
