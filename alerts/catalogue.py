@@ -196,6 +196,14 @@ CATALOGUE: Final = (
         unit="the account's currency",
         help="Capital with everything earned, open positions at their newest mark.",
         labels=("account",),
+        aliases=(
+            Alias(
+                name="total_equity",
+                unit="the account's currency",
+                help="Capital with everything earned, open positions at their newest mark.",
+                labels=("account",),
+            ),
+        ),
     ),
     Metric(
         name="liveops_account_drawdown_ratio",

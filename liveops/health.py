@@ -52,8 +52,16 @@ def look(app: App) -> Checkup:
     """Return how it is, whatever keeps the ledger from answering."""
     try:
         require_common_clock(app.engine)
+        return seen(app)
+    except LedgerUnavailable as error:
+        return checkup(app, error)
+
+
+def seen(app: App) -> Checkup:
+    """Return how it is by a ledger that answers; raises `LedgerUnavailable`."""
+    try:
         found: Reading | BanditError = health.read(app.engine, now=app.clock.now())
-    except (LedgerUnavailable, ForeignProtocol) as error:
+    except ForeignProtocol as error:
         found = error
     return checkup(app, found)
 

@@ -11,16 +11,16 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from alerts.catalogue import CATALOGUE, Metric, MetricKind
 from bandit.core.drift import ENCODER_PARTS, DriftRun
-from bandit.core.errors import ForeignProtocol, LedgerUnavailable
+from bandit.core.errors import LedgerUnavailable
 from bandit.core.ladder import Standing
 from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus, Rung, Verdict
-from bandit.service import accounts, auditing, drift, experiments, health, rebuilding, reporting
+from bandit.service import accounts, auditing, drift, experiments, rebuilding, reporting
 from bandit.service.accounts import AccountReport
 from bandit.service.arm_report import ArmReport
 from bandit.service.live_gaps import BesideBacktest
 from bandit.service.reporting import ExperimentReport
 from liveops.gpu import GpuReading
-from liveops.health import checkup
+from liveops.health import seen
 from liveops.health_metrics import Sample, of_health
 from liveops.wiring import App
 
@@ -74,8 +74,8 @@ class LedgerCollector(Collector):
             mismatches = rebuilding.newest_mismatches(engine)
             held = accounts.listed(engine, now=now)
             runs = drift.latest(engine, since=now - DRIFT_FRESH)
-            checked = checkup(self._app, health.read(engine, now=now))
-        except (LedgerUnavailable, ForeignProtocol):
+            checked = seen(self._app)
+        except LedgerUnavailable:
             return [("liveops_up", (), 0.0)]
         samples: list[Sample] = [
             ("liveops_up", (), 1.0),
@@ -119,7 +119,8 @@ def _of_gpus(readings: Sequence[GpuReading]) -> Iterator[Sample]:
 
 def _of_account(account: AccountReport) -> Iterator[Sample]:
     labels, equity = (account.record.name,), account.equity
-    yield "liveops_account_equity", labels, float(equity.equity)
+    for name in ("liveops_account_equity", "total_equity"):
+        yield name, labels, float(equity.equity)
     yield "liveops_account_drawdown_ratio", labels, equity.drawdown_percent / 100
     yield "liveops_account_daily_loss_ratio", labels, equity.daily_loss_percent / 100
     yield "liveops_account_killed", labels, float(account.record.is_killed)

@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
+from liveops.client.errors import InvalidInput
 from liveops.client.protocol import Request, encoded, post
 from liveops.client.values import amount, aware
 
@@ -74,15 +75,19 @@ def heartbeat_request(beat: Heartbeat, *, sent_at: datetime) -> Request:
         told["account"] = beat.account
     if beat.equity is not None:
         told["equity"] = amount(beat.equity, field="equity")
-    if beat.model_version is not None:
-        told["model"] = {"version": beat.model_version, **_trained(beat)}
+    if beat.model_version is not None or beat.model_trained_at is not None:
+        told["model"] = _model(beat)
     if beat.last_trade_at is not None:
         told["last_trade_at"] = aware(beat.last_trade_at, field="last_trade_at").isoformat()
     return post("/v1/heartbeats", encoded(told, field="heartbeat"))
 
 
-def _trained(beat: Heartbeat) -> dict[str, str]:
-    trained = beat.model_trained_at
-    if trained is None:
-        return {}
-    return {"trained_at": aware(trained, field="model_trained_at").isoformat()}
+def _model(beat: Heartbeat) -> dict[str, str]:
+    if beat.model_version is None:
+        rule = "is required beside model_trained_at"
+        raise InvalidInput(field="model_version", rule=rule, found="nothing")
+    told = {"version": beat.model_version}
+    if beat.model_trained_at is not None:
+        trained = aware(beat.model_trained_at, field="model_trained_at")
+        told["trained_at"] = trained.isoformat()
+    return told

@@ -38,7 +38,7 @@ def status(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = Non
     """
     found, now = _found(demo=demo, config=config)
     if as_json:
-        print_json(found.document)
+        print_json({**found.document, **_age(found, now)})
     else:
         _print(_head(found, now), _body(found))
     _exit(found, now)
@@ -53,8 +53,7 @@ def health(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = Non
     if as_json:
         told = ("health_status", "issues", "warnings", "written_at")
         answer = {key: found.document.get(key) for key in told}
-        age = (now - found.written_at).total_seconds()
-        print_json(answer | {"age_seconds": age, "stale": found.is_stale(now=now)})
+        print_json(answer | _age(found, now))
     else:
         _print(_head(found, now))
     _exit(found, now)
@@ -104,6 +103,11 @@ def _found(*, demo: bool, config: Path | None) -> tuple[StatusFile, datetime]:
     except StatusUnknown as unknown:
         sys.stderr.write(f"{unknown.code}: {unknown}\n")
         raise typer.Exit(2) from unknown
+
+
+def _age(found: StatusFile, now: datetime) -> dict[str, Any]:
+    age = (now - found.written_at).total_seconds()
+    return {"age_seconds": age, "stale": found.is_stale(now=now)}
 
 
 def _exit(found: StatusFile, now: datetime) -> None:

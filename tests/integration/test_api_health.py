@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from bandit.core.kill_switch import KillCause
 from bandit.service import health, killing
 from liveops.api.server import listening, watching
 from liveops.clock import VirtualClock
+from liveops.health import look
 from liveops.latch import Latch
 
 HEARTBEATS = "/v1/heartbeats"
@@ -263,7 +265,7 @@ def _free() -> int:
 def test_the_paths_that_the_documents_ask_with_jq(engine: Engine, path: str, expected: str) -> None:
     jq = shutil.which("jq")
     if jq is None:
-        pytest.skip("jq is not beside this checkout (Debian package jq)")
+        pytest.skip("jq is not on PATH (Debian package jq)")
     open_btc(engine)
     now = feed(engine, "prod", ["-0.1"])  # a tenth of a tenth of 10,000
     with service(engine, clock=VirtualClock(now)) as client:
@@ -286,6 +288,14 @@ def test_recent_trades_and_accounts_are_told(engine: Engine) -> None:
     assert status["trading"]["last_trade_at"] == trades[0]["closed_at"]
     assert status["portfolio"]["equity"] == 10_000 + 4.0
     assert json.loads(json.dumps(status)) == status
+
+
+def test_a_demo_that_replays_the_past_is_not_waited_for(engine: Engine) -> None:
+    open_btc(engine)
+    later = VirtualClock(feed(engine, "prod", ["0.002"]) + timedelta(days=30))
+    app = application(engine, clock=later)
+    assert [issue.condition.value for issue in look(app).health.issues] == ["no_trades"]
+    assert look(replace(app, demo=True)).health.issues == ()
 
 
 def test_an_unready_ledger_is_said_in_full_as_before(engine: Engine) -> None:

@@ -344,6 +344,17 @@ def test_a_ledger_that_is_away_is_a_zero_and_nothing_else() -> None:
     assert [(s.name, s.value) for s in seen] == [("liveops_up", 0.0)]
 
 
+def test_a_ledger_of_other_rules_still_tells_its_numbers(engine: Engine) -> None:
+    open_btc(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE decision_protocol SET version = version + 1")
+    with service(engine) as client:
+        seen = scraped(client)
+    assert (value(seen, "liveops_up"), value(seen, "liveops_health_level")) == (1, 2)
+    assert value(seen, "total_equity", account="usd") == 10_000
+    assert "trading_halted" not in {s.name for s in seen}
+
+
 def test_openmetrics_is_spoken_to_those_who_ask(engine: Engine) -> None:
     open_btc(engine)
     now = feed(engine, CHALLENGER, ["0.02", "-0.01"])

@@ -166,6 +166,7 @@ def test_nothing_of_it_is_spooled(tmp_path: Path, hands: Hands) -> None:
     [
         ({"started_at": datetime(2026, 3, 1)}, "started_at"),  # noqa: DTZ001 - what is refused
         ({"equity": 1.5}, "equity"),
+        ({"model_trained_at": NOON}, "model_version"),
         ({"candles": {"BTCUSDT": "noon"}}, "candles.BTCUSDT"),
         ({"api_errors_total": float("nan")}, "heartbeat"),
     ],

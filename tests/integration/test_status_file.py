@@ -165,10 +165,8 @@ def test_whatever_lay_there_before_is_replaced(kept: Kept, content: bytes) -> No
 
 
 def test_a_place_that_cannot_be_written_loses_no_alert(
-    engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    engine: Engine, kept: Kept, caplog: pytest.LogCaptureFixture
 ) -> None:
-    open_btc(engine)
-    kept = Kept(engine, tmp_path)
     kept.path.mkdir(parents=True)  # a folder stands in its place
     kill(engine)
     with caplog.at_level(logging.INFO, logger="liveops.status_file"):
@@ -320,10 +318,11 @@ def test_the_commands_print_what_the_documents_scripts_print(
     assert [line for line in said if "[ALERT] health DEGRADED" in line]
     [trade] = [line for line in said if "Closed position" in line]
     assert "prod of btc: -100" in trade
-    assert run(health_app, tmp_path, "--json", monkeypatch=monkeypatch) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert (told["health_status"], told["stale"]) == ("DEGRADED", False)
-    assert told["warnings"] == ["account usd is killed (hand): drill"]
+    for entry in (health_app, status_app):
+        assert run(entry, tmp_path, "--json", monkeypatch=monkeypatch) == 1
+        told = json.loads(capsys.readouterr().out)
+        assert (told["health_status"], told["stale"]) == ("DEGRADED", False)
+        assert told["warnings"] == ["account usd is killed (hand): drill"]
 
 
 @pytest.mark.parametrize(
@@ -390,7 +389,7 @@ def test_a_file_that_lacks_its_parts_exits_2(
 def test_the_documents_script_reads_the_file_with_jq(engine: Engine, kept: Kept) -> None:
     jq = shutil.which("jq")
     if jq is None:
-        pytest.skip("jq is not beside this checkout (Debian package jq)")
+        pytest.skip("jq is not on PATH (Debian package jq)")
     hear(engine, NOON, open_positions=2)
     kept.look()
     filters = ".health_status, .metrics.performance_guard_status, .metrics.open_positions, .issues"

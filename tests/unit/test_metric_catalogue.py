@@ -18,6 +18,7 @@ SEED_NAMES = {
     "api_connected",
     "open_positions",
     "trading_halted",
+    "total_equity",
 }
 
 
@@ -45,7 +46,7 @@ def test_every_metric_says_what_it_means_and_when_it_is_absent() -> None:
         assert metric.absent
         for alias in metric.aliases:
             assert alias.labels == metric.labels[: len(alias.labels)]
-            assert alias.labels in (ARM, ARTIFACT, BOT, GPU, ())
+            assert alias.labels in (ARM, ARTIFACT, BOT, GPU, ("account",), ())
 
 
 def test_the_page_is_a_fresh_render() -> None:
