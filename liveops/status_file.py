@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,7 +105,8 @@ class StatusKeeper:
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(document, indent=2, allow_nan=False)
-        write_whole(self._path, f"{text}\n".encode())
+        # Several services of one host write the same file.
+        write_whole(self._path, f"{text}\n".encode(), part_suffix=f"{os.getpid()}.part")
 
 
 def _halts(found: Checkup) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,10 +27,12 @@ def checked_file(path: Path, *, field: str) -> Path:
     return path
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Put a file in the place of what is there, at once; raises `FileNotWritten`."""
-    # Two processes may write the same file at once, as services of one host do.
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+def write_whole(path: Path, content: bytes, *, part_suffix: str = "part") -> None:
+    """Put a file in the place of what is there, at once; raises `FileNotWritten`.
+
+    Whoever shares the file with other writers has a `part_suffix` that none of them has.
+    """
+    part = path.with_name(f"{path.name}.{part_suffix}")
     try:
         part.write_bytes(content)
         part.replace(path)

@@ -183,11 +183,12 @@ def test_readers_never_see_half_a_file_while_two_services_write_it(tmp_path: Pat
     target = tmp_path / "bot_status.json"
     target.write_text(json.dumps({"filler": ""}))
     script = (
-        "import json, sys, pathlib\n"
+        "import json, os, sys, pathlib\n"
         "from liveops.whole_files import write_whole\n"
         "for n in range(400):\n"
         "    text = json.dumps({'filler': sys.argv[2] * (n * 500)})\n"
-        "    write_whole(pathlib.Path(sys.argv[1]), text.encode())\n"
+        "    own = f'{os.getpid()}.part'\n"
+        "    write_whole(pathlib.Path(sys.argv[1]), text.encode(), part_suffix=own)\n"
     )
     writers = [
         subprocess.Popen([sys.executable, "-c", script, str(target), letter]) for letter in "ab"
