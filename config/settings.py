@@ -48,6 +48,7 @@ from config.strict_yaml import Document, parse_yaml, read_text
 
 CONFIG_VARIABLE = "LIVEOPS_CONFIG"
 CONFIG_FILE = Path("config/config.yaml")
+DOTENV_NAME = ".env"
 
 
 class Settings(Section):
@@ -163,9 +164,10 @@ def load_settings(
 
     Raises `InvalidSettings` with every problem found.
     """
-    file = _settings_file(path, environ)
+    file = settings_file(path, environ)
     try:
-        from_dotenv = _read_dotenv(_dotenv_file(dotenv, file))
+        chosen = dotenv_file(file, directory=Path()) if dotenv is None else dotenv
+        from_dotenv = _read_dotenv(chosen)
         variables = from_dotenv | dict(environ)
         document = Document()
         if file is not None:
@@ -196,7 +198,8 @@ def secrets_vault(path: Path | None, environ: Mapping[str, str]) -> SecretsVault
     Raises `InvalidSettings` for a `.env` that cannot be read.
     """
     try:
-        from_dotenv = _read_dotenv(_dotenv_file(None, _settings_file(path, environ)))
+        file = settings_file(path, environ)
+        from_dotenv = _read_dotenv(dotenv_file(file, directory=Path()))
     except InvalidInput as problem:
         raise InvalidSettings([problem]) from problem
     return SecretsVault(from_dotenv | dict(environ))
@@ -271,7 +274,8 @@ def without_password(url: str) -> str:
     return f"{scheme}://{user}{hidden}{at}{place}{f'?{MASK}' if query else ''}"
 
 
-def _settings_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+def settings_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Return the file that `load_settings` reads: `path`, else the variable's, else the usual."""
     if path is not None:
         return path
     if environ.get(CONFIG_VARIABLE):
@@ -279,11 +283,11 @@ def _settings_file(path: Path | None, environ: Mapping[str, str]) -> Path | None
     return CONFIG_FILE if CONFIG_FILE.is_file() else None
 
 
-def _dotenv_file(dotenv: Path | None, file: Path | None) -> Path | None:
-    if dotenv is not None:
-        return dotenv
-    beside = [file.parent / ".env"] if file is not None else []
-    return next((path for path in [*beside, Path(".env")] if path.is_file()), None)
+def dotenv_file(file: Path | None, *, directory: Path) -> Path | None:
+    """Return the `.env` of a process in `directory`: beside its settings file, else there."""
+    beside = [file.parent / DOTENV_NAME] if file is not None else []
+    places = [*beside, directory / DOTENV_NAME]
+    return next((path for path in places if path.is_file()), None)
 
 
 def _read_dotenv(path: Path | None) -> dict[str, str]:

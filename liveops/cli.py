@@ -41,6 +41,7 @@ from liveops.commands import (
     promote,
     replay,
     service,
+    setup,
     simulate,
 )
 
@@ -59,6 +60,7 @@ app.command("evaluate")(market.evaluate)
 app.command("gates")(market.gates)
 app.command("simulate")(simulate.simulate)
 app.command("serve")(service.serve)
+app.command("setup")(setup.setup_live_ops)
 app.command("doctor")(service.doctor)
 app.command("reset")(service.reset)
 app.command("status")(health.status)
@@ -101,6 +103,7 @@ def _script(command: Callable[..., None]) -> typer.Typer:
 monitor_app = _script(monitor.live_ops_monitor)
 status_app = _script(health.status)
 health_app = _script(health.health)
+setup_app = _script(setup.setup_live_ops)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -121,6 +124,11 @@ def check_status(arguments: Sequence[str] | None = None) -> None:
 def health_check(arguments: Sequence[str] | None = None) -> None:
     """Run `health_check`."""
     sys.exit(exit_code(health_app, arguments))
+
+
+def setup_live_ops(arguments: Sequence[str] | None = None) -> None:
+    """Run `setup_live_ops`."""
+    sys.exit(exit_code(setup_app, arguments))
 
 
 def exit_code(entry: Callable[..., object], arguments: Sequence[str] | None) -> int:

@@ -62,11 +62,15 @@ def status_file(settings: Settings, *, demo: bool) -> Path:
     return path.with_name(f"{path.name}.demo") if demo else path
 
 
+def checkout() -> Path:
+    """Return the checkout that this code lies in; the working directory where it is installed."""
+    found = Path(liveops.__file__).resolve().parents[1]
+    return found if (found / "pyproject.toml").is_file() else Path.cwd()
+
+
 def _from_checkout(path: Path) -> Path:
     path = path.expanduser()
-    checkout = Path(liveops.__file__).resolve().parents[1]
-    base = checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
-    return path if path.is_absolute() else base / path
+    return path if path.is_absolute() else checkout() / path
 
 
 @contextmanager

@@ -30,9 +30,11 @@ def serve(
     config: ConfigFile = None,
 ) -> None:
     """Serve the HTTP API until stopped."""
+    from config.settings import read_environment
     from liveops.api.server import listening, wait_for_stop
     from liveops.following import following_changes
     from liveops.kill_watch import watching_kill_switch
+    from liveops.readiness import tell_ready
     from liveops.sealer import sealing
     from liveops.status_file import keeping_status_file
     from liveops.wiring import running_app
@@ -50,6 +52,7 @@ def serve(
         admin = f", for operators {at.admin}" if at.admin else ""
         health = f", health {at.health}" if at.health else ""
         sys.stderr.write(f"serving {at.public}{admin}{health}; Ctrl-C stops everything\n")
+        tell_ready(read_environment())
         wait_for_stop(meanwhile=app.revive)
 
 
