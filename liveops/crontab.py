@@ -28,12 +28,14 @@ def render_crontab(installation: Installation, policies: Iterable[str]) -> str:
     >>> from pathlib import Path
     >>> here = Installation(root=Path("/srv/liveops"), programs=Path("/srv/liveops/.venv/bin"),
     ...     home=Path("/srv/100%"), config=None, secrets=Path("/x"), user="bot", group="bot")
-    >>> lines = render_crontab(here, ["trend-v2"]).splitlines()
-    >>> print(*[word for word in lines[-1].split(";")], sep="\\n")
-    */15 * * * * [ "$(date -u +\\%H)" = 02 ] || exit 0
-     mkdir -p '/srv/100\\%/logs' && cd /srv/liveops && exec env \
-/srv/liveops/.venv/bin/live_ops_monitor --policy-sha trend-v2 --mode scale \
->> '/srv/100\\%/logs/scale.log' 2>&1
+    >>> fields, _, job = render_crontab(here, ["trend-v2"]).splitlines()[-1].partition(" [ ")
+    >>> print(fields, job.partition("; ")[0])
+    */15 * * * * "$(date -u +\\%H)" = 02 ] || exit 0
+    >>> print(*job.partition("; ")[2].split(" && "), sep="\\n")
+    mkdir -p /srv/100\\%/logs
+    cd /srv/liveops
+    exec env /srv/liveops/.venv/bin/live_ops_monitor --policy-sha trend-v2 --mode scale >> \
+/srv/100\\%/logs/scale.log 2>&1
     """
     parts = [_HEAD]
     for policy in sorted(set(policies)):

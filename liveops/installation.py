@@ -11,6 +11,7 @@ import os
 import pwd
 import re
 import stat
+import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -177,7 +178,9 @@ def _closed(installation: Installation) -> list[Path]:
         uid, groups = found.pw_uid, set(os.getgrouplist(installation.user, found.pw_gid))
     except KeyError:
         uid, groups = -1, set()
-    ways = {installation.root, installation.programs, *installation.home.parents}
+    # A Python that was installed for one person lies in that person's own directory.
+    python = Path(sys.executable).resolve().parent
+    ways = {installation.root, installation.programs, python, *installation.home.parents}
     ways |= {parent for way in tuple(ways) for parent in way.parents}
 
     def may_enter(folder: Path) -> bool:

@@ -88,7 +88,7 @@ def sealed(text: str) -> str:
     """Put the line with the fingerprint before a text.
 
     >>> sealed("5 * * * * x\\n").splitlines()[0]
-    '# written by setup_live_ops, fingerprint 2e3a2b8a8c5e4b0f'
+    '# written by setup_live_ops, fingerprint 2a1e7f6fe2669c2c'
     >>> is_ours(sealed("5 * * * * x\\n")), is_ours(sealed("5 * * * * x\\n") + "# mine\\n")
     (True, False)
     """
