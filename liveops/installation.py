@@ -36,6 +36,9 @@ from liveops.postgres_home import fits_a_socket
 
 PROGRAMS: Final = ("liveops", "live_ops_monitor")
 HOME_VARIABLE: Final = "LIVEOPS_HOME"
+SYSTEM_UID_MAX: Final = 999
+"""Up to here logind leaves the shared memory of users alone that have logged out."""
+
 # Each means something to one of cron, systemd and logrotate, and not every version lets it be
 # escaped; the last two are no text at all.
 _TROUBLE = re.compile(r'["\\$*?\[\x00-\x1f\x7f\ud800-\udfff]')
@@ -129,6 +132,13 @@ def warnings_of(installation: Installation, settings: Settings) -> Iterator[str]
     yield from _settings_otherwise(installation, settings)
     if installation.secrets.is_file() and installation.secrets.stat().st_mode & 0o077:
         yield f"others may read {installation.secrets}: chmod 600 {installation.secrets}"
+    about = _user_named(installation.user)
+    if installation.is_embedded and about is not None and about.pw_uid > SYSTEM_UID_MAX:
+        yield (
+            f"when {installation.user} logs out, systemd may take away the shared memory that "
+            "PostgreSQL uses: set RemoveIPC=no in /etc/systemd/logind.conf, or choose a --user "
+            "made with useradd --system"
+        )
     for folder in _closed(installation):
         yield f"{installation.user} may not enter {folder}: chmod o+x it, or choose another --user"
 
@@ -164,20 +174,24 @@ def _plain_variables(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: environ[name] for name in wanted if name is not None and environ.get(name)}
 
 
-def _group_of(user: str) -> str:
+def _user_named(user: str) -> pwd.struct_passwd | None:
     try:
-        return grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
-    except KeyError:  # not made yet: `useradd` gives it a group of its own name
-        return user
+        return pwd.getpwnam(user)
+    except KeyError:
+        return None
+
+
+def _group_of(user: str) -> str:
+    about = _user_named(user)
+    # One that is not made yet: `useradd` gives it a group of its own name.
+    return user if about is None else grp.getgrgid(about.pw_gid).gr_name
 
 
 def _closed(installation: Installation) -> list[Path]:
     """Return the folders on the way to what services read that `user` may not enter."""
-    try:
-        found = pwd.getpwnam(installation.user)
-        uid, groups = found.pw_uid, set(os.getgrouplist(installation.user, found.pw_gid))
-    except KeyError:
-        uid, groups = -1, set()
+    user, uid, groups = _user_named(installation.user), -1, set[int]()
+    if user is not None:
+        uid, groups = user.pw_uid, set(os.getgrouplist(installation.user, user.pw_gid))
     # A Python that was installed for one person lies in that person's own directory.
     python = Path(sys.executable).resolve().parent
     ways = {installation.root, installation.programs, python, *installation.home.parents}

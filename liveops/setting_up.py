@@ -119,7 +119,10 @@ def _preparing(installation: Installation, out: Path) -> Iterator[Step]:
     uid = _uid_of(user)
     if uid is None:
         command = f"sudo useradd --system --user-group --shell /usr/sbin/nologin {user}"
-        yield Step(command=command, why="the user of the services; --system: PostgreSQL needs it")
+        yield Step(
+            command=command,
+            why="the user of the services; logind leaves the memory of --system ones alone",
+        )
     for folder in (installation.home, *installation.writable):
         if not folder.is_dir():
             command = f"sudo install -d -o {user} -g {installation.group} {_quoted(folder)}"

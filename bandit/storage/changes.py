@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psycopg
-from sqlalchemy import make_url
 
 from bandit.core.errors import LedgerUnavailable
-from bandit.storage.engine import session_options
+from bandit.storage.engine import libpq_url, session_options
 
 CHANNEL = "liveops_epoch"
 STOP_SECONDS = 0.5
@@ -24,10 +23,9 @@ def epochs(url: str, *, poll_seconds: float, stop: threading.Event) -> Iterator[
     raises `LedgerUnavailable` when the connection is lost, after which nothing told in between is
     known: call again, and start from the first answer.
     """
-    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     try:
         with psycopg.connect(
-            plain,
+            libpq_url(url),
             autocommit=True,
             connect_timeout=5,
             application_name="liveops-listener",

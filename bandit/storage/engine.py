@@ -141,6 +141,18 @@ def taking_long(connection: Connection) -> Iterator[None]:
         raw.patience_seconds = usual
 
 
+def libpq_url(url: str) -> str:
+    """Return an SQLAlchemy URL as libpq reads it, for connections that are not the engine's.
+
+    >>> libpq_url("postgresql+psycopg://bot:a+b@/ledger?host=/srv/live+ops")
+    'postgresql://bot:a+b@/ledger?host=%2Fsrv%2Flive%20ops'
+    """
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    place, mark, query = plain.partition("?")
+    # SQLAlchemy writes a blank there as `+`, which libpq takes to be one.
+    return f"{place}{mark}{query.replace('+', '%20')}"
+
+
 def session_options(url: str, more: str) -> str:
     """Return the settings of a session: those that `url` gives, such as its role, and `more`.
 

@@ -10,13 +10,12 @@ from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection
-from sqlalchemy import make_url
 
 from bandit.core.errors import InvalidInput, LedgerUnavailable
 from bandit.storage import claims
 from bandit.storage.assignments import COMMIT, AssignmentBatch, StoredAssignment
 from bandit.storage.claims import ClaimVerdict
-from bandit.storage.engine import REACHABLE, refusal_of, session_options
+from bandit.storage.engine import REACHABLE, libpq_url, refusal_of, session_options
 from bandit.storage.locks import BATCH_IDLE_SECONDS_MAX, WRITER_NAME
 
 STATEMENT_SECONDS = 2
@@ -36,8 +35,7 @@ class DecisionWriter:
 
     def __init__(self, url: str) -> None:
         """Write to the ledger at `url`, an SQLAlchemy URL."""
-        plain = make_url(url).set(drivername="postgresql")
-        self._url = plain.render_as_string(hide_password=False)
+        self._url = libpq_url(url)
         self._options = session_options(url, _OPTIONS)
         self._connection: AsyncConnection[Any] | None = None
         self._left = 0

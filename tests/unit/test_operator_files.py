@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_file(tmp_path: 
 
 
 def test_logs_are_rotated_as_their_owner_and_an_open_one_is_copied() -> None:
-    rules = re.findall(r'"(.+)" \{\n(.*?)\}', render_logrotate(installation()), re.DOTALL)
+    rules = re.findall(r'"([^"]+)" \{\n([^}]+)\}', render_logrotate(installation()))
     found = {name: rule.split("\n    ") for name, rule in rules}
     assert [name.removeprefix("/srv/live ops/it's var/") for name in found] == [
         "logs/scale.log",
