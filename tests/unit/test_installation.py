@@ -77,7 +77,7 @@ def test_settings_that_a_service_could_not_read_are_told(tmp_path: Path) -> None
     warnings = "\n".join(warnings_of(here, settings))
     assert "put LIVEOPS_PORT into" in warnings
     assert "put LIVEOPS_ADMIN_PORT into" in warnings
-    file.write_text("risk:\n  max_drawdown: 0.${MY_SHELL}1\n")
+    file.write_text("risk:\n  max_drawdown: 0.${MY_SHELL}05\n")
     warnings = "\n".join(warnings_of(here, Settings()))
     assert "put the variables that risk.max_drawdown is made of into" in warnings
     file.write_text("server:\n  port: ${PORT_OF_MY_SHELL}x\n")
