@@ -14,6 +14,7 @@ from liveops.commands.options import AsJson, ConfigFile, actor, ledger_app, prin
 
 if TYPE_CHECKING:
     from liveops.setting_up import SetUp
+    from liveops.wiring import App
 
 
 def setup_live_ops(
@@ -43,36 +44,43 @@ def setup_live_ops(
     Nothing is installed: it prints the commands that do. Again, it writes nothing. A file that
     somebody has edited stays, and is shown with what would change; exit 1 then.
     """
-    from config.settings import read_environment
-    from liveops import setting_up
-    from liveops.installation import installation_of
-    from liveops.ledger_server import checkout
-
-    target = checkout() / "config" if out is None else out.absolute()
     with ledger_app(config=config, demo=False) as app:
-        installation = installation_of(
-            app.settings, config=config, environ=read_environment(), user=user
+        done = _set_up(
+            app, policy_sha, out=out, user=user, force=force, is_dry=dry_run, config=config
         )
-        try:
-            done = setting_up.set_up(
-                app,
-                policy_sha,
-                installation=installation,
-                out=target,
-                actor=actor(),
-                force=force,
-                is_dry=dry_run,
-            )
-        except UnknownName as unknown:
-            if unknown.kind == "policy":
-                sys.stderr.write(f"register it: {_registering(policy_sha)}\n")
-            raise
     if as_json:
         print_json(done.to_json() | {"dry_run": dry_run})
     else:
         _say(done, force=force, is_dry=dry_run)
     if done.has_edited() and not force:
         raise typer.Exit(1)
+
+
+def _set_up(
+    app: App,
+    policy: str,
+    *,
+    out: Path | None,
+    user: str,
+    force: bool,
+    is_dry: bool,
+    config: Path | None,
+) -> SetUp:
+    from config.settings import read_environment
+    from liveops import setting_up
+    from liveops.installation import installation_of
+    from liveops.ledger_server import checkout
+
+    here = installation_of(app.settings, config=config, environ=read_environment(), user=user)
+    target = checkout() / "config" if out is None else out.absolute()
+    try:
+        return setting_up.set_up(
+            app, policy, installation=here, out=target, actor=actor(), force=force, is_dry=is_dry
+        )
+    except UnknownName as unknown:
+        if unknown.kind == "policy":
+            sys.stderr.write(f"register it: {_registering(policy)}\n")
+        raise
 
 
 def _registering(reference: str) -> str:

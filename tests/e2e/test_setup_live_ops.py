@@ -76,6 +76,18 @@ def test_a_policy_is_set_up_once_and_a_second_time_changes_nothing(
     written = "".join(path.read_text() for path in out.rglob("*") if path.is_file())
     assert database_url not in written + json.dumps(first)
 
+
+def test_files_follow_the_options_until_somebody_edits_them(
+    engine: Engine, database_url: str, tmp_path: Path
+) -> None:
+    open_btc(engine)
+    out, home = tmp_path / "out", tmp_path / "var"
+    asked = ("--policy-sha", "prod", "--out", str(out))
+
+    def again(*more: str) -> subprocess.CompletedProcess[str]:
+        return set_up(*asked, *more, home=home, LIVEOPS_DATABASE_URL=database_url)
+
+    assert again("--user", "daemon").returncode == 0
     moved = answered(again("--user", "nobody-yet", "--json"))
     assert [file["state"] for file in moved["files"]] == [
         *("unchanged", "changed", "changed", "changed", "unchanged", "changed", "changed")
