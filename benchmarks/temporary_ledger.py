@@ -12,10 +12,12 @@ from decimal import Decimal
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Final
 
 from sqlalchemy import Engine
 
 from bandit.core.account import LossLimits
+from bandit.core.guard_rule import GuardRule
 from bandit.core.limits import Limits
 from bandit.core.model import Experiment, Policy, PolicyKind, PolicyName, PolicySha, Strategy
 from bandit.core.reading import Rules
@@ -62,6 +64,17 @@ def ledger(server: EmbeddedPostgres, database: str) -> Iterator[Engine]:
         engine.dispose()
 
 
+PATIENT: Final = GuardRule(
+    win_rate_reduced=0,
+    win_rate_paused=0,
+    drawdown_reduced=1,
+    drawdown_paused=1,
+    losing_streak_reduced=1_000_000,
+    losing_streak_paused=1_000_000,
+)
+"""A performance guard that reads every trade and never says a word, whatever a benchmark loses."""
+
+
 def open_experiment(
     engine: Engine,
     *,
@@ -88,7 +101,7 @@ def open_experiment(
         salt=bytes(range(32)),
         limits=limits or Limits(start_ppm=challenger_ppm),
         loss_limits=LossLimits(),
-        rules=rules or Rules(),
+        rules=rules or Rules(guard=PATIENT),
         now=OPENED,
         actor=ACTOR,
     )

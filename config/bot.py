@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator, SecretStr, StringConstraints
 
 from bandit.core.account import DRAWDOWN_HARD_LIMIT
+from bandit.core.guard_rule import WINDOW_MAX
 from config.section import Count, Number, Section, setting
 
 planned = partial(setting, in_force=False)
@@ -142,34 +143,66 @@ class RegimeFilter(Section):
 
 
 class PerformanceGuard(Section):
-    """When the account trades smaller, pauses, and recovers."""
+    """When an experiment or account trades smaller, pauses, recovers; set when it opens."""
 
     rising = (
         ("win_rate_threshold_paused", "win_rate_threshold_reduced", "recovery_win_rate"),
         ("recovery_drawdown", "drawdown_threshold_reduced", "drawdown_threshold_paused"),
+        ("losing_streak_threshold_reduced", "losing_streak_threshold_paused"),
+        ("recovery_min_trades", "rolling_window_trades"),
     )
 
-    enabled: bool = planned(True, meaning="Guard the account.", unit="true or false")
-    rolling_window_trades: Count = planned(
-        10, meaning="Trades the guard looks back on.", unit="trades", ge=1
+    enabled: bool = setting(
+        True,
+        meaning="Guard new experiments and accounts; else they stay NORMAL.",
+        unit="true or false",
     )
-    win_rate_threshold_reduced: Number = planned(
-        0.40, meaning="Under this win rate sizes are halved.", unit="fraction", ge=0, le=1
+    rolling_window_trades: Count = setting(
+        10, meaning="Newest trades the guard looks back on.", unit="trades", ge=1, le=WINDOW_MAX
     )
-    win_rate_threshold_paused: Number = planned(
+    win_rate_threshold_reduced: Number = setting(
+        0.40, meaning="Under this win rate sizes are reduced.", unit="fraction", ge=0, le=1
+    )
+    win_rate_threshold_paused: Number = setting(
         0.30, meaning="Under this win rate nothing new opens.", unit="fraction", ge=0, le=1
     )
-    drawdown_threshold_reduced: Number = planned(
-        0.05, meaning="Above this drawdown sizes are halved.", unit="fraction", ge=0, le=1
+    drawdown_threshold_reduced: Number = setting(
+        0.05, meaning="Above this drawdown sizes are reduced.", unit="fraction", ge=0, le=1
     )
-    drawdown_threshold_paused: Number = planned(
+    drawdown_threshold_paused: Number = setting(
         0.10, meaning="Above this drawdown nothing new opens.", unit="fraction", ge=0, le=1
     )
-    recovery_win_rate: Number = planned(
+    losing_streak_threshold_reduced: Count = setting(
+        5, meaning="As many losses in a row reduce sizes.", unit="trades", ge=1
+    )
+    losing_streak_threshold_paused: Count = setting(
+        10, meaning="As many losses in a row let nothing new open.", unit="trades", ge=1
+    )
+    recovery_win_rate: Number = setting(
         0.45, meaning="Win rate that ends REDUCED or PAUSED.", unit="fraction", ge=0, le=1
     )
-    recovery_drawdown: Number = planned(
-        0.05, meaning="Drawdown under which they may end.", unit="fraction", ge=0, le=1
+    recovery_drawdown: Number = setting(
+        0.05, meaning="Drawdown under which they may end.", unit="fraction", gt=0, le=1
+    )
+    recovery_min_trades: Count = setting(
+        5,
+        meaning="Trades since they began before they may end; fewer in all tell no win rate.",
+        unit="trades",
+        ge=1,
+    )
+    reduced_size_multiplier: Number = setting(
+        0.5,
+        meaning="Share of its size that a decision keeps in REDUCED.",
+        unit="fraction",
+        ge=0,
+        le=1,
+    )
+    reduced_confidence_bump: Number = setting(
+        0.1,
+        meaning="What REDUCED and PAUSED add to the confidence threshold.",
+        unit="fraction",
+        ge=0,
+        le=1,
     )
 
 

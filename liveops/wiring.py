@@ -15,6 +15,7 @@ from bandit.core.account import LossLimits
 from bandit.core.acting import ActingRules
 from bandit.core.errors import InvalidInput, LedgerUnavailable
 from bandit.core.fill_gap import FillGapRule
+from bandit.core.guard_rule import GuardRule
 from bandit.core.health import HealthLimits
 from bandit.core.ladder import LadderRule
 from bandit.core.limits import Limits
@@ -267,6 +268,27 @@ def rules_of(settings: Settings) -> Rules:
         allocator=settings.allocator.model_dump(),
         weigh_paper=evidence.weigh_paper,
         promote=evidence.promote,
+        guard=guard_rule_of(settings),
+    )
+
+
+def guard_rule_of(settings: Settings) -> GuardRule:
+    """Return the rule of the performance guard that a new experiment, or account, gets."""
+    chosen = settings.performance_guard
+    return GuardRule(
+        enabled=chosen.enabled,
+        window=chosen.rolling_window_trades,
+        win_rate_reduced=chosen.win_rate_threshold_reduced,
+        win_rate_paused=chosen.win_rate_threshold_paused,
+        drawdown_reduced=chosen.drawdown_threshold_reduced,
+        drawdown_paused=chosen.drawdown_threshold_paused,
+        losing_streak_reduced=chosen.losing_streak_threshold_reduced,
+        losing_streak_paused=chosen.losing_streak_threshold_paused,
+        recovery_win_rate=chosen.recovery_win_rate,
+        recovery_drawdown=chosen.recovery_drawdown,
+        recovery_trades=chosen.recovery_min_trades,
+        size_multiplier=chosen.reduced_size_multiplier,
+        confidence_bump=chosen.reduced_confidence_bump,
     )
 
 

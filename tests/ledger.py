@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 
 from bandit.core.account import LossLimits
 from bandit.core.errors import BanditError
+from bandit.core.guard_rule import GuardRule
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import (
@@ -47,6 +48,9 @@ BETTER = ["0.002", "-0.001"] * 15  # profit factor 2
 EVEN = ["0.001", "-0.001"] * 15  # profit factor 1
 POOR = ["0.003", "-0.002"] * 15  # profit factor 1.5: under the checklist's 1.6
 FALLEN = ["0.1"] * 28 + ["-0.3", "-0.3"]  # from 1.28 down to 1.22 at a tenth: 4.7 percent
+
+# For what is not about the performance guard, and loses more than that lets pass.
+UNGUARDED = Rules(guard=GuardRule(enabled=False))
 
 LEDGER = ("experiments", "arms", "decisions", "allocations", "audit_log", "parameter_history")
 

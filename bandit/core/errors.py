@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
 
 
 class BanditError(Exception):
@@ -129,6 +131,38 @@ class Overloaded(BanditError):
     """More is waiting to be stored than the service takes on; nothing of this was stored."""
 
     code = "overloaded"
+
+
+class Paused(BanditError):
+    """A performance guard lets nothing new open; the opportunity may be followed on paper.
+
+    `scope` says whose guard it is, `experiment` or `account`, and `reason` why since `since`. What
+    `policy` would have earned on `assignment_id` helps to end the pause, where that refused it.
+    """
+
+    code = "paused"
+
+    def __init__(
+        self,
+        *,
+        experiment: str,
+        scope: str,
+        since: datetime,
+        reason: str,
+        assignment_id: UUID,
+        policy: str,
+    ) -> None:
+        whose = "its account is" if scope == "account" else "it is"
+        super().__init__(
+            f"nothing new opens in {experiment}: {whose} PAUSED since {since.isoformat()} "
+            f"({reason}); tell on paper what {policy} would have earned on {assignment_id}"
+        )
+        self.experiment = experiment
+        self.scope = scope
+        self.since = since
+        self.reason = reason
+        self.assignment_id = assignment_id
+        self.policy = policy
 
 
 class Revoked(BanditError):

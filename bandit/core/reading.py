@@ -12,6 +12,7 @@ from bandit.core.claims import Claims
 from bandit.core.errors import InvalidInput
 from bandit.core.fill_gap import FillGap, FillGapRule, paper_agrees
 from bandit.core.gates import Performance
+from bandit.core.guard_rule import GuardRule
 from bandit.core.ladder import LadderRule, Standing
 from bandit.core.limits import ArmPlace
 from bandit.core.merits import performance_from_json, performance_json
@@ -274,7 +275,7 @@ class Rules:
 
     `allocator` are the settings of its strategy, by name; what is left out has its default.
     `weigh_paper` lets a strategy weigh arms by their results on paper, where these are believed.
-    `promote` says who makes an eligible arm the champion.
+    `promote` says who makes an eligible arm the champion. `guard` is the performance guard's.
     """
 
     ramp: RampRule = field(default_factory=RampRule)
@@ -284,6 +285,7 @@ class Rules:
     allocator: Mapping[str, float] = field(default_factory=dict)
     weigh_paper: bool = True
     promote: Promoter = Promoter.PERSON
+    guard: GuardRule = field(default_factory=GuardRule)
 
     def weighs_paper(self, gap: FillGap, *, on_paper: int, live: int) -> bool:
         """Say whether an arm is weighed by its trades on paper: where they agree and are more.
@@ -313,4 +315,5 @@ class Rules:
             allocator=stored.get("allocator", {}),
             weigh_paper=stored.get("weigh_paper", True),
             promote=Promoter(stored.get("promote", Promoter.PERSON)),
+            guard=GuardRule.from_json(stored.get("guard", {})),
         )

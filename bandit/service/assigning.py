@@ -16,6 +16,7 @@ from bandit.core.errors import (
     Expired,
     InvalidInput,
     Killed,
+    Paused,
     Revoked,
     StaleEpoch,
     UnknownName,
@@ -51,7 +52,8 @@ class Router:
 
         Raises `UnknownName` for an experiment that is not open, `Conflict` when a unit came back
         with another instrument, `InvalidInput` for a position that is not open, `Killed` while the
-        account's kill switch is on.
+        account's kill switch is on, and `Paused` for the first unit that a guard refused: what
+        was new of the batch is stored all the same, so that the others have their answers.
         """
         _check(opportunities, now=now)
         drawn_max: int | None = None
@@ -62,8 +64,12 @@ class Router:
                 with transaction(self._engine) as connection:
                     locks.as_batch(connection)
                     stored = assignments.commit(connection, batch.batch)
+                    answers = batch.answers(stored)
                     # Within the transaction: who is refused takes the whole batch along.
-                    return [_or_raise(answer) for answer in batch.answers(stored)]
+                    for answer in answers:
+                        if not isinstance(answer, Paused):
+                            _or_raise(answer)
+                return [_or_raise(answer) for answer in answers]
             except BudgetSpent as spent:
                 drawn_max = fewer(drawn_max, spent)
             except StaleEpoch:
@@ -96,7 +102,7 @@ class Router:
     def claim(self, assignment: UUID, *, now: datetime) -> datetime:
         """Return when the decision was first claimed: now, unless it was before.
 
-        Raises `UnknownName`, `Expired`, `Revoked` and `Killed`.
+        Raises `UnknownName`, `Expired`, `Revoked`, `Paused` and `Killed`.
         """
         checked_instant(now, field="now")
         with transaction(self._engine) as connection:
@@ -160,6 +166,20 @@ def claim_answer(assignment: UUID, found: ClaimVerdict | None) -> datetime | Ban
     match found.verdict:
         case "killed":
             return Killed("the account's kill switch is on")
+        case "paused":
+            assert found.experiment is not None
+            assert found.scope is not None
+            assert found.since is not None
+            assert found.reason is not None
+            assert found.policy is not None
+            return Paused(
+                experiment=found.experiment,
+                scope=found.scope,
+                since=found.since,
+                reason=found.reason,
+                assignment_id=assignment,
+                policy=found.policy,
+            )
         case "revoked":
             return Revoked("the arm was stopped or replaced since this decision")
         case "expired":

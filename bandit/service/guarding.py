@@ -1,86 +1,33 @@
 """Guards in the transaction that reveals a breach: loss limits kill, the checklist stops arms.
 
-Outcomes and marks are written without a lock on who decides. Only when a breach shows is the batch
-rolled back and run again behind the keys it needs, so that no decision commits after the one that
-stops it, and all the other batches never wait.
+What a breach asks for is done behind keys: `revealing` says how a batch comes by them. The
+performance guard reads the same outcomes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TypeVar
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection
 
 from bandit.core import checklist
 from bandit.core.account import AccountEquity, Breach, MoneyChange, folded, is_news
-from bandit.core.errors import LedgerUnavailable
 from bandit.core.kill_switch import KillEvent, KillKind
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import PolicyName, checked_instant
 from bandit.core.outcomes import Outcome
 from bandit.service import killing, scaling
-from bandit.storage import account_equity, accounts, archives, experiments, locks, marks
+from bandit.service.performance_guarding import Alert, guard_trades
+from bandit.service.revealing import Keys, Revealed
+from bandit.storage import account_equity, accounts, experiments, marks
 from bandit.storage.assignments import AssignedUnit
-from bandit.storage.engine import Idled, again_where, require_protocol, transaction
 from bandit.storage.experiments import WatchedArm
 
 CHECKLIST_ACTOR = "rule:checklist"
 LOSS_LIMIT_ACTOR = "rule:loss_limit"
-
-_RUNS_MAX = 8
-"""Once without keys, once more for each kind of them; others only as the batch itself changes."""
-
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keys:
-    """What a transaction holds exclusively: kill keys of accounts, gates of experiments."""
-
-    account_ids: frozenset[int] = frozenset()
-    experiment_ids: frozenset[int] = frozenset()
-
-
-class Revealed(Exception):
-    """A breach showed that the transaction may not act on without these keys."""
-
-    def __init__(self, missing: Keys) -> None:
-        super().__init__("run again with more keys")
-        self.missing = missing
-
-
-@again_where(Idled)
-def guarded(engine: Engine, work: Callable[[Connection, Keys], _T]) -> _T:
-    """Run `work` in one transaction, and when it reveals a breach again behind the keys it needs.
-
-    So too when an assignment it writes to left the ledger meanwhile. What the first run wrote is
-    rolled back; nobody ever saw it.
-    """
-    held = Keys()
-    for _ in range(_RUNS_MAX):
-        try:
-            with transaction(engine) as connection:
-                require_protocol(connection)
-                locks.stop_exclusive(
-                    connection,
-                    account_ids=sorted(held.account_ids),
-                    experiment_ids=sorted(held.experiment_ids),
-                )
-                return work(connection, held)
-        except Revealed as revealed:
-            held = Keys(
-                account_ids=held.account_ids | revealed.missing.account_ids,
-                experiment_ids=held.experiment_ids | revealed.missing.experiment_ids,
-            )
-        except IntegrityError as error:
-            if not archives.left_meanwhile(error):
-                raise
-    raise LedgerUnavailable("what the batch needs kept changing; send it again")
 
 
 def guard_outcomes(
@@ -89,12 +36,12 @@ def guard_outcomes(
     *,
     held: Keys,
     now: datetime,
-) -> None:
+) -> list[Alert]:
     """Hold arms and accounts against their limits, once the statistics of new outcomes are written.
 
     `arrived` are the outcomes in the order they came, each with its decision. Their positions are
     closed: what they were marked at leaves the unrealised money as the realised comes in. Raises
-    `Revealed` when what is found needs keys that are not held.
+    `Revealed` when what is found needs keys that are not held. Returns whom to alert of what.
     """
     arms = {unit.arm_id: unit.experiment_id for _, unit in arrived}
     _stop_arms(connection, arms, held=held, now=now)
@@ -109,7 +56,9 @@ def guard_outcomes(
         unrealised = Decimal(0) if mark is None else -mark.newest.unrealised_pnl
         change = MoneyChange(realised=outcome.pnl, unrealised=unrealised)
         changes.setdefault(unit.account_id, []).append(change)
+    alerts = guard_trades(connection, arrived, equities, held=held, now=now)
     move_money(connection, equities, changes, held=held, now=now)
+    return alerts
 
 
 def guard_revision(

@@ -12,7 +12,8 @@ from bandit.core.account import MoneyChange
 from bandit.core.errors import BanditError, Conflict, InvalidInput, UnknownName
 from bandit.core.marks import Mark, PositionMark, check_time, marked
 from bandit.core.model import checked_instant
-from bandit.service.guarding import Keys, guarded, move_money
+from bandit.service.guarding import move_money
+from bandit.service.revealing import Keys, guarded
 from bandit.storage import account_equity, archives, assignments, marks, outcomes
 from bandit.storage.assignments import AssignedUnit
 

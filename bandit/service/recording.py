@@ -10,10 +10,12 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from bandit.core.errors import BanditError, Conflict, InvalidInput, UnknownName
-from bandit.core.model import checked_instant
+from bandit.core.model import ArmMode, checked_instant
 from bandit.core.outcomes import Flags, Outcome, check_times, flags_of
 from bandit.service import counting, exploring, pairing, scoring
-from bandit.service.guarding import Keys, guard_outcomes, guarded
+from bandit.service.guarding import guard_outcomes
+from bandit.service.performance_guarding import Alert
+from bandit.service.revealing import Keys, guarded
 from bandit.service.scoring import Told
 from bandit.storage import archives, assignments, outcomes
 from bandit.storage.archives import StoredBody
@@ -46,12 +48,17 @@ def record(
     if not 1 <= len(batch) <= BATCH_MAX:
         rule = f"must be 1 to {BATCH_MAX} outcomes"
         raise InvalidInput(field="batch", rule=rule, found=len(batch))
-    return guarded(engine, lambda connection, held: _record(connection, batch, held=held, now=now))
+    answers, alerts = guarded(
+        engine, lambda connection, held: _record(connection, batch, held=held, now=now)
+    )
+    for alert in alerts:
+        alert.log()
+    return answers
 
 
 def _record(
     connection: Connection, batch: Sequence[Outcome], *, held: Keys, now: datetime
-) -> list[Recorded | BanditError]:
+) -> tuple[list[Recorded | BanditError], list[Alert]]:
     units = assignments.units_of(connection, [o.assignment_id for o in batch])
     found = [(outcome, units.get(outcome.assignment_id)) for outcome in batch]
     missing = [outcome.assignment_id for outcome, unit in found if unit is None]
@@ -65,6 +72,7 @@ def _record(
     known = outcomes.insert(connection, list(new.values()), now=now) if new else set()
     stored = _stored(connection, known) if known else {}
     created = {key: row for key, row in new.items() if key not in known} if known else new
+    alerts: list[Alert] = []
     if created:
         told = [Told(row, units[key]) for key, row in created.items()]
         counting.count(connection, created.values())
@@ -77,11 +85,12 @@ def _record(
             for (outcome, unit), entry in zip(found, entries, strict=True)
             if unit is not None and created.get(outcome.assignment_id) is entry
         ]
-        guard_outcomes(connection, arrived, held=held, now=now)
-    return [
+        alerts = guard_outcomes(connection, arrived, held=held, now=now)
+    answers = [
         _answer(entry, new, stored, now=now) if isinstance(entry, OutcomeRow) else entry
         for entry in entries
     ]
+    return answers, alerts
 
 
 def _stored(connection: Connection, known: Set[UUID]) -> Mapping[UUID, StoredBody]:
@@ -92,7 +101,15 @@ def _stored(connection: Connection, known: Set[UUID]) -> Mapping[UUID, StoredBod
 
 
 def row_of(outcome: Outcome, unit: AssignedUnit, *, now: datetime) -> OutcomeRow:
-    """Return what is stored of an outcome; raises `InvalidInput` for impossible times."""
+    """Return what is stored of an outcome.
+
+    Raises `InvalidInput` for impossible times, `Conflict` where there was nothing to trade on.
+    """
+    if unit.mode == ArmMode.PAPER:
+        raise Conflict(
+            f"a pause refused {unit.id}: it has no outcome; tell what it would have earned as a "
+            "result on paper"
+        )
     check_times(outcome, decided_at=unit.decided_at, now=now)
     return OutcomeRow(
         outcome,
@@ -108,7 +125,7 @@ def row_of(outcome: Outcome, unit: AssignedUnit, *, now: datetime) -> OutcomeRow
 def _entry(outcome: Outcome, unit: AssignedUnit, *, now: datetime) -> OutcomeRow | BanditError:
     try:
         return row_of(outcome, unit, now=now)
-    except InvalidInput as error:
+    except (Conflict, InvalidInput) as error:
         return error
 
 

@@ -12,8 +12,9 @@ from bandit.core.errors import Conflict, UnknownName
 from bandit.core.model import checked_instant, checked_text
 from bandit.core.outcomes import Flags, Outcome
 from bandit.service import counting, exploring, pairing, scoring
-from bandit.service.guarding import Keys, guard_revision, guarded
+from bandit.service.guarding import guard_revision
 from bandit.service.recording import row_of
+from bandit.service.revealing import Keys, guarded
 from bandit.service.scoring import Told
 from bandit.storage import archives, assignments, audit, outcomes, statistics
 from bandit.storage.outcomes import OutcomeVersion

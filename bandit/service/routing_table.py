@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from bandit.core.errors import BanditError, Conflict, InvalidInput
+from bandit.core.errors import BanditError, Conflict, InvalidInput, Paused
 from bandit.core.model import (
     Allocation,
     ArmMode,
@@ -208,6 +208,8 @@ class RoutedBatch:
         if asked.fallback_at is not None:
             if made.role is not ArmRole.CHAMPION or not self._is_of(asked.fallback_arm_id, made):
                 return Conflict(f"unit {made.unit_id} had been routed to {made.policy} before")
+            if stored is not None and stored.paused_scope is not None:
+                return Conflict(f"unit {made.unit_id} had been refused by a pause before")
             return made
         held = row.position_id if stored is None else stored.position_id
         if held != asked.position:
@@ -216,10 +218,25 @@ class RoutedBatch:
                 f"unit {made.unit_id} was assigned for {_held(held)}, "
                 f"and came back for {_held(asked.position)}"
             )
-        return made
+        return made if stored is None else _unless_paused(made, stored)
 
     def _is_of(self, arm_id: int | None, made: Assignment) -> bool:
         return arm_id is None or self.table.by_id[arm_id].place.policy == made.policy
+
+
+def _unless_paused(made: Assignment, stored: StoredAssignment) -> Assignment | Paused:
+    if stored.paused_scope is None:
+        return made
+    assert stored.paused_since is not None
+    assert stored.paused_reason is not None
+    return Paused(
+        experiment=made.experiment,
+        scope=stored.paused_scope,
+        since=stored.paused_since,
+        reason=stored.paused_reason,
+        assignment_id=made.id,
+        policy=made.policy,
+    )
 
 
 def _held(position: UUID | None) -> str:

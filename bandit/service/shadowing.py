@@ -13,7 +13,8 @@ from bandit.core.errors import AmbiguousName, BanditError, Conflict, InvalidInpu
 from bandit.core.model import PolicyName, checked_instant
 from bandit.core.shadow import ShadowOutcome, check_shadow
 from bandit.service import pairing
-from bandit.service.guarding import guarded
+from bandit.service.performance_guarding import Alert, guard_on_paper
+from bandit.service.revealing import guarded
 from bandit.storage import assignments, policies, shadows, statistics
 from bandit.storage.assignments import AssignedUnit
 from bandit.storage.shadows import JoinedArm, ShadowKey, ShadowRow, StoredShadow
@@ -46,8 +47,11 @@ def record(engine: Engine, batch: Sequence[ShadowOutcome], *, now: datetime) -> 
     if not 1 <= len(batch) <= BATCH_MAX:
         rule = f"must be 1 to {BATCH_MAX} outcomes"
         raise InvalidInput(field="batch", rule=rule, found=len(batch))
-    # No key is needed: no guard reads what is on paper. But a decision may leave meanwhile.
-    return guarded(engine, lambda connection, _held: _record(connection, batch, now=now))
+    # No key is needed: what is on paper stops nobody. But a decision may leave meanwhile.
+    answers, alerts = guarded(engine, lambda connection, _held: _record(connection, batch, now=now))
+    for alert in alerts:
+        alert.log()
+    return answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ class _Known:
 
 def _record(
     connection: Connection, batch: Sequence[ShadowOutcome], *, now: datetime
-) -> list[Answer]:
+) -> tuple[list[Answer], list[Alert]]:
     known = _known(connection, batch)
     entries = [_entry(told, known, now=now) for told in batch]
     # Of several bodies for one key the first is the one to store; of what has left, none.
@@ -72,22 +76,27 @@ def _record(
             new.setdefault(entry.key, entry)
     before = shadows.insert(connection, new.values(), now=now) if new else set()
     created = new.keys() - before
+    alerts: list[Alert] = []
     if created:
         # What becomes of the decisions meanwhile, and what others tell of them, waits.
         takers = {known.units[key.assignment_id].arm_id for key in created}
         statistics.lock(connection, takers)
         pairing.pair_shadows(connection, created)
+        # In the order of arrival.
+        arrived = [row for key, row in new.items() if key in created]
+        alerts = guard_on_paper(connection, arrived, now=now)
     rows = [entry for entry in entries if isinstance(entry, ShadowRow)]
     told_before = {row.key.assignment_id for row in rows if row.key not in created}
     stored = shadows.stored(connection, told_before) if told_before else {}
     stored |= {key: StoredShadow(new[key].body_hash, now) for key in created}
     first = {id(row) for key, row in new.items() if key in created}
-    return [
+    answers = [
         _answer(entry, stored.get(entry.key), created=id(entry) in first)
         if isinstance(entry, ShadowRow)
         else entry
         for entry in entries
     ]
+    return answers, alerts
 
 
 def _known(connection: Connection, batch: Sequence[ShadowOutcome]) -> _Known:

@@ -67,7 +67,7 @@ class AssignmentBatch:
 
 
 class StoredAssignment(NamedTuple):
-    """A row as the ledger has it."""
+    """A row as the ledger has it; of one that a pause refused, whose, since when and why."""
 
     id: UUID
     unit_id: UnitId
@@ -84,17 +84,23 @@ class StoredAssignment(NamedTuple):
     confidence_bump: float
     decided_at: datetime
     expires_at: datetime
+    paused_scope: str | None
+    paused_since: datetime | None
+    paused_reason: str | None
 
 
 COMMIT = f"""
   SELECT {", ".join(StoredAssignment._fields)}
   FROM commit_assignments(%s, %s, %s, %s, %s, %s, %s, %s::json)
 """  # noqa: S608 - names are ours
-"""Commits a batch; gives the rows that its caller cannot know: stored before, or of positions."""
+"""Commits a batch; gives the rows that its caller cannot know.
+
+They were stored before, are of positions, or are not what they would be without a guard.
+"""
 
 
 def commit(connection: Connection, batch: AssignmentBatch) -> dict[UUID, StoredAssignment]:
-    """Store the rows whose id is new; return those stored before and those of positions.
+    """Store the rows whose id is new; return those that are not just as they were given.
 
     Raises `StaleEpoch` with nothing stored when the experiment is in another epoch, `BudgetSpent`
     when what the batch may cost at worst has no room, `Killed` when its account is,

@@ -13,15 +13,21 @@ from bandit.storage.engine import PROTOCOL, rows
 
 
 class ClaimVerdict(NamedTuple):
-    """What became of a claim: `verdict` is claimed, expired, revoked or killed.
+    """What became of a claim: `verdict` is claimed, expired, revoked, paused or killed.
 
-    `claimed_at` is the time of the first claim that was granted; None when none was.
+    `claimed_at` is the time of the first claim that was granted; None when none was. The rest is
+    None but for a pause: what it was to decide, whose pause, since when and why.
     """
 
     id: UUID
     verdict: str
     claimed_at: datetime | None
     expires_at: datetime
+    experiment: str | None
+    policy: str | None
+    scope: str | None
+    since: datetime | None
+    reason: str | None
 
 
 class RoutedUnits(NamedTuple):
@@ -37,7 +43,7 @@ class RoutedUnits(NamedTuple):
     failed: int
 
 
-COMMIT = "SELECT id, verdict, claimed_at, expires_at FROM commit_claims(%s, %s, %s)"
+COMMIT = f"SELECT {', '.join(ClaimVerdict._fields)} FROM commit_claims(%s, %s, %s)"  # noqa: S608 - names are ours
 """Claims decisions; gives a verdict for each that exists."""
 
 

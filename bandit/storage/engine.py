@@ -34,7 +34,7 @@ from bandit.core.errors import (
     StaleEpoch,
 )
 
-PROTOCOL = 2
+PROTOCOL = 3
 """The decision protocol this code speaks; the ledger refuses decisions under any other."""
 
 SILENT_SECONDS_MORE = 0.5

@@ -188,6 +188,15 @@ def epoch_of(connection: Connection, experiment_id: int) -> int:
     return int(found["epoch"])
 
 
+def ids_of(connection: Connection, name: str) -> tuple[int, int]:
+    """Return the ids of an experiment and of its account, or raise `UnknownName`."""
+    statement = "SELECT id, account_id FROM experiments WHERE name = :name"
+    found = one(connection, statement, name=name)
+    if found is None:
+        raise UnknownName(kind="experiment", name=name, known=names(connection))
+    return int(found["id"]), int(found["account_id"])
+
+
 def arm_ids(connection: Connection, experiment_id: int) -> list[int]:
     """Return the arms of an experiment, retired ones too."""
     statement = "SELECT id FROM arms WHERE experiment_id = :id ORDER BY id"

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from backtest_trials import a_trial
 from drift_runs import a_run
+from guarded_ledger import pause
+from guarded_ledger import refused as refused_unit
 from ledger import CHALLENGER, NOON, assign, closed, feed, open_btc, record_all
 from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
@@ -53,6 +55,8 @@ FACTS = {
     "backtest_trials": "sharpe",
     "drift_checks": "verdict",
     "policy_recipes": "recipe",
+    "guard_changes": "reason",
+    "refusals": "account_change",
 }
 
 
@@ -78,6 +82,8 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     trials.record(engine, a_trial(), now=NOON, actor="test")
     drift.record(engine, a_run(), now=NOON, actor="test")
     learner_jobs.keep_recipe(engine, "prod", {"learner": "rl"}, now=NOON)
+    pause(engine)
+    refused_unit(engine, "refused")
     killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
     auditing.seal(engine, now=NOON)
     return engine

@@ -16,6 +16,7 @@ from ledger import (
     EVEN,
     NIGHT,
     NOON,
+    UNGUARDED,
     WAITING,
     assign,
     assign_to,
@@ -148,7 +149,7 @@ def test_own_groups_of_the_service_are_withheld_too(engine: Engine, database_url
 
 
 def test_budget_holds_whatever_routers_race(engine: Engine) -> None:
-    open_btc(engine, limits=HALF)
+    open_btc(engine, limits=HALF, rules=UNGUARDED)
     set_budget(engine, "240")
 
     def ask(worker: int) -> list[Assignment]:

@@ -14,6 +14,7 @@ from ledger import (
     NIGHT,
     NOON,
     POOR,
+    UNGUARDED,
     arms,
     assign,
     assign_to,
@@ -157,7 +158,7 @@ def test_halt_commits_with_the_outcome_that_reveals_it_and_nothing_follows(engin
 
 
 def test_resumed_arm_is_not_stopped_for_what_it_was_stopped_for(engine: Engine) -> None:
-    open_btc(engine)
+    open_btc(engine, rules=UNGUARDED)
     later = feed(engine, CHALLENGER, POOR)
     assert status(engine) is ArmStatus.THROTTLED
     experiments.change_arm(

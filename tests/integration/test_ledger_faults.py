@@ -16,7 +16,7 @@ import pytest
 from api_service import application
 from bots import PATIENCE_SECONDS, Bots, trading
 from fault_proxy import FaultProxy
-from ledger import CHALLENGER, NOON, open_btc
+from ledger import CHALLENGER, NOON, UNGUARDED, open_btc
 from sqlalchemy import Engine, make_url
 
 from bandit.storage.engine import connect
@@ -47,7 +47,7 @@ class Traffic:
 
 @pytest.fixture
 def traffic(engine: Engine, database_url: str, tmp_path: Path) -> Iterator[Traffic]:
-    open_btc(engine)
+    open_btc(engine, rules=UNGUARDED)
     there = make_url(database_url)
     socket = f"{there.query['host']}/.s.PGSQL.{there.query['port']}"
     latch = Latch(tmp_path / "KILLED")

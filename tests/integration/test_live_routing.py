@@ -173,10 +173,10 @@ def test_process_of_another_protocol_refuses_to_assign(
     [answer] = live(engine, database_url, lambda r: asked(r, opportunity("a")))
     assert isinstance(answer, ForeignProtocol)
     for call in (lambda: assign(engine, ["a"]), lambda: Router(engine).claim(made.id, now=NOON)):
-        with pytest.raises(ForeignProtocol, match="speaks decision protocol 2, the ledger 3"):
+        with pytest.raises(ForeignProtocol, match="speaks decision protocol 3, the ledger 4"):
             call()
     assert count(engine, "assignments") == 1
-    monkeypatch.setattr(assignments, "PROTOCOL", 3)
+    monkeypatch.setattr(assignments, "PROTOCOL", 4)
     assert len(assign(engine, ["a"])) == 1
 
 

@@ -8,6 +8,8 @@ from datetime import timedelta
 import pytest
 from backtest_trials import a_trial
 from drift_runs import a_run
+from guarded_ledger import followed, pause
+from guarded_ledger import refused as refused_unit
 from ledger import (
     BEST,
     CHALLENGER,
@@ -34,7 +36,16 @@ from vitals import beat
 
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
-from bandit.service import auditing, drift, exploring, health, killing, reporting, trials
+from bandit.service import (
+    auditing,
+    drift,
+    exploring,
+    health,
+    killing,
+    performance_guarding,
+    reporting,
+    trials,
+)
 from bandit.service.assigning import Router
 from bandit.storage.engine import connect
 from bandit.storage.roles import APPLICATION_ROLE, as_application
@@ -104,6 +115,11 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         health.hear(service, told, now=NIGHT, window=timedelta(minutes=10))
     assert health.read(service, now=NIGHT).vitals.bots
     health.forget(service, "alpha", reason="over", now=NIGHT, actor="test")
+    for scope in ({"account": "usd"}, {"experiment": "btc"}):
+        performance_guarding.reset(service, **scope, reason="over", now=NOON, actor="test")
+    pause(service)
+    paused = refused_unit(service, "refused")
+    tell(service, [followed(paused, "0.001", policy=paused.policy)], now=NIGHT)
     assert auditing.seal(service, now=NOON) is not None
     assert reporting.report(service, "btc").to_json()
     with service.begin() as connection:
@@ -127,6 +143,9 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         "DELETE FROM backtest_trials",
         "UPDATE drift_checks SET verdict = 'PASS'",
         "DELETE FROM arm_statistics",
+        "DELETE FROM guard_states",
+        "UPDATE guard_changes SET reason = 'x'",
+        "DELETE FROM refusals",
         "UPDATE decision_protocol SET version = 3",
         "SET session_replication_role = replica",
     ],

@@ -15,6 +15,7 @@ from pydantic import SecretStr, ValidationError
 from bandit.core.acting import ActingRules
 from bandit.core.errors import InvalidInput
 from bandit.core.model import Profile, Strategy
+from config.bot import PerformanceGuard
 from config.settings import (
     InvalidSettings,
     LoadedSettings,
@@ -138,9 +139,7 @@ def test_ranging_markets_are_not_spoken_of_where_no_regime_is_filtered() -> None
             acting_rules_of(settings, allow_ranging=allowed)
 
 
-def test_every_section_of_the_document_but_size_losses_acting_and_health_waits_for_its_use() -> (
-    None
-):
+def test_every_section_of_the_document_waits_for_its_use_but_those_in_force() -> None:
     loaded = load_settings(path=DOCUMENT, environ=KEYS, dotenv=None)
     sections = set(yaml.safe_load(DOCUMENT.read_text(encoding="utf-8")))
     in_force = {row.key for row in describe(loaded) if row.in_force}
@@ -162,6 +161,7 @@ def test_every_section_of_the_document_but_size_losses_acting_and_health_waits_f
         "operations.api_error_window_minutes",
         "operations.max_no_trade_hours",
         "operations.model_rotation.retrain_frequency_days",
+        *(f"performance_guard.{name}" for name in PerformanceGuard.model_fields),
     }
     assert set(loaded.not_in_force) == set(loaded.sources) - in_force
     assert "risk.max_leverage" in loaded.not_in_force
