@@ -20,7 +20,7 @@ from bandit.core.account import AccountEquity
 from bandit.core.guard_rule import GuardState
 from bandit.core.model import checked_instant, checked_text
 from bandit.core.outcomes import Outcome
-from bandit.core.performance_guard import GuardChange, GuardTrade, folded
+from bandit.core.performance_guard import Guard, GuardChange, GuardTrade, folded
 from bandit.service.revealing import Keys, Revealed
 from bandit.storage import account_equity, accounts, audit, experiments, guards
 from bandit.storage.assignments import AssignedUnit
@@ -75,7 +75,7 @@ def guard_trades(
     records = guards.locked(
         connection, [s.experiment_id for s in trades if s.experiment_id is not None]
     )
-    moved = {scope: folded(records[scope].guard, told) for scope, told in trades.items()}
+    moved = _moved(records, trades)
     missing = _missing(
         [s for s, (guard, _) in moved.items() if _is_tighter(records[s], guard.state)], held
     )
@@ -241,6 +241,18 @@ def _trades(
             both[0].append(trade)
             both[1].append(trade)
             funds[unit.account_id] = before + outcome.pnl
+    return found
+
+
+def _moved(
+    records: Mapping[Scope, GuardRecord], trades: Mapping[Scope, list[GuardTrade]]
+) -> dict[Scope, tuple[Guard, list[GuardChange]]]:
+    """Fold each guard's trades; what an account has in common with its only experiment, once."""
+    found: dict[Scope, tuple[Guard, list[GuardChange]]] = {}
+    for scope, told in trades.items():
+        guard = records[scope].guard
+        twin = next((s for s in found if trades[s] == told and records[s].guard == guard), None)
+        found[scope] = folded(guard, told) if twin is None else found[twin]
     return found
 
 
