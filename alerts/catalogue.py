@@ -23,6 +23,9 @@ GPU: Final = ("gpu", "model")
 BOT: Final = ("bot",)
 """The label of what a bot says of itself: its name."""
 
+GUARD: Final = ("scope", "name")
+"""Labels of a performance guard: whether of an account or an experiment, and of which."""
+
 _PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 
 
@@ -67,6 +70,8 @@ _NO_KL: Final = _NO_CHECK + "; where the encoder was not checked, or could not b
 _NO_GPU: Final = (
     "without a GPU and its driver, for what it does not tell, and a minute after it did"
 )
+
+_NO_GUARD: Final = "for a guard that is off, and while the ledger does not answer"
 _NO_NIGHT: Final = "for the champion, and until a night has looked at the arm"
 
 CATALOGUE: Final = (
@@ -225,6 +230,49 @@ CATALOGUE: Final = (
         unit="0 or 1",
         help="Whether the account's kill switch is on: nothing is decided until it is released.",
         labels=("account",),
+    ),
+    Metric(
+        name="liveops_performance_guard_state",
+        kind=MetricKind.GAUGE,
+        unit="0, 1 or 2",
+        help=(
+            "State of a performance guard: 0 NORMAL, 1 REDUCED, 2 PAUSED. `scope` is `account` or "
+            "`experiment`, `name` which; a decision follows the stricter of its two."
+        ),
+        labels=GUARD,
+        absent=_NO_GUARD,
+    ),
+    Metric(
+        name="liveops_performance_guard_win_ratio",
+        kind=MetricKind.GAUGE,
+        unit="ratio",
+        help="Win rate of a guard's window.",
+        labels=GUARD,
+        absent=f"{_NO_GUARD}; while its trades are too few to tell",
+    ),
+    Metric(
+        name="liveops_performance_guard_drawdown_ratio",
+        kind=MetricKind.GAUGE,
+        unit="ratio",
+        help="Largest fall within a guard's window, from a running peak.",
+        labels=GUARD,
+        absent=_NO_GUARD,
+    ),
+    Metric(
+        name="liveops_performance_guard_losing_streak",
+        kind=MetricKind.GAUGE,
+        unit="trades",
+        help="Losses in a row that ended last, in the order in which they arrived.",
+        labels=GUARD,
+        absent=_NO_GUARD,
+    ),
+    Metric(
+        name="liveops_performance_guard_trades",
+        kind=MetricKind.GAUGE,
+        unit="trades",
+        help="Trades since a guard's state was entered.",
+        labels=GUARD,
+        absent=_NO_GUARD,
     ),
     Metric(
         name="liveops_allocation_version",

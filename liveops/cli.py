@@ -28,6 +28,7 @@ from liveops.commands import (
     drift,
     encoding,
     explain,
+    guard,
     health,
     imports,
     keys,
@@ -82,6 +83,7 @@ app.add_typer(policies.experiment_commands, name="experiment")
 app.add_typer(accounts.commands, name="account")
 app.add_typer(health.bot_commands, name="bots")
 app.add_typer(budget.commands, name="budget")
+app.add_typer(guard.commands, name="guard")
 app.add_typer(ledger.commands, name="ledger")
 app.add_typer(imports.commands, name="import")
 app.add_typer(candles.commands, name="candles")

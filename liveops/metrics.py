@@ -14,10 +14,19 @@ from bandit.core.drift import ENCODER_PARTS, DriftRun
 from bandit.core.errors import LedgerUnavailable
 from bandit.core.ladder import Standing
 from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus, Rung, Verdict
-from bandit.service import accounts, auditing, drift, experiments, rebuilding, reporting
+from bandit.service import (
+    accounts,
+    auditing,
+    drift,
+    experiments,
+    performance_guarding,
+    rebuilding,
+    reporting,
+)
 from bandit.service.accounts import AccountReport
 from bandit.service.arm_report import ArmReport
 from bandit.service.live_gaps import BesideBacktest
+from bandit.service.performance_guarding import GuardReport
 from bandit.service.reporting import ExperimentReport
 from liveops.gpu import GpuReading
 from liveops.health import seen
@@ -73,6 +82,7 @@ class LedgerCollector(Collector):
             unsealed = auditing.unsealed_rows(engine)
             mismatches = rebuilding.newest_mismatches(engine)
             held = accounts.listed(engine, now=now)
+            watching = performance_guarding.listed(engine)
             runs = drift.latest(engine, since=now - DRIFT_FRESH)
             checked = seen(self._app)
         except LedgerUnavailable:
@@ -86,6 +96,8 @@ class LedgerCollector(Collector):
         samples += of_health(checked)
         for account in held:
             samples += _of_account(account)
+        for guard in watching:
+            samples += _of_guard(guard)
         for report in reports:
             samples += _of_experiment(report)
         for run in runs:
@@ -124,6 +136,19 @@ def _of_account(account: AccountReport) -> Iterator[Sample]:
     yield "liveops_account_drawdown_ratio", labels, equity.drawdown_percent / 100
     yield "liveops_account_daily_loss_ratio", labels, equity.daily_loss_percent / 100
     yield "liveops_account_killed", labels, float(account.record.is_killed)
+
+
+def _of_guard(report: GuardReport) -> Iterator[Sample]:
+    guard, labels = report.record.guard, (report.record.kind, report.record.name)
+    if not guard.rule.enabled:
+        return
+    found = guard.measured
+    yield "liveops_performance_guard_state", labels, guard.state.severity
+    yield "liveops_performance_guard_drawdown_ratio", labels, found.drawdown
+    yield "liveops_performance_guard_losing_streak", labels, guard.losing_streak
+    yield "liveops_performance_guard_trades", labels, guard.trades_since
+    if found.win_rate is not None:
+        yield "liveops_performance_guard_win_ratio", labels, found.win_rate
 
 
 def _of_experiment(report: ExperimentReport) -> Iterator[Sample]:

@@ -25,6 +25,7 @@ from bandit.service.rebuilding import ArmNumbers
 from bandit.service.reporting import ExperimentReport
 from liveops.decision_lines import moment_of
 from liveops.explanation import rollback_advice
+from liveops.guard_lines import guard_lines
 from liveops.sparkline import sparkline
 
 CURVE_DAYS: Final = 30
@@ -46,7 +47,7 @@ def render_report(report: ExperimentReport) -> RenderableType:
     tables += map(Text, champion_lines(report))
     if report.exploration is not None:
         tables += budget_lines(report.exploration)
-    tables += [*limit_warnings(report), ""]
+    tables += [*guard_lines(report.guards), *limit_warnings(report), ""]
     if any(arm.profit_by_day for arm in report.arms):
         tables += [_curves_table(report), ""]
     tables += [_checklist_table(report), ""]

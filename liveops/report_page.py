@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from bandit import __version__
 from bandit.core.checklist import ArmRow
+from bandit.core.guard_rule import GuardState
 from bandit.core.model import ArmRole, PolicyName
 from bandit.core.profit_factor import Interval
 from bandit.core.upkeep import UpkeepRow
@@ -18,6 +19,7 @@ from bandit.service.charting import Illustrated, Life
 from bandit.service.reporting import ExperimentReport
 from bandit.storage.decisions import DecisionRecord
 from liveops.decision_lines import moment_of, subject_of
+from liveops.guard_lines import line_of
 from liveops.life_plot import NARROW, WIDE, Form, cast_of, draw_life
 from liveops.markup import Markup, element, joined
 from liveops.plots import CHALLENGERS, CHAMPION, GRID, INK, OTHERS, PAPER, svg_of
@@ -94,12 +96,16 @@ def _style() -> str:
     return f":root {{ color-scheme: light dark; {light} }}\n{sheet}"
 
 
+_APART: Final = ("arms", "decisions", "draws", "guards")
+"""What of a report has a place of its own on the page."""
+
+
 def _experiment(found: Illustrated, prefix: str) -> Markup:
     report = found.report
     experiment = report.record.experiment
     colors = cast_of(found.life).colors
     account, budget = account_line(report.account).plain, report.exploration
-    told = {k: v for k, v in report.to_json().items() if k not in ("arms", "decisions", "draws")}
+    told = {k: v for k, v in report.to_json().items() if k not in _APART}
     return element(
         "section",
         element("h1", experiment.name),
@@ -112,6 +118,7 @@ def _experiment(found: Illustrated, prefix: str) -> Markup:
         *_lines(account, class_="killed" if report.record.is_killed else "account"),
         *(() if budget is None else _lines("\n".join(budget_lines(budget)), class_="account")),
         *(element("p", line.plain, class_="account") for line in limit_warnings(report)),
+        *_guards(report),
         _every_number(told),
         _picture(found.life, prefix),
         *(element("p", line, class_="killed") for line in advice_lines(report)),
@@ -172,6 +179,15 @@ def _arms(report: ExperimentReport, colors: Mapping[PolicyName, str]) -> Markup:
         for arm in report.arms
     ]
     return _table((*head, "pf_prod", "dd_150"), rows, words=(0, 2))
+
+
+def _guards(report: ExperimentReport) -> Iterator[Markup]:
+    for guard in report.guards:
+        is_paused = guard.record.guard.state is GuardState.PAUSED
+        yield from _lines(line_of(guard), class_="killed" if is_paused else "account")
+        told = guard.to_json()
+        yield _reasons(told.pop("reasons"), caption=f"Guard of {guard.record.kind}")
+        yield _every_number(told)
 
 
 def _draws(report: ExperimentReport) -> Iterator[Markup]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from bandit.core import checklist
 from bandit.core.account import AccountEquity, Breach, MoneyChange, folded, is_news
@@ -21,7 +21,7 @@ from bandit.core.model import PolicyName, checked_instant
 from bandit.core.outcomes import Outcome
 from bandit.service import killing, scaling
 from bandit.service.performance_guarding import Alert, guard_trades
-from bandit.service.revealing import Keys, Revealed
+from bandit.service.revealing import Keys, Revealed, guarded
 from bandit.storage import account_equity, accounts, experiments, marks
 from bandit.storage.assignments import AssignedUnit
 from bandit.storage.experiments import WatchedArm

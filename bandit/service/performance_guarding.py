@@ -197,10 +197,15 @@ class GuardReport:
         }
 
 
-def listed(engine: Engine) -> list[GuardReport]:
-    """Return every guard: each account's before those of its experiments."""
+def listed(engine: Engine, experiment: str | None = None) -> list[GuardReport]:
+    """Return every guard, or those of one experiment: each account's before its experiments'.
+
+    Raises `UnknownName` for an experiment that is not open.
+    """
     with snapshot(engine) as connection:
-        return _reports(connection, guards.all_of(connection))
+        if experiment is None:
+            return _reports(connection, guards.all_of(connection))
+        return of_experiment(connection, experiments.ids_of(connection, experiment)[0])
 
 
 def of_experiment(connection: Connection, experiment_id: int) -> list[GuardReport]:

@@ -23,11 +23,12 @@ from bandit.core.profit_factor import profit_factor_interval
 from bandit.core.reading import ArmReading
 from bandit.core.upkeep import EncoderCheck, encoder_row
 from bandit.core.verdicts import Reason
-from bandit.service import accounts, exploring, live_gaps, pairing
+from bandit.service import accounts, exploring, live_gaps, pairing, performance_guarding
 from bandit.service.accounts import AccountReport
 from bandit.service.arm_report import DAILY_WINDOW, ArmReport
 from bandit.service.exploring import BudgetReport
 from bandit.service.live_gaps import BesideBacktest
+from bandit.service.performance_guarding import GuardReport
 from bandit.service.scaling import read_arms
 from bandit.storage import decisions, drift, experiments, outcomes, statistics
 from bandit.storage.decisions import DecisionRecord
@@ -42,7 +43,8 @@ class ExperimentReport:
 
     `exploration` is None where there is no budget and never was one, `newest_of_champion` are the
     returns of the champion's newest trades, `succession` made its champion one; None where it
-    opened with it. `draws` is what the newest night found of how units fell to arms.
+    opened with it. `draws` is what the newest night found of how units fell to arms; `guards` are
+    the performance guards of its account and its own.
     """
 
     record: ExperimentRecord
@@ -53,6 +55,7 @@ class ExperimentReport:
     arms: tuple[ArmReport, ...]
     newest_of_champion: tuple[float, ...]
     draws: Reason | None
+    guards: tuple[GuardReport, ...]
     newest_decisions: tuple[DecisionRecord, ...]
 
     @property
@@ -85,6 +88,7 @@ class ExperimentReport:
             "exploration": None if self.exploration is None else self.exploration.to_json(),
             "drawdown_limits": {found.setting: found.to_json() for found in self.limit_checks},
             "draws": None if self.draws is None else self.draws.to_json(),
+            "guards": [guard.to_json() for guard in self.guards],
             "arms": [arm.to_json() for arm in self.arms],
             "decisions": [decision_json(decision) for decision in self.newest_decisions],
         }
@@ -136,6 +140,7 @@ def read(
         arms=tuple(arms),
         newest_of_champion=tuple(trade.result for trade in newest),
         draws=None if night.draws is None else drawn_as_allocated(night.draws),
+        guards=tuple(performance_guarding.of_experiment(connection, record.id)),
         newest_decisions=tuple(decisions.of_experiment(connection, name, newest=decisions_max)),
     )
 

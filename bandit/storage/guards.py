@@ -63,15 +63,18 @@ _GUARDS = """
 """
 _OF_EXPERIMENTS = """
   WHERE g.account_id IN (SELECT x.account_id FROM experiments x WHERE x.id = ANY(:ids))
-    AND (g.experiment_id IS NULL OR g.experiment_id = ANY(:ids)) ORDER BY g.id
+    AND (g.experiment_id IS NULL OR g.experiment_id = ANY(:ids))
 """
+
+
+_IN_ORDER = "ORDER BY g.account_id, g.experiment_id NULLS FIRST"
 
 
 def locked(connection: Connection, experiment_ids: Iterable[int]) -> dict[Scope, GuardRecord]:
     """Lock the guards of these experiments and of their accounts, in ascending order."""
     found = rows(
         connection,
-        f"{_GUARDS}{_OF_EXPERIMENTS} FOR NO KEY UPDATE OF g",
+        f"{_GUARDS}{_OF_EXPERIMENTS} ORDER BY g.id FOR NO KEY UPDATE OF g",
         ids=sorted(set(experiment_ids)),
     )
     return {record.scope: record for record in map(_record, found)}
@@ -94,13 +97,13 @@ def locked_scope(connection: Connection, scope: Scope) -> GuardRecord:
 
 def all_of(connection: Connection) -> list[GuardRecord]:
     """Return every guard: each account's before those of its experiments."""
-    order = "ORDER BY g.account_id, g.experiment_id NULLS FIRST"
-    return [_record(row) for row in rows(connection, f"{_GUARDS}{order}")]
+    return [_record(row) for row in rows(connection, f"{_GUARDS}{_IN_ORDER}")]
 
 
 def of_experiments(connection: Connection, ids: Iterable[int]) -> list[GuardRecord]:
     """Return the guards of these experiments and of their accounts as this transaction sees it."""
-    found = rows(connection, f"{_GUARDS}{_OF_EXPERIMENTS}", ids=sorted(set(ids)))
+    statement = f"{_GUARDS}{_OF_EXPERIMENTS}{_IN_ORDER}"
+    found = rows(connection, statement, ids=sorted(set(ids)))
     return [_record(row) for row in found]
 
 

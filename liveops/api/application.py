@@ -23,6 +23,7 @@ from config.scopes import KeyScope
 from liveops.api import (
     correcting,
     deciding,
+    guards,
     heartbeats,
     marking,
     operating,
@@ -119,6 +120,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
         correcting.router,
         shadowing.router,
         marking.router,
+        guards.router,
         heartbeats.router,
         probes.router,
     ):

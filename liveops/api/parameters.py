@@ -26,6 +26,7 @@ Caller = Annotated[str, Depends(_caller)]
 """The name of the key that calls: decisions and audit rows name it as their actor."""
 
 ExperimentName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+AccountName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 PolicyReference = Annotated[
     str,
     Path(

@@ -27,6 +27,7 @@ from bandit.core.errors import (
     LedgerUnavailable,
     LockHeldElsewhere,
     Overloaded,
+    Paused,
     Revoked,
     StaleEpoch,
     UnknownName,
@@ -40,6 +41,17 @@ RETRY_SECONDS = 1
 _log = logging.getLogger(__name__)
 
 
+class PauseProblem(BaseModel):
+    """The pause that stands in the way of an opportunity, which may be followed on paper."""
+
+    experiment: str
+    scope: str = Field(description="Whose guard it is: `experiment` or `account`.")
+    since: str
+    reason: str
+    assignment_id: str = Field(description="What results on paper are told of.")
+    policy: str = Field(description="Whom the opportunity was routed to.")
+
+
 class Problem(BaseModel):
     """Why a request was refused; nothing of it was stored."""
 
@@ -51,6 +63,7 @@ class Problem(BaseModel):
     field: str | None = Field(default=None, description="The field that breaks `rule`.")
     rule: str | None = None
     candidates: list[str] | None = Field(default=None, description="Names that would have fit.")
+    paused: PauseProblem | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +88,7 @@ _OF_ERROR: Final[Mapping[type[BanditError], Kind]] = {
         (LockHeldElsewhere, 409, "Another process does this now"),
         (StaleEpoch, 503, "The experiment changed meanwhile; try again"),
         (Killed, 423, "The kill switch is on"),
+        (Paused, 409, "A performance guard lets nothing new open"),
         (Revoked, 409, "The arm may not act on the decision any more"),
         (Expired, 409, "The decision was not claimed in time"),
         (ArtifactRefused, 409, "A stored policy is not what its hash says"),
@@ -162,6 +176,8 @@ def problem_of(error: BanditError) -> Problem:
             return _problem(kind, str(error), candidates=error.known)
         case AmbiguousName():
             return _problem(kind, str(error), candidates=error.candidates)
+        case Paused():
+            return _problem(kind, str(error), paused=_pause(error))
         case _:
             return _problem(kind, str(error))
 
@@ -209,6 +225,7 @@ def _problem(
     field: str | None = None,
     rule: str | None = None,
     candidates: tuple[str, ...] = (),
+    paused: PauseProblem | None = None,
 ) -> Problem:
     return Problem(
         type=f"urn:liveops:problem:{kind.code}",
@@ -220,6 +237,18 @@ def _problem(
         field=None if field is None else field[:200],
         rule=rule,
         candidates=list(candidates) or None,
+        paused=paused,
+    )
+
+
+def _pause(error: Paused) -> PauseProblem:
+    return PauseProblem(
+        experiment=error.experiment,
+        scope=error.scope,
+        since=error.since.isoformat(),
+        reason=error.reason,
+        assignment_id=str(error.assignment_id),
+        policy=error.policy,
     )
 
 

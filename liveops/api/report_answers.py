@@ -9,6 +9,7 @@ from bandit.core.model import DecisionKind, Profile, Strategy, Verdict
 from bandit.core.performance import NumberState
 from bandit.core.profit_factor import ProfitFactorState
 from liveops.api.answers import Amount, Answer, ArmAnswer, Day, DecisionAnswer, Time
+from liveops.api.guard_answers import GuardAnswer
 
 
 class ProfitFactorAnswer(Answer):
@@ -207,6 +208,9 @@ class ReportAnswer(Answer):
     drawdown_limits: dict[str, LimitCheckAnswer] = Field(description="By setting.")
     draws: ReasonAnswer | None = Field(
         description="Whether units fell to arms as allocated, in the newest night."
+    )
+    guards: list[GuardAnswer] = Field(
+        description="Its account's performance guard and its own: the stricter one holds."
     )
     arms: list[ArmReportAnswer]
     machine: list[ChecklistAnswer] = Field(description="The checklist of the machine that serves.")

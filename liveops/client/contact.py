@@ -45,14 +45,21 @@ def routed(
     contact: Contact, made: Assignment, *, epoch: int, sent_at: datetime, now: datetime
 ) -> Contact:
     """Return what is known after the service routed a unit."""
+    if made.size_multiplier == 0:  # of an open position, which may be closed while all is paused
+        return stopped(contact, Standing.PAUSED, now=now)
+    if contact.standing is Standing.PAUSED:
+        assert contact.known_at is not None
+        if made.decided_at < contact.known_at <= now + CLOCK_TOLERANCE:
+            return contact  # decided before the pause: it says nothing of now
     contact = opened(contact, sent_at=sent_at, now=now)
     if epoch < contact.epoch:  # the stored answer of an old unit says nothing new
         return contact
-    contact = replace(contact, epoch=epoch)
-    if made.role != "champion":
-        return contact
+    # Guards are of an experiment: what one arm is given, every arm would be.
     return replace(
-        contact, size_multiplier=made.size_multiplier, confidence_bump=made.confidence_bump
+        contact,
+        epoch=epoch,
+        size_multiplier=made.size_multiplier,
+        confidence_bump=made.confidence_bump,
     )
 
 
@@ -67,6 +74,19 @@ def opened(contact: Contact, *, sent_at: datetime, now: datetime) -> Contact:
         if sent_at < contact.known_at <= now + CLOCK_TOLERANCE:
             return contact
     return replace(contact, standing=Standing.OPEN, known_at=sent_at, away_seconds=0.0)
+
+
+def claimed(contact: Contact, *, sent_at: datetime, now: datetime) -> Contact:
+    """Return what is known after a claim was granted: not killed, but a position may close paused.
+
+    >>> paused = Contact(standing=Standing.PAUSED, known_at=datetime(2026, 3, 1, 12))
+    >>> noon = datetime(2026, 3, 1, 13)
+    >>> claimed(paused, sent_at=noon, now=noon).standing.value
+    'paused'
+    """
+    if contact.standing is Standing.PAUSED:
+        return contact
+    return opened(contact, sent_at=sent_at, now=now)
 
 
 def stopped(contact: Contact, standing: Standing, *, now: datetime) -> Contact:

@@ -192,7 +192,7 @@ class Core:
             )
         claimed_at = protocol.claimed_at_of(self._granted(reply))
         now = self.now()
-        self._learn(lambda known: contacts.opened(known, sent_at=exchange.sent_at, now=now))
+        self._learn(lambda known: contacts.claimed(known, sent_at=exchange.sent_at, now=now))
         return claimed_at
 
     def report(self, kind: Kind, assignment: AssignmentId, fields: Mapping[str, object]) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from liveops.client.values import AssignmentId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +20,7 @@ class Problem:
     detail: str
     field: str | None = None
     rule: str | None = None
+    paused: Mapping[str, str] | None = None
 
 
 class ClientError(Exception):
@@ -66,7 +73,46 @@ class Killed(RequestRefused):
 
 
 class Paused(RequestRefused):
-    """The experiment is paused: it takes no decisions now."""
+    """A performance guard lets nothing new open: place no order.
+
+    What `policy` would have earned on `assignment_id`, told by `on_paper`, helps to end the pause.
+    All of these are None where the service is away and was paused when it was last heard of.
+
+    >>> told = {"assignment_id": "0198c5d2-0000-8000-8000-000000000000", "policy": "champion",
+    ...         "scope": "account", "since": "2026-03-01T12:00:00+00:00", "reason": "losing_streak"}
+    >>> paused = Paused(Problem(status=409, code="paused", detail="no", paused=told))
+    >>> paused.policy, paused.scope, paused.since.year
+    ('champion', 'account', 2026)
+    """
+
+    @property
+    def assignment_id(self) -> AssignmentId | None:
+        """What the refused opportunity is stored as."""
+        return cast("AssignmentId | None", self._told("assignment_id"))
+
+    @property
+    def policy(self) -> str | None:
+        """The policy it was routed to."""
+        return self._told("policy")
+
+    @property
+    def scope(self) -> str | None:
+        """Whose guard it is: `experiment` or `account`."""
+        return self._told("scope")
+
+    @property
+    def since(self) -> datetime | None:
+        """When the pause began."""
+        since = self._told("since")
+        return None if since is None else datetime.fromisoformat(since)
+
+    @property
+    def reason(self) -> str | None:
+        """Why."""
+        return self._told("reason")
+
+    def _told(self, name: str) -> str | None:
+        return None if self.problem.paused is None else self.problem.paused.get(name)
 
 
 class Revoked(RequestRefused):

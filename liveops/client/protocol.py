@@ -282,13 +282,16 @@ def parsed(body: bytes) -> Any:
 
 def problem_from(said: Mapping[str, Any], *, status: int) -> Problem:
     """Return the problem of a document that may lack every field."""
-    field, rule = said.get("field"), said.get("rule")
+    field, rule, paused = said.get("field"), said.get("rule"), said.get("paused")
     return Problem(
         status=status,
         code=str(said.get("code", "unexpected_answer")),
         detail=str(said.get("detail", f"the service answered {status}"))[:1000],
         field=None if field is None else str(field),
         rule=None if rule is None else str(rule),
+        paused={str(name): str(told) for name, told in paused.items()}
+        if isinstance(paused, dict)
+        else None,
     )
 
 

@@ -24,6 +24,7 @@ from liveops.clock import VirtualClock
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
 NAMES = {
+    "account": "usd",
     "assignment": "00000000-0000-8000-8000-000000000000",
     "experiment": "btc",
     "policy": "eee02a74",

@@ -15,7 +15,7 @@ from api_service import service
 from backtest_trials import a_trial
 from drift_runs import SHA, a_check, a_run, an_encoder_check
 from fake_nvml import WHOLE, FakeNvml
-from ledger import NIGHT, NOON, assign, assign_to, feed, open_btc, scale, set_budget
+from ledger import NIGHT, NOON, UNGUARDED, assign, assign_to, feed, open_btc, scale, set_budget
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
@@ -55,7 +55,7 @@ def value(samples: list[Sample], name: str, **labels: str) -> float:
 
 
 def test_the_challengers_numbers_stand_under_both_names(engine: Engine) -> None:
-    open_btc(engine)
+    open_btc(engine, rules=UNGUARDED)
     # 20 wins of 3 % and 10 losses of 2 %, one loss last: factor 60 / 20, equity fraction 0.1.
     now = feed(engine, CHALLENGER, ["0.03"] * 20 + ["-0.02"] * 10)
     now = feed(engine, "prod", ["0.02", "-0.01"] * 20, now=now, prefix="p")

@@ -137,8 +137,11 @@ def test_every_number_of_the_report_stands_on_the_page(engine: Engine) -> None:
     for arm in told["arms"]:
         numbers = {k: v for k, v in arm.items() if k not in ("checklist", "evidence", "claims")}
         assert set(leaves(numbers)) <= set(page.terms)
-    overall = {k: v for k, v in told.items() if k not in ("arms", "decisions", "draws")}
+    overall = {k: v for k, v in told.items() if k not in ("arms", "decisions", "draws", "guards")}
     assert set(leaves(overall)) <= set(page.terms)
+    for guard in told["guards"]:
+        numbers = {k: v for k, v in guard.items() if k != "reasons"}
+        assert set(leaves(numbers)) <= set(page.terms)
     account = reporting.report(engine, "btc").account.to_json()
     assert f"equity {float(account['equity']):.2f} USD" in page.text
 
@@ -147,7 +150,8 @@ def test_checklist_evidence_and_decisions_stand_there_with_their_reasons(engine:
     trading(engine)
     told = reporting.report(engine, "btc").to_json()
     page = Page(page_of(engine))
-    asked = [told["draws"], *(reason for arm in told["arms"] for reason in arm["evidence"])]
+    asked = [told["draws"], *(reason for guard in told["guards"] for reason in guard["reasons"])]
+    asked += [reason for arm in told["arms"] for reason in arm["evidence"]]
     for decision in told["decisions"]:
         asked += [reason for reasons in decision["reasons"].values() for reason in reasons]
         assert decision["reason"] in page.text

@@ -15,6 +15,7 @@ from fake_nvml import FakeNvml
 from ledger import (
     CHALLENGER,
     NOON,
+    UNGUARDED,
     arms,
     assign_to,
     change,
@@ -33,7 +34,7 @@ from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import ArmMode, PolicySha
 from bandit.core.outcomes import declined
 from bandit.core.profit_factor import profit_factor_interval
-from bandit.service import drift, reporting
+from bandit.service import drift, performance_guarding, reporting
 from liveops.gpu import GpuWatch
 from liveops.report import limit_warnings, render_report
 
@@ -175,7 +176,7 @@ def test_daily_ratios_look_back_a_year_from_the_capital_of_its_beginning(engine:
 def test_champion_is_compared_over_the_challengers_own_window_and_instruments(
     engine: Engine,
 ) -> None:
-    open_btc(engine)
+    open_btc(engine, rules=UNGUARDED)
     feed(engine, "prod", ["-0.05"] * 3, prefix="before")
     later = NOON + timedelta(hours=1)
     feed(engine, CHALLENGER, ["0.1", "-0.1"], now=later, prefix="c")
@@ -218,6 +219,7 @@ def test_experiment_is_reported_with_its_newest_decisions(engine: Engine) -> Non
             )
         },
         "draws": None,
+        "guards": [guard.to_json() for guard in performance_guarding.listed(engine)],
     }
     assert [arm["policy"] for arm in made["arms"]] == ["prod", CHALLENGER]
     assert [decision["kind"] for decision in made["decisions"]] == ["RESUME", "THROTTLE"]
