@@ -20,17 +20,19 @@ import numpy as np
 from sqlalchemy import Engine
 
 from bandit.core.account import LossLimits
-from bandit.core.errors import BanditError, Expired, Killed, Revoked
+from bandit.core.errors import BanditError, Expired, Killed, Paused, Revoked
 from bandit.core.limits import Limits
 from bandit.core.model import (
     Assignment,
     Experiment,
+    PolicyName,
     PolicySha,
     Profile,
     UnitId,
 )
 from bandit.core.outcomes import Outcome, declined, trade
 from bandit.core.reading import Rules
+from bandit.core.shadow import ShadowOutcome, shadow_declined, shadow_trade
 from bandit.service import (
     experiments,
     guarding,
@@ -39,6 +41,7 @@ from bandit.service import (
     recording,
     reporting,
     scaling,
+    shadowing,
 )
 from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
@@ -87,7 +90,8 @@ class Plan:
 class Step:
     """How far the replay is: the bar just decided, and the night's work when there was one.
 
-    `stops` are what the checklist throttled and halted since the night before.
+    `stops` are what the checklist throttled and halted since the night before, `refused` how many
+    opportunities a performance guard refused so far; they were followed on paper.
     """
 
     done: int
@@ -95,25 +99,28 @@ class Step:
     at: datetime
     night: scaling.Night | None
     stops: tuple[DecisionRecord, ...]
+    refused: int
 
 
 @dataclass(order=True, slots=True)
 class _Report:
-    """An outcome on its way to the service."""
+    """An outcome, or a result on paper, on its way to the service."""
 
     due: datetime
     unit: str
-    outcome: Outcome = field(compare=False)
+    outcome: Outcome | ShadowOutcome = field(compare=False)
 
 
 def demo_rules(rules: Rules) -> Rules:
-    """Return the rules of a paper market: the configured ones, its profit-factor throttle lower.
+    """Return the rules of a paper market: the configured ones, less strict where it earns less.
 
     The documents expect profit factors of 2.1 to 2.8 and throttle under 1.6. Hourly rules after
-    costs live near 1, so that limit would stop every arm of the demo in its first weeks.
+    costs live near 1, so that limit would stop every arm of the demo in its first weeks. They win
+    four trades in ten: guards that pause under three of ten would refuse half of all opportunities.
     """
     checklist = replace(rules.checklist, pf_throttle=0.4, pf_band=(0.8, 1.6))
-    return replace(rules, checklist=checklist)
+    guard = replace(rules.guard, win_rate_paused=0.1, win_rate_reduced=0.2, recovery_win_rate=0.3)
+    return replace(rules, checklist=checklist, guard=guard)
 
 
 def experiment_name(
@@ -155,7 +162,14 @@ def replay(engine: Engine, plan: Plan) -> Iterator[Step]:
         now = plan.candles.closing(bar)
         night = drive.bar(bar, now=now)
         stops = () if night is None else drive.stops()
-        yield Step(done=done, total=len(plan.bars), at=now, night=night, stops=stops)
+        yield Step(
+            done=done,
+            total=len(plan.bars),
+            at=now,
+            night=night,
+            stops=stops,
+            refused=drive.refused,
+        )
         if drive.is_killed:
             break
     end = drive.report_the_rest()
@@ -180,6 +194,7 @@ class _Drive:
         self._reports: list[_Report] = []
         self._now = plan.candles.opening(plan.bars.start)
         self.is_killed = False
+        self.refused = 0
         self._told = 0
 
     def bar(self, bar: int, *, now: datetime) -> scaling.Night | None:
@@ -194,6 +209,9 @@ class _Drive:
             (made,) = self._router.assign(self._plan.experiment, [opportunity], now=now)
         except Killed:
             self.is_killed = True
+        except Paused as paused:
+            self.refused += 1
+            self._follow(paused, bar, opportunity.unit_id)
         else:
             self._act(made, bar)
         return night
@@ -216,39 +234,61 @@ class _Drive:
         return self._now
 
     def _act(self, made: Assignment, bar: int) -> None:
-        wish = self._arms[made.policy].wish(bar, made)
-        outcome: Outcome | None = declined(made.id)
-        due = made.decided_at
+        wish = self._arms[made.policy].wish(
+            bar, size_multiplier=made.size_multiplier, confidence_bump=made.confidence_bump
+        )
+        outcome, due = declined(made.id), made.decided_at
         if wish is not None:
             # Refused only where a replay starts again: what was claimed then may be revoked since.
-            with suppress(Revoked, Expired):
+            with suppress(Revoked, Expired, Paused):
                 self._router.claim(made.id, now=made.decided_at)
-            outcome, due = self._trade(made, bar, wish)
-        if outcome is not None:
-            heapq.heappush(self._reports, _Report(due=due, unit=made.unit_id, outcome=outcome))
+            closed = self._closed(bar, wish)
+            if closed is None:
+                return
+            outcome, due = _outcome(made, closed), self._due(bar, closed)
+        heapq.heappush(self._reports, _Report(due=due, unit=made.unit_id, outcome=outcome))
 
-    def _trade(self, made: Assignment, bar: int, wish: Wish) -> tuple[Outcome | None, datetime]:
+    def _follow(self, paused: Paused, bar: int, unit: UnitId) -> None:
+        """Let the arm of a refused opportunity trade on paper, as if no guard had spoken."""
+        policy = PolicyName(paused.policy)
+        wish = self._arms[policy].wish(bar, size_multiplier=1.0, confidence_bump=0.0)
+        told, due = shadow_declined(paused.assignment_id, policy), self._now
+        if wish is not None:
+            closed = self._closed(bar, wish)
+            if closed is None:
+                return
+            told, due = _on_paper(paused, closed), self._due(bar, closed)
+        heapq.heappush(self._reports, _Report(due=due, unit=unit, outcome=told))
+
+    def _closed(self, bar: int, wish: Wish) -> ClosedPosition | None:
+        """Return what becomes of a wish; None where the candles end before."""
         plan = self._plan
         notional = CAPITAL * Decimal(str(plan.equity_fraction)) * wish.share
         position = open_position(
             plan.candles, bar=bar, proposal=wish.proposal, notional=notional, costs=plan.costs
         )
-        closed = None if position is None else settle(plan.candles, position, left_at=wish.left_at)
-        if closed is None:
-            return None, made.decided_at
+        return None if position is None else settle(plan.candles, position, left_at=wish.left_at)
+
+    def _due(self, bar: int, closed: ClosedPosition) -> datetime:
         # One generator a bar: a replay that starts again reports at the same times.
-        rng = np.random.default_rng([plan.seed, bar])
-        return _outcome(made, closed), reported_at(closed.closed_at, rng=rng)
+        rng = np.random.default_rng([self._plan.seed, bar])
+        return reported_at(closed.closed_at, rng=rng)
 
     def _report_until(self, now: datetime) -> None:
-        due: list[Outcome] = []
+        live: list[Outcome] = []
+        paper: list[ShadowOutcome] = []
         while self._reports and self._reports[0].due <= now:
-            due.append(heapq.heappop(self._reports).outcome)
-        for start in range(0, len(due), recording.BATCH_MAX):
-            batch = due[start : start + recording.BATCH_MAX]
-            for answer in recording.record(self._engine, batch, now=now):
-                if isinstance(answer, BanditError):
-                    raise answer
+            told = heapq.heappop(self._reports).outcome
+            if isinstance(told, Outcome):
+                live.append(told)
+            else:
+                paper.append(told)
+        for start in range(0, len(live), recording.BATCH_MAX):
+            batch = live[start : start + recording.BATCH_MAX]
+            _require_taken(recording.record(self._engine, batch, now=now))
+        for start in range(0, len(paper), shadowing.BATCH_MAX):
+            some = paper[start : start + shadowing.BATCH_MAX]
+            _require_taken(shadowing.record(self._engine, some, now=now))
 
     def _scale(self, now: datetime) -> scaling.Night:
         return scaling.scale(self._engine, self._plan.experiment, now=now, actor=ACTOR)
@@ -296,6 +336,22 @@ def _outcome(made: Assignment, closed: ClosedPosition) -> Outcome:
         r_multiple=closed.r_multiple,
         worst_excursion=closed.worst_excursion,
     )
+
+
+def _on_paper(paused: Paused, closed: ClosedPosition) -> ShadowOutcome:
+    return shadow_trade(
+        paused.assignment_id,
+        PolicyName(paused.policy),
+        return_ratio=closed.return_ratio,
+        opened_at=closed.opened_at,
+        closed_at=closed.closed_at,
+    )
+
+
+def _require_taken(answers: Sequence[object]) -> None:
+    for answer in answers:
+        if isinstance(answer, BanditError):
+            raise answer
 
 
 def _begins_night(before: datetime, now: datetime) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from bandit.core.model import Assignment, Policy, PolicyKind, PolicyName, PolicySha
+from bandit.core.model import Policy, PolicyKind, PolicyName, PolicySha
 from learners.market.candles import Candles
 from learners.market.paper_market import Proposal
 from liveops.connectors.rules import CHALLENGERS, CHAMPION, Rule, proposals
@@ -35,10 +35,10 @@ class ReplayArm(Protocol):
     def policy(self) -> Policy:
         """Return what is registered of it."""
 
-    def wish(self, bar: int, made: Assignment) -> Wish | None:
+    def wish(self, bar: int, *, size_multiplier: float, confidence_bump: float) -> Wish | None:
         """Return what it does with the opportunity at the close of a bar; None: nothing.
 
-        `made` is the assignment of that opportunity, whose guards' share applies.
+        The multiplier and the bump are the guards' share of that opportunity.
         """
 
 
@@ -59,12 +59,12 @@ class RuleArm:
             metadata={"description": self.rule.description, "spec": self.rule.spec},
         )
 
-    def wish(self, bar: int, made: Assignment) -> Wish | None:
+    def wish(self, bar: int, *, size_multiplier: float, confidence_bump: float) -> Wish | None:  # noqa: ARG002 - a rule is sure
         """Return what the rule proposes, at the size that the guards leave."""
         proposal = self.book[bar]
         if proposal is None:
             return None
-        share = Decimal(str(made.size_multiplier))
+        share = Decimal(str(size_multiplier))
         return Wish(proposal=proposal, share=share, left_at=None)
 
 
@@ -75,12 +75,10 @@ class LearnedArm:
     policy: Policy
     taker: OpportunityTaker
 
-    def wish(self, bar: int, made: Assignment) -> Wish | None:
+    def wish(self, bar: int, *, size_multiplier: float, confidence_bump: float) -> Wish | None:
         """Return what the policy does, behind the regime filter and the guards."""
         found = self.taker.intention(
-            bar,
-            size_multiplier=float(made.size_multiplier),
-            confidence_bump=float(made.confidence_bump),
+            bar, size_multiplier=size_multiplier, confidence_bump=confidence_bump
         )
         if found is None:
             return None

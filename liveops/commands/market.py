@@ -260,10 +260,11 @@ def _drive(app: App, plan: Plan, *, out: Console, progress: Console) -> None:
     throttle = plan.rules.checklist.pf_throttle
     progress.print(
         f"{len(plan.bars)} bars, {plan.equity_fraction:.0%} of equity a trade; hourly rules live "
-        f"near a profit factor of 1, so this market throttles under {throttle:g}"
+        f"near a profit factor of 1, so this market throttles under {throttle:g}, and win four "
+        f"trades in ten, so its guards pause under {plan.rules.guard.win_rate_paused:.0%}"
     )
     with Progress(*columns, console=out if out.is_terminal else progress) as shown:
-        task = shown.add_task(plan.candles.instrument, total=len(plan.bars))
+        task, refused = shown.add_task(plan.candles.instrument, total=len(plan.bars)), 0
         for step in replay(app.engine, plan):
             shown.update(task, completed=step.done, description=f"{step.at:%Y-%m-%d}")
             for stop in step.stops:
@@ -271,6 +272,11 @@ def _drive(app: App, plan: Plan, *, out: Console, progress: Console) -> None:
                     out.print(line)
             for line in night_lines(step.night) if step.night is not None else ():
                 out.print(line)
+            refused = step.refused
+    out.print(
+        f"the performance guard refused {refused} of {len(plan.bars)} opportunities; "
+        "they were followed on paper"
+    )
 
 
 def _print_ways_on(out: Console, url: str, experiment: str) -> None:

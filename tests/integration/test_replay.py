@@ -11,13 +11,14 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from ledger import record_all
+from ledger import count, record_all
 from made_up_policy import trading
 from postgres_server import PostgresServer
 from sqlalchemy import Engine, text
 
 from bandit.core.account import LossLimits
 from bandit.core.acting import ActingRules
+from bandit.core.guard_rule import GuardRule
 from bandit.core.limits import Limits
 from bandit.core.model import DecisionKind, Policy, PolicyKind, PolicyName, Profile, UnitId
 from bandit.core.outcomes import Outcome, declined, trade
@@ -184,6 +185,29 @@ def test_a_replay_with_a_learned_challenger_can_be_cut_off(
         assert ledger.ledger_digest(cut) == ledger.ledger_digest(unbroken)
 
 
+def test_what_guards_refuse_is_followed_on_paper_also_by_a_replay_that_was_cut_off(
+    postgres_server: PostgresServer,
+) -> None:
+    # The documents' own limits, under which hourly rules pause again and again.
+    chosen = replace(plan(nights=8), rules=replace(demo_rules(Rules()), guard=GuardRule()))
+    with ledgers(postgres_server, 2) as (unbroken, cut):
+        *_, last = replay(unbroken, chosen)
+        for stop in (60, 150):
+            list(itertools.islice(replay(cut, chosen), stop))
+        *_, again = replay(cut, chosen)
+        assert 50 < last.refused == again.refused == count(unbroken, "refusals")
+        assert ledger.ledger_digest(cut) == ledger.ledger_digest(unbroken)
+        with unbroken.connect() as connection:
+            ended = connection.execute(
+                text(
+                    "SELECT count(*) FROM guard_changes"
+                    " WHERE from_state = 'PAUSED' AND to_state = 'NORMAL'"
+                    " AND actor = 'rule:performance_guard'"
+                )
+            ).scalar_one()
+    assert ended > 0, "pauses end by what was refused"
+
+
 def test_nights_are_decided_once_each_and_explained(engine: Engine) -> None:
     nights = [step.night for step in replay(engine, plan()) if step.night is not None]
     assert len(nights) == NIGHTS
@@ -275,7 +299,7 @@ def test_shuffled_outcomes_give_the_same_statistics(
         for _ in replay(original, chosen):
             pass
         outcomes = recorded(original)
-        assert len(outcomes) > 400
+        assert len(outcomes) > 300
         _reopen(again, original)
         now = chosen.candles.closing(chosen.bars.stop - 1)
         router = Router(again)
