@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -11,9 +12,10 @@ from sqlalchemy import Engine, text
 
 from bandit.core.account import LossLimits
 from bandit.core.errors import Paused
-from bandit.core.guard_rule import GuardState
+from bandit.core.guard_rule import GuardRule, GuardState
 from bandit.core.model import Assignment, PolicyName
 from bandit.core.outcomes import Outcome
+from bandit.core.performance_guard import Guard, GuardTrade, folded
 from bandit.core.reading import Rules
 from bandit.core.shadow import ShadowOutcome, shadow_declined, shadow_trade
 from bandit.service import performance_guarding
@@ -75,6 +77,19 @@ def followed(paused: Paused, result: str | None, policy: str = "prod") -> Shadow
 def begin_anew(engine: Engine, **scope: str) -> None:
     """Let a person begin a guard anew."""
     performance_guarding.reset(engine, **scope, reason="looked into it", now=LATER, actor="ann")
+
+
+def seed_of(trades: int, of: int, wins: str = "0.2", losses: str = "-0.1") -> int:
+    """A seed of a fair coin that a guard lets trade live so often, and on paper else."""
+    for seed in range(10_000):
+        coin, guard, live = random.Random(seed), Guard(rule=GuardRule()), 0
+        for _ in range(of):
+            live += guard.state is not GuardState.PAUSED
+            earned = Decimal(coin.choice([wins, losses]))
+            guard, _ = folded(guard, [GuardTrade(earned, Decimal(10_000))])
+        if live == trades:
+            return seed
+    raise AssertionError("no such seed")
 
 
 def guard_reports(engine: Engine) -> dict[str, GuardReport]:
