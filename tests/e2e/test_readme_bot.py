@@ -47,7 +47,8 @@ def test_bot_of_the_readme_trades_through_the_service(tmp_path: Path) -> None:
         loop = [line for line in program.splitlines() if line.strip()]
         assert len(loop) <= 23, "the README promises a loop of about twenty lines"
         # Its policies are coins: with this one a pause refuses some, and paper ends it.
-        program = f"import random\nrandom.seed({seed_of(40, of=50)})\n{program}"
+        coin = f"import random\ncoin = random.Random({seed_of(40, of=50)})\n"
+        program = coin + program.replace("random.choice", "coin.choice")
         ran = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=False
         )
