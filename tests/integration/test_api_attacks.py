@@ -362,4 +362,8 @@ def test_the_order_of_a_batch_does_not_matter(postgres_server: PostgresServer) -
     # The account's own drawdown is a guard's: of money in the order in which it was told.
     drawdowns = [report.pop("dd_total") for report in reports]
     assert drawdowns[0] == 0 < drawdowns[1]
+    # So are the performance guards: they read the trades that came last.
+    guards = [report.pop("guards") for report in reports]
+    assert [guard["state"] for guard in guards[0]] == ["NORMAL", "NORMAL"]
+    assert [guard["state"] for guard in guards[1]] == ["PAUSED", "PAUSED"]
     assert reports[0] == reports[1]

@@ -8,7 +8,17 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from ledger import CHALLENGER, NOON, assign, change, closed, feed, open_btc, record_all
+from ledger import (
+    CHALLENGER,
+    NOON,
+    UNGUARDED,
+    assign,
+    change,
+    closed,
+    feed,
+    open_btc,
+    record_all,
+)
 from sqlalchemy import Engine, text
 
 from bandit.core import evidence
@@ -183,7 +193,7 @@ def test_a_night_fixes_terms_by_what_the_champion_has_earned(engine: Engine) -> 
 
 
 def test_cohorts_are_what_their_outcomes_say_whatever_came_in_between(engine: Engine) -> None:
-    open_btc(engine)
+    open_btc(engine, rules=UNGUARDED)
     fix(engine)
     now = LATER + timedelta(days=1)
     made = drawn(engine, 80, now=LATER)

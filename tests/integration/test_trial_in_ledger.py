@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from ledger import register
+from ledger import UNGUARDED, register
 from sqlalchemy import Engine
 
 from bandit.core import trial, trial_plan
@@ -81,7 +81,8 @@ def told(engine: Engine, made: TrialPlan, fate: Fate) -> list[DecisionRecord]:
         salt=fate.salt,
         limits=made.limits,
         loss_limits=LossLimits(daily_loss=Decimal("0.1"), drawdown=Decimal("0.1")),
-        rules=made.rules,
+        # A trial tells what nights decide; no guard stands between them and the trades.
+        rules=replace(made.rules, guard=UNGUARDED.guard),
         now=trial_plan.OPENED,
         actor="test",
     )
