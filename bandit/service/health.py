@@ -13,7 +13,7 @@ from bandit.core.heartbeat import BotRecord, Heartbeat, check_past, heard
 from bandit.core.model import checked_instant, checked_text
 from bandit.service import accounts
 from bandit.service.accounts import AccountReport
-from bandit.storage import audit, experiments, heartbeats, locks, trades
+from bandit.storage import audit, experiments, guards, heartbeats, locks, trades
 from bandit.storage.engine import require_protocol, snapshot, transaction
 from bandit.storage.trades import ClosedTrade
 
@@ -100,9 +100,10 @@ def read(engine: Engine, *, now: datetime) -> Reading:
         )
 
 
-def _guard(_connection: Connection) -> str | None:
-    """Return how the performance guard stands; the one place where it is to be read."""
-    return None  # no guard keeps a state in this ledger yet: not known
+def _guard(connection: Connection) -> str | None:
+    """Return the strictest state of any performance guard; None where nothing is guarded yet."""
+    states = [record.guard.state for record in guards.all_of(connection)]
+    return max(states, key=lambda state: state.severity).value if states else None
 
 
 def _state(report: AccountReport) -> AccountState:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from api_service import CheckedClient, application, documented, post, service
+from guarded_ledger import LATER, open_wide, pause
 from ledger import CHALLENGER, NOON, feed, open_btc, open_eth
 from sqlalchemy import Engine, text
 
@@ -257,7 +258,7 @@ def _free() -> int:
         (".trading.halted", "false"),
         (".health_status", '"HEALTHY"'),
         (".issues", "[]"),
-        (".metrics.performance_guard_status", "null"),
+        (".metrics.performance_guard_status", '"NORMAL"'),
         (".metrics.open_positions", "1"),
         (".portfolio.daily_pnl < 0", "true"),
     ],
@@ -308,3 +309,14 @@ def test_an_unready_ledger_is_said_in_full_as_before(engine: Engine) -> None:
     assert answer.status_code == 503
     [issue] = answer.json()["issues"]
     assert "decision protocol" in issue
+
+
+def test_a_pause_of_the_performance_guard_halts_trading_and_degrades(engine: Engine) -> None:
+    open_wide(engine)
+    pause(engine)
+    with service(engine, clock=VirtualClock(LATER)) as client:
+        health, status = client.get("/health"), client.get("/status").json()
+    assert (health.status_code, health.json()["status"]) == (200, "degraded")
+    assert status["trading"]["halted"] is True
+    assert status["metrics"]["performance_guard_status"] == "PAUSED"
+    assert "the performance guard is PAUSED" in status["warnings"]

@@ -21,6 +21,7 @@ from sqlalchemy import Engine
 
 from bandit.core.account import LossLimits
 from bandit.core.errors import Killed
+from bandit.core.guard_rule import GuardRule
 from bandit.core.kill_switch import DailyLossRelease
 from bandit.core.model import Assignment, UnitId
 from bandit.core.outcomes import trade
@@ -110,7 +111,7 @@ def lived(engine: Engine, trades: list[Trade]) -> tuple[list[int], list[int]]:
     """The same by the ledger."""
     first = trades[0].opened_at
     # Rules that stop arms for other reasons stay out of it.
-    rules = Rules(checklist=ChecklistRule().silenced)
+    rules = Rules(checklist=ChecklistRule().silenced, guard=GuardRule(enabled=False))
     limits = LossLimits(daily_loss=LIMIT, drawdown=Decimal("0.15"))
     open_btc(engine, challengers=(), loss_limits=limits, rules=rules, now=first)
     router, made = Router(engine), dict[int, Assignment]()

@@ -107,7 +107,7 @@ def test_an_arm_that_the_guard_has_left_is_stopped(
     app: App, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(recording, "guard_outcomes", lambda *_, **__: None)
+        patched.setattr(recording, "guard_outcomes", lambda *_, **__: [])
         feed(engine, CHALLENGER, ["0.001", "-0.001"] * 15)
     dry = monitor_of(app, is_dry=True).look()
     assert [flag.row.action for flag in dry.flags] == ["throttle"]

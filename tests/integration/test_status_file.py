@@ -76,7 +76,7 @@ def test_the_file_lies_under_home_where_the_documents_look(kept: Kept, tmp_path:
     assert kept.path == tmp_path / "logs" / "bot_status.json"
     told = kept.look()
     assert (told["health_status"], told["issues"], told["warnings"]) == ("HEALTHY", [], [])
-    assert told["metrics"]["performance_guard_status"] is None
+    assert told["metrics"]["performance_guard_status"] == "NORMAL"
     assert told["metrics"]["open_positions"] is None
     assert told["written_at"] == NOON.isoformat()
     assert [path.name for path in kept.path.parent.iterdir()] == ["bot_status.json"]
@@ -306,7 +306,7 @@ def test_the_commands_print_what_the_documents_scripts_print(
     assert said[1].startswith("health: DEGRADED, written ")
     assert "warning: account usd is killed (hand): drill" in said
     for line in (
-        "performance guard: unknown",
+        "performance guard: NORMAL",
         "open positions: 2",
         "trading halted: true",
         "equity: 9900.0 USD",
@@ -397,4 +397,4 @@ def test_the_documents_script_reads_the_file_with_jq(engine: Engine, kept: Kept)
     found = subprocess.run(
         [jq, "-c", filters, str(kept.path)], text=True, capture_output=True, check=True
     )
-    assert found.stdout.split() == ['"HEALTHY"', "null", "2", "[]"]
+    assert found.stdout.split() == ['"HEALTHY"', '"NORMAL"', "2", "[]"]
