@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from bandit.core.account import MoneyChange
 from bandit.core.errors import BanditError, Conflict, InvalidInput, UnknownName
 from bandit.core.marks import Mark, PositionMark, check_time, marked
-from bandit.core.model import checked_instant
+from bandit.core.model import ArmMode, checked_instant
 from bandit.service.guarding import move_money
 from bandit.service.revealing import Keys, guarded
 from bandit.storage import account_equity, archives, assignments, marks, outcomes
@@ -79,6 +79,8 @@ def _refused(
     unit = units.get(mark.assignment_id)
     if unit is None:
         return UnknownName(kind="assignment", name=str(mark.assignment_id))
+    if unit.mode == ArmMode.PAPER:
+        return Conflict(f"a pause refused {mark.assignment_id}: nothing is open")
     try:
         check_time(mark, decided_at=unit.decided_at, now=now)
     except InvalidInput as error:

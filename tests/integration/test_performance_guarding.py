@@ -37,6 +37,7 @@ from sqlalchemy import Engine, text
 
 from bandit.core.errors import Conflict, InvalidInput, Paused, Revoked
 from bandit.core.guard_rule import GuardRule, GuardState
+from bandit.core.marks import Mark
 from bandit.core.model import Assignment, UnitId
 from bandit.core.outcomes import declined
 from bandit.core.performance_guard import Guard, GuardTrade, folded
@@ -44,6 +45,7 @@ from bandit.core.reading import Rules
 from bandit.service import (
     accounts,
     exploring,
+    marking,
     recording,
     revising,
 )
@@ -109,6 +111,8 @@ def test_refused_opportunity_is_neither_claimed_nor_has_an_outcome(engine: Engin
         begin_anew(engine, experiment="btc")
     [answer] = recording.record(engine, [declined(paused.assignment_id)], now=LATER)
     assert isinstance(answer, Conflict)
+    stands = Mark(assignment_id=paused.assignment_id, unrealised_pnl=Decimal(-5), marked_at=LATER)
+    assert isinstance(marking.mark(engine, [stands], now=LATER)[0], Conflict)
     with pytest.raises(InvalidInput, match="without an outcome"):
         Router(engine).assign(
             "btc",
