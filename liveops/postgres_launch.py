@@ -105,6 +105,8 @@ def _become(owner_pid: int, uid: int, gid: int, command: list[str]) -> None:
         os.setgroups([])
         os.setgid(gid)
         os.setuid(uid)
+    # A shell has what it starts in the background ignore SIGINT, and what is ignored stays so.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         # After the uid change, which clears it. SIGINT is PostgreSQL's fast, clean shutdown.
         libc = ctypes.CDLL(None, use_errno=True)

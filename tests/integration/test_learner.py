@@ -279,7 +279,8 @@ def test_its_process_dies_with_the_supervisor(
 
 
 SUPERVISOR = f"""
-import json, sys, time
+import json, signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of what a shell starts in the background
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from dataclasses import replace
 from pathlib import Path
