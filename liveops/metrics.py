@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from alerts.catalogue import CATALOGUE, Metric, MetricKind
+from alerts.catalogue import CATALOGUE
+from alerts.metric import Metric, MetricKind
 from bandit.core.drift import ENCODER_PARTS, DriftRun
 from bandit.core.errors import LedgerUnavailable
 from bandit.core.ladder import Standing

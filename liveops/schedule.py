@@ -7,6 +7,7 @@ from datetime import time
 from typing import Final
 
 from bandit.core.errors import InvalidInput
+from bandit.core.model import NIGHT_HOUR
 
 TRY_MINUTES: Final = 15
 """A job is begun at its hour, and tried again so often within it.
@@ -40,7 +41,7 @@ class NightlyJob:
 NIGHTLY: Final = (
     NightlyJob(
         name="scale",
-        at=time(2),
+        at=time(NIGHT_HOUR),
         meaning="decides tonight's traffic",
         options=("--mode", "scale"),
     ),

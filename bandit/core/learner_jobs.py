@@ -12,11 +12,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from bandit.core.model import PolicyName
+from bandit.core.model import NIGHT_HOUR, PolicyName
 from bandit.core.upkeep import UpkeepAction
-
-NIGHT_HOUR: Final = 2
-"""The UTC hour at which nightly work begins, as in the source documents."""
 
 ATTEMPTS_MAX: Final = 3
 RETRY_AFTER: Final = timedelta(seconds=10)

@@ -33,6 +33,10 @@ RETURN_LIMIT = Decimal(1000)
 RETURN_STEP = Decimal("0.000000000001")
 
 NAME_LENGTH_MAX = 63
+
+NIGHT_HOUR = 2
+"""The UTC hour at which nightly work begins, as in the source documents."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _SHA = re.compile(r"[0-9a-f]{8,64}")
 _UNIT = re.compile(r"[!-~]{1,128}")

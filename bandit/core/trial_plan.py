@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bandit.core.errors import InvalidInput
 from bandit.core.limits import Limits
-from bandit.core.model import PolicyName, Profile, Promoter, Strategy, UnitId
+from bandit.core.model import NIGHT_HOUR, PolicyName, Profile, Promoter, Strategy, UnitId
 from bandit.core.reading import Rules
 from bandit.core.simulation import HypotheticalArm, Luck, Market, Setting, returns
 
@@ -22,7 +22,6 @@ CHAMPION: Final = PolicyName("champion")
 EXPERIMENT: Final = "trial"
 INSTRUMENT: Final = "MARKET"
 OPENED: Final = datetime(2026, 1, 1, tzinfo=UTC)
-NIGHT_HOUR: Final = 2
 SCALE: Final = 10**12
 """Steps of a return: what the ledger keeps of one."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,6 +17,7 @@ from embedded_owner import gone
 from ledger import CHALLENGER, NOON, open_btc
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
+from waiting import until
 
 from bandit.core.errors import LedgerUnavailable, UnknownName
 from bandit.core.learner_jobs import JobState, LearnerJob, tonight
@@ -65,16 +65,6 @@ def learners(app: App) -> Iterator[Callable[[Command], Learner]]:
     yield learner
     for each in made:
         each.stop()
-
-
-def until(holds: Callable[[], bool], act: Callable[[], None] = lambda: None) -> None:
-    waiting = threading.Event()
-    for _ in range(3_000):
-        act()
-        if holds():
-            return
-        waiting.wait(0.01)
-    raise AssertionError("it never came to hold")
 
 
 def audited(engine: Engine, action: str) -> int:

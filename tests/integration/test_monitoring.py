@@ -18,6 +18,7 @@ from drift_runs import a_run, an_encoder_check
 from fake_nvml import FakeNvml
 from ledger import CHALLENGER, NOON, feed, open_btc
 from sqlalchemy import Engine, text
+from waiting import until
 
 from bandit.core.errors import LockHeldElsewhere, UnknownName
 from bandit.core.learner_jobs import JobState, tonight
@@ -174,15 +175,6 @@ def going_on(
         stop.set()
         thread.join(30)
         assert not thread.is_alive()
-
-
-def until(holds: Callable[[], bool]) -> None:
-    waiting = threading.Event()
-    for _ in range(3_000):
-        if holds():
-            return
-        waiting.wait(0.01)
-    raise AssertionError("it never came to hold")
 
 
 def test_it_looks_at_its_interval_and_never_twice_for_a_long_look(app: App) -> None:

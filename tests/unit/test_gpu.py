@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from fake_nvml import WHOLE, FakeNvml
+from waiting import until
 
 from liveops.gpu import FRESH_SECONDS, GpuReading, GpuWatch, read_gpus
 
@@ -78,16 +79,7 @@ def test_a_reading_holds_for_a_minute(nvml: FakeNvml) -> None:
 def test_it_looks_again_and_ends(nvml: FakeNvml) -> None:
     watch = GpuWatch()
     with watch.looking(seconds=0.001):
-        _until(lambda: watch.newest() == (WHOLE,))
+        until(lambda: watch.newest() == (WHOLE,))
         nvml.gpus = 0
-        _until(lambda: watch.newest() == ())
+        until(lambda: watch.newest() == ())
     assert "gpu-watch" not in {thread.name for thread in threading.enumerate()}
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    waiting = threading.Event()
-    for _ in range(5_000):
-        if holds():
-            return
-        waiting.wait(0.002)
-    raise AssertionError("it never came to hold")

@@ -3,7 +3,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from alerts.catalogue import ARM, ARTIFACT, BOT, CATALOGUE, GPU, MetricKind, render_page
+from alerts.catalogue import CATALOGUE, render_page
+from alerts.metric import ARM, ARTIFACT, BOT, GPU, MetricKind
 
 SEED_NAMES = {
     "pf_challenger_30",
