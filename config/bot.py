@@ -46,9 +46,9 @@ class Exchange(Section):
 class Trading(Section):
     """What is traded, on which candles."""
 
-    symbols: Annotated[tuple[Symbol, ...], AfterValidator(_unique)] = planned(
+    symbols: Annotated[tuple[Symbol, ...], AfterValidator(_unique)] = setting(
         ("BTCUSDT", "ETHUSDT"),
-        meaning="Instruments to trade, each one once.",
+        meaning="Instruments to trade, each one once; those that a selection chooses from.",
         unit="list of names",
         min_length=1,
     )
@@ -207,12 +207,25 @@ class PerformanceGuard(Section):
 
 
 class CrossSectional(Section):
-    """Picks the strongest symbols of the list; off by default."""
+    """Picks the strongest symbols of the list; off by default, set when an experiment opens."""
 
-    enabled: bool = planned(False, meaning="Select symbols.", unit="true or false")
-    top_k: Count = planned(3, meaning="How many symbols are held.", unit="symbols", ge=1)
-    rebalance_interval_minutes: Count = planned(
-        1440, meaning="Time between two selections.", unit="minutes", ge=1
+    enabled: bool = setting(
+        False,
+        meaning="Open positions in the strongest of `trading.symbols` only.",
+        unit="true or false",
+    )
+    top_k: Count = setting(
+        3, meaning="In how many symbols positions may open.", unit="symbols", ge=1, le=1000
+    )
+    rebalance_interval_minutes: Count = setting(
+        1440, meaning="Time between two selections.", unit="minutes", ge=1, le=525_600
+    )
+    lookback_days: Count = setting(
+        21,
+        meaning="Symbols are ranked by what their price gained in it, where nobody tells scores.",
+        unit="days",
+        ge=1,
+        le=3650,
     )
     max_symbol_risk_pct: Number = planned(
         0.10, meaning="Most of the equity in one symbol.", unit="fraction of equity", gt=0, le=1

@@ -41,6 +41,7 @@ from liveops.commands import (
     policies,
     promote,
     replay,
+    selection,
     service,
     setup,
     simulate,
@@ -84,6 +85,7 @@ app.add_typer(accounts.commands, name="account")
 app.add_typer(health.bot_commands, name="bots")
 app.add_typer(budget.commands, name="budget")
 app.add_typer(guard.commands, name="guard")
+app.add_typer(selection.commands, name="selection")
 app.add_typer(ledger.commands, name="ledger")
 app.add_typer(imports.commands, name="import")
 app.add_typer(candles.commands, name="candles")

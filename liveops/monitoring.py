@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from bandit.core import checklist
 from bandit.core.checklist import ArmRow
-from bandit.core.errors import LockHeldElsewhere
+from bandit.core.errors import InvalidInput, LockHeldElsewhere
 from bandit.core.upkeep import UpkeepAction, UpkeepRow
 from bandit.service import experiments, guarding, learner_jobs, policies, reporting
 from bandit.service.arm_report import ArmReport
@@ -25,6 +25,7 @@ from liveops.background import Turn
 from liveops.clock import monotonic
 from liveops.learner import STUCK_SECONDS, Learner
 from liveops.monitor import machine_row
+from liveops.ranking import select_by_momentum
 from liveops.wiring import App
 
 ACTOR: Final = "monitor"
@@ -100,6 +101,7 @@ class Monitor:
             flags = [*_flags(report)]
             found += flags
             done += self._act(report, flags, now)
+            done += self._select(report)
         machine = machine_row(self.app, self.app.gpus.newest())
         if machine.flagged:
             found.append(Flag(experiment="", policy="", row=machine))
@@ -152,6 +154,20 @@ class Monitor:
         )
         if job is not None:
             yield f"asked for an encoder refresh of {policy} at {job.due_at:%Y-%m-%d %H:%M} UTC"
+
+    def _select(self, report: ExperimentReport) -> Iterator[str]:
+        """Select the strongest symbols, where the experiment does so and the time has come."""
+        name = report.record.experiment.name
+        if not report.record.rules.selection.enabled:
+            return
+        try:
+            made = select_by_momentum(self.app, name, actor=ACTOR, is_dry=self.is_dry)
+        except (InvalidInput, LockHeldElsewhere) as error:
+            yield f"{name}: nothing new is selected: {error}"
+            return
+        if made.is_new and made.selection is not None:
+            opens = "would open" if self.is_dry else "opens"
+            yield f"{name} {opens} positions in {', '.join(made.selection.chosen)}"
 
     def _free(self, row: UpkeepRow) -> Iterator[str]:
         """Begin a learner again that keeps the GPU busy and makes no progress."""

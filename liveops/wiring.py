@@ -21,6 +21,7 @@ from bandit.core.ladder import LadderRule
 from bandit.core.limits import Limits
 from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strategy
 from bandit.core.reading import ChecklistRule, RampRule, Rules
+from bandit.core.selection import SelectionRule
 from bandit.core.upkeep import GpuRule
 from bandit.service.assigning import Router
 from bandit.storage import migrate, roles
@@ -269,6 +270,19 @@ def rules_of(settings: Settings) -> Rules:
         weigh_paper=evidence.weigh_paper,
         promote=evidence.promote,
         guard=guard_rule_of(settings),
+        selection=selection_rule_of(settings),
+    )
+
+
+def selection_rule_of(settings: Settings) -> SelectionRule:
+    """Return which symbols a new experiment may open positions in."""
+    chosen = settings.portfolio.cross_sectional
+    return SelectionRule(
+        enabled=chosen.enabled,
+        top_k=chosen.top_k,
+        rebalance_minutes=chosen.rebalance_interval_minutes,
+        lookback_days=chosen.lookback_days,
+        universe=settings.trading.symbols if chosen.enabled else (),
     )
 
 

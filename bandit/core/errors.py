@@ -165,6 +165,12 @@ class Paused(BanditError):
         self.policy = policy
 
 
+class NotSelected(BanditError):
+    """The experiment opens positions in other instruments now; nothing was stored."""
+
+    code = "not_selected"
+
+
 class Revoked(BanditError):
     """The arm may no longer act on this decision: halted, replaced or out of traffic since."""
 

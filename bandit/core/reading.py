@@ -28,6 +28,7 @@ from bandit.core.model import (
 )
 from bandit.core.performance import ClosedTrade, in_closing_order, nominal_drawdown
 from bandit.core.profit_factor import ProfitFactor, profit_factor
+from bandit.core.selection import SelectionRule
 
 _UNASKED = ProfitFactor(gross_profit=0.0, gross_loss=0.0, n=0, n_losses=0)
 
@@ -275,7 +276,8 @@ class Rules:
 
     `allocator` are the settings of its strategy, by name; what is left out has its default.
     `weigh_paper` lets a strategy weigh arms by their results on paper, where these are believed.
-    `promote` says who makes an eligible arm the champion. `guard` is the performance guard's.
+    `promote` says who makes an eligible arm the champion. `guard` is the performance guard's,
+    `selection` says which symbols may be entered.
     """
 
     ramp: RampRule = field(default_factory=RampRule)
@@ -286,6 +288,7 @@ class Rules:
     weigh_paper: bool = True
     promote: Promoter = Promoter.PERSON
     guard: GuardRule = field(default_factory=GuardRule)
+    selection: SelectionRule = field(default_factory=SelectionRule)
 
     def weighs_paper(self, gap: FillGap, *, on_paper: int, live: int) -> bool:
         """Say whether an arm is weighed by its trades on paper: where they agree and are more.
@@ -316,4 +319,5 @@ class Rules:
             weigh_paper=stored.get("weigh_paper", True),
             promote=Promoter(stored.get("promote", Promoter.PERSON)),
             guard=GuardRule.from_json(stored.get("guard", {})),
+            selection=SelectionRule.from_json(stored.get("selection", {})),
         )

@@ -23,6 +23,7 @@ from bandit.core.errors import (
 )
 from bandit.core.model import Assignment, checked_instant, require_past
 from bandit.service.routing_table import Opportunity, RoutingTable, read_table, routed
+from bandit.service.selecting import Selections
 from bandit.storage import assignments, claims, locks
 from bandit.storage.claims import ClaimVerdict
 from bandit.storage.engine import SessionLost, again_where, snapshot, transaction
@@ -41,6 +42,7 @@ class Router:
     def __init__(self, engine: Engine) -> None:
         """Start with nothing remembered."""
         self._engine = engine
+        self.selections = Selections(engine)
         self._tables: dict[str, RoutingTable] = {}
         self._lock = threading.Lock()
 
@@ -53,9 +55,13 @@ class Router:
         Raises `UnknownName` for an experiment that is not open, `Conflict` when a unit came back
         with another instrument, `InvalidInput` for a position that is not open, `Killed` while the
         account's kill switch is on, and `Paused` for the first unit that a guard refused: what
-        was new of the batch is stored all the same, so that the others have their answers.
+        was new of the batch is stored all the same, so that the others have their answers. Raises
+        `NotSelected` with nothing stored for a unit in whose instrument nothing new opens.
         """
         _check(opportunities, now=now)
+        refused = self.selections.refused(self.table(experiment), opportunities, now=now)
+        for refusal in refused.values():
+            raise refusal
         drawn_max: int | None = None
         while True:
             try:

@@ -82,8 +82,18 @@ class LiveRouter:
     async def _assign(
         self, lane: int, experiment: str, asked: Sequence[Opportunity]
     ) -> Sequence[Assignment | BanditError]:
-        await self.table(experiment)
+        table = await self.table(experiment)
         now = self._now()
+        if not table.record.rules.selection.enabled:
+            return await self._assign_all(lane, experiment, asked, now=now)
+        refused = await asyncio.to_thread(self._router.selections.refused, table, asked, now=now)
+        admitted = [each for place, each in enumerate(asked) if place not in refused]
+        made = iter(await self._assign_all(lane, experiment, admitted, now=now) if admitted else ())
+        return [refused.get(place) or next(made) for place in range(len(asked))]
+
+    async def _assign_all(
+        self, lane: int, experiment: str, asked: Sequence[Opportunity], *, now: datetime
+    ) -> Sequence[Assignment | BanditError]:
         drawn_max: int | None = None
         while True:
             table = self._router.table(experiment)

@@ -28,6 +28,7 @@ from liveops.api import (
     marking,
     operating,
     probes,
+    selecting,
     shadowing,
     trading,
 )
@@ -49,6 +50,7 @@ from liveops.api.heartbeats import NewHeartbeat
 from liveops.api.hot import HotApi
 from liveops.api.links import link
 from liveops.api.problems import Problem, declared, install
+from liveops.api.selecting import NewScores
 from liveops.api.shadowing import NewShadowOutcome
 from liveops.deciders import Deciders, artifact_home
 from liveops.metrics import registry_of
@@ -65,6 +67,7 @@ _DESCRIBED_HERE: tuple[type[BaseModel], ...] = (
     NewAction,
     NewFallback,
     NewHeartbeat,
+    NewScores,
     NewMark,
     NewOutcome,
     NewRevision,
@@ -121,6 +124,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
         shadowing.router,
         marking.router,
         guards.router,
+        selecting.router,
         heartbeats.router,
         probes.router,
     ):

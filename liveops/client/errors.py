@@ -115,6 +115,10 @@ class Paused(RequestRefused):
         return None if self.problem.paused is None else self.problem.paused.get(name)
 
 
+class NotSelected(RequestRefused):
+    """Nothing new opens in this instrument now: place no order, and go on with the next one."""
+
+
 class Revoked(RequestRefused):
     """The decision was taken back after it was made: place no order on it."""
 

@@ -14,6 +14,7 @@ from liveops.client.errors import (
     Expired,
     InvalidInput,
     Killed,
+    NotSelected,
     Paused,
     Problem,
     RequestRefused,
@@ -190,7 +191,7 @@ def refusal_of(problem: Problem) -> RequestRefused:
         return Paused(problem)
     if problem.status == 423 or problem.code == "killed":
         return Killed(problem)
-    by_code = {"revoked": Revoked, "expired": Expired}
+    by_code = {"not_selected": NotSelected, "revoked": Revoked, "expired": Expired}
     return by_code.get(problem.code, RequestRefused)(problem)
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from bandit.core.evidence import Terms
 from bandit.core.kill_switch import KillCause
 from bandit.core.outcomes import declined
+from bandit.core.selection import Selection
 from bandit.service import (
     ageing,
     auditing,
@@ -30,7 +31,7 @@ from bandit.service import (
     trials,
 )
 from bandit.service.assigning import Router
-from bandit.storage import evidence
+from bandit.storage import evidence, selections
 from snapshots.archive_files import ParquetArchives
 
 # Each with a column that an UPDATE might be tempted to correct.
@@ -55,6 +56,7 @@ FACTS = {
     "backtest_trials": "sharpe",
     "drift_checks": "verdict",
     "policy_recipes": "recipe",
+    "selections": "chosen",
     "guard_changes": "reason",
     "refusals": "account_change",
 }
@@ -79,6 +81,8 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     terms = Terms(unit=0.001, baseline=0.0, profit_factor=1.0)
     with engine.begin() as connection:
         evidence.fix_terms(connection, record.id, terms, fixed_at=NOON)
+        selection = Selection(at=NOON, chosen=("BTCUSD",), scores={"BTCUSD": 0.1})
+        selections.insert(connection, record.id, selection, actor="test", reason="drill")
     trials.record(engine, a_trial(), now=NOON, actor="test")
     drift.record(engine, a_run(), now=NOON, actor="test")
     learner_jobs.keep_recipe(engine, "prod", {"learner": "rl"}, now=NOON)

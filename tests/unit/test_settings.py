@@ -144,6 +144,11 @@ def test_every_section_of_the_document_waits_for_its_use_but_those_in_force() ->
     sections = set(yaml.safe_load(DOCUMENT.read_text(encoding="utf-8")))
     in_force = {row.key for row in describe(loaded) if row.in_force}
     assert {key for key in in_force if key.split(".")[0] in sections} == {
+        "trading.symbols",
+        "portfolio.cross_sectional.enabled",
+        "portfolio.cross_sectional.top_k",
+        "portfolio.cross_sectional.rebalance_interval_minutes",
+        "portfolio.cross_sectional.lookback_days",
         "model.confidence_threshold",
         "model.use_ensemble",
         "model.ensemble_xgb_weight",
