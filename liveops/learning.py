@@ -98,9 +98,9 @@ def learn(
 
     It is measured walking forward and recorded as a trial, whatever comes of it; then trained on
     the newest bars and stored below `home`. Made again, only its card changes: that counts all
-    trials made since. Raises `Conflict` where the name belongs to another policy, `ExtraMissing`
-    where nothing that trains is installed, `InvalidInput` for candles that are too few, and as
-    `learners.reinforcement.train`.
+    trials made since. Raises `Conflict` where the name belongs to another policy, or the policy has
+    another name, `ExtraMissing` where nothing that trains is installed, `InvalidInput` for candles
+    that are too few, and as `learners.reinforcement.train`.
     """
     versions(_packages(plan))  # or nothing is begun
     subject = subject_of(plan, series, family=family)
@@ -203,13 +203,15 @@ def made_before(app: App, name: PolicyName, subject: TrialSubject) -> Policy | N
 
 
 def _require_free(app: App, name: PolicyName, subject: TrialSubject) -> None:
-    """Refuse a name that is another policy's, before an hour of training."""
-    try:
-        held = policies.find(app.engine, name).policy
-    except UnknownName:
-        return
-    if held.name == name and held.metadata.get("trial") != subject.trial_id():
-        raise Conflict(f"policy {name!r} is another one, made otherwise; a policy never changes")
+    """Refuse what could not be registered, before an hour of training."""
+    trial = subject.trial_id()
+    for held in (record.policy for record in policies.listed(app.engine)):
+        if held.name == name and held.metadata.get("trial") != trial:
+            rule = "made otherwise; a policy never changes"
+            raise Conflict(f"policy {name!r} is another one, {rule}")
+        if held.name != name and held.metadata.get("trial") == trial:
+            rule = "asked for in the same way, of the same candles"
+            raise Conflict(f"policy {held.name!r} is this one already: {rule}")
 
 
 def _failed(

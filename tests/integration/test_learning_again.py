@@ -73,6 +73,18 @@ def test_an_agent_is_made_anew_on_the_candles_there_are_now(
     assert "an agent has no encoder" in refused(capsys, "agent", "agent_4", "--refresh")
 
 
+def test_on_the_same_candles_there_is_nothing_to_make_and_nothing_is_trained(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told(capsys, "rl", "agent", *BARS, "--steps", "512", "--confidence", "0.3")
+    trained = sorted((home / "training").rglob("*"))
+    capsys.readouterr()
+    assert cli.exit_code(cli.app, ["learn", "again", "agent", "twin"]) == 1
+    assert "policy 'agent' is this one already" in capsys.readouterr().err
+    assert sorted((home / "training").rglob("*")) == trained
+    assert [record.policy.name for record in policies.listed(engine)] == ["agent"]
+
+
 def test_what_was_not_made_here_cannot_be_made_anew(
     engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
