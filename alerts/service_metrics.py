@@ -136,6 +136,14 @@ SERVICE_METRICS: Final = (
         absent="for a symbol that no running bot tells of; of more than 64, the longest are told",
     ),
     Metric(
+        name="liveops_monitor_pulse_age_seconds",
+        kind=MetricKind.GAUGE,
+        unit="seconds",
+        help="Time since the monitor of the experiment said last that it sees.",
+        labels=("experiment",),
+        absent="where no monitor was begun, or a person ended it",
+    ),
+    Metric(
         name="liveops_account_equity",
         kind=MetricKind.GAUGE,
         unit="the account's currency",

@@ -294,7 +294,9 @@ class Alerts(Section):
 
 
 class Operations(Section):
-    """Health checks, rotation and alerts."""
+    """Health checks, the dead man's switch, rotation and alerts."""
+
+    rising = (("monitor_throttle_intervals", "monitor_halt_intervals"),)
 
     health_check_interval_seconds: Count = setting(
         300,
@@ -323,6 +325,20 @@ class Operations(Section):
     )
     max_no_trade_hours: Number = setting(
         168.0, meaning="No trade for longer than this is an issue.", unit="hours", gt=0, le=87_600
+    )
+    monitor_throttle_intervals: Count = setting(
+        3,
+        meaning="A monitor silent for longer makes bots trade smaller.",
+        unit="intervals of the monitor",
+        ge=2,
+        le=1000,
+    )
+    monitor_halt_intervals: Count = setting(
+        6,
+        meaning="A monitor silent for longer lets bots open nothing new.",
+        unit="intervals of the monitor",
+        ge=2,
+        le=1000,
     )
     model_rotation: ModelRotation = ModelRotation()
     alerts: Alerts = Alerts()

@@ -20,6 +20,7 @@ from bandit.core.health import (
     is_halted,
 )
 from bandit.core.heartbeat import BotRecord
+from bandit.core.watch import Pulse, WatchRule, deadlines
 from bandit.service import health
 from bandit.service.health import Reading
 from liveops.wiring import App, health_limits_of, require_common_clock
@@ -98,6 +99,7 @@ def status_json(found: Checkup) -> dict[str, Any]:
         "performance": _performance(found),
         "trading": _trading(found),
         "bots": [_bot(bot, found, now=now) for bot in found.vitals.bots],
+        "monitors": [_monitor(pulse, found.limits.watch) for pulse in found.vitals.pulses],
         "metrics": _metrics(found),
     }
 
@@ -183,6 +185,18 @@ def _bot(bot: BotRecord, found: Checkup, *, now: datetime) -> dict[str, Any]:
         if trained is None
         else (now - trained).total_seconds() / DAY_SECONDS,
         "last_trade_at": None if traded is None else traded.isoformat(),
+    }
+
+
+def _monitor(pulse: Pulse, rule: WatchRule) -> dict[str, Any]:
+    due = deadlines(pulse, rule)
+    return {
+        "experiment": pulse.experiment,
+        "policy": pulse.who,
+        "level": None if due is None else due.level.value,
+        "last_pulse": pulse.at.isoformat(),
+        "pulse_age_seconds": pulse.age_seconds,
+        "interval_seconds": pulse.interval_seconds,
     }
 
 

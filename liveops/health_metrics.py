@@ -36,6 +36,9 @@ def of_health(found: Checkup) -> Iterator[Sample]:
         yield "liveops_bot_api_errors", labels, errors
         is_open = [state is BreakerState.OPEN for state in beat.breakers.values()]
         yield "liveops_bot_breakers_open", labels, sum(is_open)
+    for pulse in found.vitals.pulses:
+        if not pulse.is_ended:
+            yield "liveops_monitor_pulse_age_seconds", (pulse.experiment,), pulse.age_seconds
     for symbol, gap in _gaps(found):
         yield "liveops_candle_gap_seconds", (symbol,), gap
 

@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from bandit.core import checklist
 from bandit.core.checklist import ArmRow
-from bandit.core.errors import InvalidInput, LockHeldElsewhere
+from bandit.core.errors import BanditError, InvalidInput, LockHeldElsewhere
 from bandit.core.upkeep import UpkeepAction, UpkeepRow
-from bandit.service import experiments, guarding, learner_jobs, policies, reporting
+from bandit.core.watch import checked_interval
+from bandit.service import experiments, guarding, learner_jobs, policies, reporting, watching
 from bandit.service.arm_report import ArmReport
 from bandit.service.reporting import ExperimentReport
 from bandit.storage.locks import Lease, LockClass
@@ -89,6 +90,7 @@ class Monitor:
     learner: Learner | None
     is_dry: bool
     _raised: dict[tuple[str, str, str], Flag] = field(default_factory=dict)
+    _has_pulsed: bool = False
 
     def look(self) -> Look:
         """Look once: arms, encoders, this machine. What is newly flagged is logged as an alert."""
@@ -108,6 +110,27 @@ class Monitor:
             done += self._free(machine)
         self._raise(found)
         return Look(at=now, experiments=tuple(names), flags=tuple(found), done=tuple(done))
+
+    def pulse(self, look: Look, *, who: str, seconds: float) -> None:
+        """Tell bots that somebody sees what they do, and looks again in `seconds`."""
+        if self.is_dry:
+            return
+        watching.pulse(
+            self.app.engine,
+            look.experiments,
+            who=who,
+            interval_seconds=seconds,
+            is_first=not self._has_pulsed,
+            now=self.app.clock.now(),
+            actor=ACTOR,
+        )
+        self._has_pulsed = True
+
+    def end(self, *, who: str) -> None:
+        """Disarm the dead man's switch: a person ended the monitor."""
+        names = watching.end(self.app.engine, who=who, now=self.app.clock.now(), actor=ACTOR)
+        if names:
+            log.info("the monitor was ended: bots go on without it", extra={"of": names})
 
     def _act(self, report: ExperimentReport, flags: list[Flag], now: datetime) -> Iterator[str]:
         yield from self._stop(report, now)
@@ -208,10 +231,14 @@ def monitor_until(
 ) -> None:
     """Look now and every `seconds` until `stop`; a look that takes longer makes the next one wait.
 
-    What fails is logged when it begins and when it is over, and tried again each second. Raises
-    `UnknownName` for no policy, and `LockHeldElsewhere` where another process monitors it.
+    After each look it tells bots so, and at its end that nobody looks any more; a process that dies
+    leaves them waiting. What fails is logged when it begins and when it is over, and tried again
+    each second. Raises `UnknownName` for no policy, and `LockHeldElsewhere` where another process
+    monitors it.
     """
+    checked_interval(seconds)
     record = policies.find(monitor.app.engine, monitor.policy)
+    who = record.policy.name
     lease = Lease(monitor.app.engine, LockClass.MONITOR, record.id)
     elsewhere = f"monitoring {record.policy.name}: another process is at it now"
     if not lease.hold():
@@ -224,12 +251,24 @@ def monitor_until(
         if not lease.hold():
             raise LockHeldElsewhere(elsewhere)
         if clock() >= due:
-            say(monitor.look())
+            look = monitor.look()
+            monitor.pulse(look, who=who, seconds=seconds)
+            say(look)
             due += seconds * (1 + (clock() - due) // seconds)
 
     try:
         while not stop.is_set():
             turn.make(attempt)
             stop.wait(TICK_SECONDS)
+        _end(monitor, lease, who=who)
     finally:
         lease.leave()
+
+
+def _end(monitor: Monitor, lease: Lease, *, who: str) -> None:
+    """End what is watched, unless another process has taken over or the ledger is away."""
+    try:
+        if lease.hold():
+            monitor.end(who=who)
+    except BanditError as error:
+        log.warning("bots wait for a monitor: its end could not be written down: %s", error)

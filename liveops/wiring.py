@@ -23,6 +23,7 @@ from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strate
 from bandit.core.reading import ChecklistRule, RampRule, Rules
 from bandit.core.selection import SelectionRule
 from bandit.core.upkeep import GpuRule
+from bandit.core.watch import WatchRule
 from bandit.service.assigning import Router
 from bandit.storage import migrate, roles
 from bandit.storage.engine import connect, database_now, require_protocol, snapshot
@@ -31,6 +32,7 @@ from liveops.clock import Clock, SystemClock, skew
 from liveops.gpu import GpuWatch
 from liveops.latch import Latch, latch_of
 from liveops.ledger_server import ledger_server
+from liveops.monitor_watch import MonitorWatch
 
 SKEW_SECONDS_MAX = 5.0
 log = logging.getLogger(__name__)
@@ -38,7 +40,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
-    """Everything a command or a request needs; `gpus` know nothing until somebody looks at them."""
+    """Everything a command or a request needs.
+
+    `gpus` and `monitors` know nothing until somebody looks at them.
+    """
 
     settings: Settings
     engine: Engine
@@ -48,6 +53,7 @@ class App:
     demo: bool
     revive: Callable[[], None]
     gpus: GpuWatch = field(default_factory=GpuWatch)
+    monitors: MonitorWatch = field(default_factory=MonitorWatch)
 
 
 @contextmanager
@@ -90,6 +96,7 @@ def running_app(
                 latch=latch_of(settings, demo=demo),
                 demo=demo,
                 revive=server.revive,
+                monitors=MonitorWatch(watch_rule_of(settings)),
             )
         finally:
             engine.dispose()
@@ -200,6 +207,20 @@ def health_limits_of(settings: Settings) -> HealthLimits:
         api_error_window=timedelta(minutes=chosen.api_error_window_minutes),
         no_trade=timedelta(hours=chosen.max_no_trade_hours),
         model_age=timedelta(days=chosen.model_rotation.retrain_frequency_days),
+        watch=watch_rule_of(settings),
+    )
+
+
+def watch_rule_of(settings: Settings) -> WatchRule:
+    """Return how long a monitor may be silent before bots act on it.
+
+    >>> watch_rule_of(Settings()) == WatchRule()
+    True
+    """
+    chosen = settings.operations
+    return WatchRule(
+        throttle_intervals=chosen.monitor_throttle_intervals,
+        halt_intervals=chosen.monitor_halt_intervals,
     )
 
 

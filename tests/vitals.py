@@ -12,6 +12,7 @@ from bandit.core.account import AccountEquity, LossLimits, MoneyChange
 from bandit.core.health import AccountState
 from bandit.core.heartbeat import BotRecord, ErrorPoint, Heartbeat
 from bandit.core.kill_switch import KillCause, KillEvent, KillKind
+from bandit.core.watch import Pulse
 
 DAY = date(2026, 3, 1)
 STARTED = NOON - timedelta(days=1)
@@ -54,3 +55,15 @@ def account(lost: str = "0", *, limit: str = "0.10", kill: KillEvent | None = No
     funded = opened.with_capital(Decimal(10_000), day=DAY)
     equity, _ = funded.after(MoneyChange(realised=-Decimal(lost)), day=DAY)
     return AccountState(name="usd", equity=equity, kill=kill)
+
+
+def pulse(experiment: str, age_seconds: float) -> Pulse:
+    """What was read of a monitor that looks every five minutes."""
+    return Pulse(
+        experiment=experiment,
+        who="prod",
+        at=NOON - timedelta(seconds=age_seconds),
+        age_seconds=age_seconds,
+        interval_seconds=300,
+        is_ended=False,
+    )

@@ -6,15 +6,16 @@ docs/health.md shows the same table; a test compares them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 from bandit.core.account import AccountEquity
 from bandit.core.heartbeat import BotRecord, BreakerState
 from bandit.core.kill_switch import KillEvent
+from bandit.core.watch import Pulse, WatchLevel, WatchRule, deadlines
 
 HEARTBEAT_SECONDS_MAX: Final = 120.0
 CLOCK_SECONDS_MAX: Final = 5.0
@@ -52,6 +53,7 @@ class Condition(StrEnum):
     API_DISCONNECTED = "api_disconnected"
     FEED_STALLED = "feed_stalled"
     API_ERRORS = "api_errors"
+    MONITOR_GONE = "monitor_gone"
     ACCOUNT_KILLED = "account_killed"
     LATCH_SET = "latch_set"
     GUARD_ACTS = "guard_acts"
@@ -60,6 +62,7 @@ class Condition(StrEnum):
     BREAKER_OPEN = "breaker_open"
     MODEL_OLD = "model_old"
     CLOCK_APART = "clock_apart"
+    MONITOR_STALE = "monitor_stale"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,7 @@ TABLE: Final[Mapping[Condition, Rule]] = {
         (Condition.API_DISCONNECTED, _BAD, "a bot is not connected to its exchange"),
         (Condition.FEED_STALLED, _BAD, "no candle of a symbol for too long"),
         (Condition.API_ERRORS, _BAD, "too many API errors of a bot"),
+        (Condition.MONITOR_GONE, _BAD, "a monitor is silent: bots open nothing new"),
         (Condition.ACCOUNT_KILLED, _WARN, "an account is killed: trading is halted"),
         (Condition.LATCH_SET, _WARN, "the latch of this host is set: trading is halted"),
         (Condition.GUARD_ACTS, _WARN, "the performance guard trades smaller or pauses"),
@@ -92,6 +96,7 @@ TABLE: Final[Mapping[Condition, Rule]] = {
         (Condition.BREAKER_OPEN, _WARN, "a circuit breaker of a bot is open"),
         (Condition.MODEL_OLD, _WARN, "a bot's model is old"),
         (Condition.CLOCK_APART, _WARN, "a bot's clock differs from ours"),
+        (Condition.MONITOR_STALE, _WARN, "a monitor is silent: bots trade smaller"),
     )
 }
 
@@ -107,6 +112,7 @@ class HealthLimits:
     model_age: timedelta = timedelta(days=30)
     heartbeat: timedelta = timedelta(seconds=HEARTBEAT_SECONDS_MAX)
     clock: timedelta = timedelta(seconds=CLOCK_SECONDS_MAX)
+    watch: WatchRule = field(default_factory=WatchRule)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +130,7 @@ class Vitals:
 
     `ledger` says what keeps the ledger from being decided on, `latch` why the latch of this host is
     set, `guard` how the performance guard stands, `last_trade_at` when the ledger's newest trade
-    closed.
+    closed. `pulses` are the newest of each experiment's monitor.
     """
 
     now: datetime
@@ -134,6 +140,7 @@ class Vitals:
     accounts: tuple[AccountState, ...] = ()
     bots: tuple[BotRecord, ...] = ()
     last_trade_at: datetime | None = None
+    pulses: tuple[Pulse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +206,8 @@ def assess(found: Vitals, limits: HealthLimits) -> Health:
     issues = [*_of_service(found), *_of_accounts(found), *_of_trades(found, limits)]
     for bot in found.bots:
         issues += _of_bot(bot, limits, now=found.now)
+    for pulse in found.pulses:
+        issues += _of_monitor(pulse, limits.watch)
     return Health(issues=tuple(sorted(issues, key=lambda issue: -issue.level.rank)))
 
 
@@ -326,6 +335,24 @@ def _errors_of(bot: BotRecord, limits: HealthLimits, *, now: datetime) -> Iterat
             value=float(errors),
             limit=float(limits.api_errors),
         )
+
+
+def _of_monitor(pulse: Pulse, rule: WatchRule) -> Iterator[Issue]:
+    found = deadlines(pulse, rule)
+    level = WatchLevel.WATCHED if found is None else found.level
+    match level:
+        case WatchLevel.WATCHED:
+            return
+        case WatchLevel.THROTTLE:
+            condition, intervals = Condition.MONITOR_STALE, rule.throttle_intervals
+        case WatchLevel.HALT:
+            condition, intervals = Condition.MONITOR_GONE, rule.halt_intervals
+        case _:
+            assert_never(level)
+    age = timedelta(seconds=pulse.age_seconds)
+    limit = timedelta(seconds=intervals * pulse.interval_seconds)
+    subject = f"the monitor of {pulse.experiment}"
+    yield _over(condition, subject, "no pulse of", age, limit, "min")
 
 
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "days": 86_400.0}

@@ -13,7 +13,7 @@ from bandit.core.heartbeat import BotRecord, Heartbeat, check_past, heard
 from bandit.core.model import checked_instant, checked_text
 from bandit.service import accounts
 from bandit.service.accounts import AccountReport
-from bandit.storage import audit, experiments, guards, heartbeats, locks, trades
+from bandit.storage import audit, experiments, guards, heartbeats, locks, pulses, trades
 from bandit.storage.engine import require_protocol, snapshot, transaction
 from bandit.storage.trades import ClosedTrade
 
@@ -93,6 +93,7 @@ def read(engine: Engine, *, now: datetime) -> Reading:
                 accounts=tuple(map(_state, reports)),
                 bots=tuple(heartbeats.every(connection)),
                 last_trade_at=recent[0].closed_at if recent else None,
+                pulses=tuple(pulses.every(connection)),
             ),
             accounts=reports,
             experiments=tuple(experiments.names(connection)),

@@ -32,6 +32,7 @@ from liveops.api.parameters import ExperimentName
 from liveops.api.problems import declared
 from liveops.api.report_answers import ReasonAnswer
 from liveops.api.strict_json import parse
+from liveops.api.watching import WATCHED, watch_headers
 from liveops.deciders import Deciders
 from liveops.wiring import App, acting_rules_of
 
@@ -126,7 +127,7 @@ class ActedAnswer(AssignmentAnswer):
     "/experiments/{experiment}/decide",
     openapi_extra=schema_of(NewAction),
     response_model=ActedAnswer,
-    responses=declared(400, 404, 409, 413, 415, 422, 423),
+    responses=declared(400, 404, 409, 413, 415, 422, 423) | WATCHED,
 )
 async def decide(request: Request, experiment: ExperimentName) -> Response:
     """Choose the arm of a unit as `assignments` does, and let its stored policy decide.
@@ -151,7 +152,8 @@ async def decide(request: Request, experiment: ExperimentName) -> Response:
         action = action_of(made, sight, decider, digest=digest, rules=rules)
     # After the commit, and last: no answer leaves once the latch is set.
     app.latch.require_open()
-    return QuickJson(encoded(acted_values(made, action)))
+    headers = watch_headers(request, experiment)
+    return QuickJson(encoded(acted_values(made, action)), headers=headers)
 
 
 def computed_by(sight: Sight, deciders: Collection[Decider]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field, PlainValidator, WithJsonSchema
 
 from bandit.core.heartbeat import (
@@ -22,6 +22,7 @@ from liveops.api.answers import Answer, Time, time_of
 from liveops.api.bodies import Body, Instant, Money, Name, body_of, schema_of
 from liveops.api.parameters import Application
 from liveops.api.problems import declared
+from liveops.api.watching import NAMES_EXPERIMENT, WATCHED, watch_headers
 from liveops.wiring import health_limits_of
 
 router = APIRouter(prefix="/v1", responses=declared(503))
@@ -94,10 +95,15 @@ class HeartbeatAnswer(Answer):
 
 
 @router.post(
-    "/heartbeats", openapi_extra=schema_of(NewHeartbeat), responses=declared(400, 413, 415, 422)
+    "/heartbeats",
+    openapi_extra=schema_of(NewHeartbeat) | NAMES_EXPERIMENT,
+    responses=declared(400, 413, 415, 422) | WATCHED,
 )
 def hear_heartbeat(
-    app: Application, body: Annotated[NewHeartbeat, Depends(body_of(NewHeartbeat))]
+    app: Application,
+    request: Request,
+    response: Response,
+    body: Annotated[NewHeartbeat, Depends(body_of(NewHeartbeat))],
 ) -> HeartbeatAnswer:
     """Say how a bot is; one that is repeated, or older than the newest, changes nothing."""
     known = health.hear(
@@ -107,6 +113,7 @@ def hear_heartbeat(
         window=health_limits_of(app.settings).api_error_window,
     )
     newest = known.newest
+    response.headers.update(watch_headers(request))
     return HeartbeatAnswer(
         bot=newest.bot, sent_at=time_of(newest.sent_at), heard_at=time_of(known.heard_at)
     )

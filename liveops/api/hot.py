@@ -8,7 +8,7 @@ read by msgspec, and whatever it does not take by the strict reader, whose word 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from uuid import UUID
 
 import msgspec
@@ -60,7 +60,9 @@ class HotApi(FastAPI):
 class QuickJson(Response):
     """An answer of ready JSON, its headers made in one go."""
 
-    def __init__(self, body: bytes, *, status: int = 200) -> None:
+    def __init__(
+        self, body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
         """Answer with `body`."""
         self.status_code = status
         self.background = None
@@ -69,6 +71,8 @@ class QuickJson(Response):
             (b"content-length", b"%d" % len(body)),
             (b"content-type", b"application/json"),
         ]
+        for name, value in (headers or {}).items():
+            self.raw_headers.append((name.lower().encode(), value.encode()))
 
 
 async def _answered(scope: Scope, receive: Receive, send: Send) -> None:

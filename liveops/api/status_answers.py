@@ -8,6 +8,7 @@ from pydantic import Field
 
 from bandit.core.health import Condition, HealthLevel
 from bandit.core.heartbeat import BreakerState
+from bandit.core.watch import WatchLevel
 from liveops.api.account_answers import AccountAnswer
 from liveops.api.answers import Amount, Answer, Time
 
@@ -97,6 +98,17 @@ class BotAnswer(Answer):
     last_trade_at: Time | None
 
 
+class MonitorAnswer(Answer):
+    """The newest pulse of an experiment's monitor, and what bots do by it."""
+
+    experiment: str
+    policy: str = Field(description="The one that is monitored.")
+    level: WatchLevel | None = Field(description="Null: the monitor was ended by a person.")
+    last_pulse: Time = Field(description="By the database's clock.")
+    pulse_age_seconds: float
+    interval_seconds: float
+
+
 class MetricsAnswer(Answer):
     """The few numbers that the documents' scripts print."""
 
@@ -123,4 +135,5 @@ class StatusAnswer(Answer):
     performance: PerformanceAnswer
     trading: TradingAnswer
     bots: list[BotAnswer]
+    monitors: list[MonitorAnswer]
     metrics: MetricsAnswer

@@ -40,6 +40,7 @@ from liveops.api.hot import QuickJson, assignment_json, opportunity_in, uuid_in
 from liveops.api.outcome_lines import outcome_in
 from liveops.api.parameters import Application, AssignmentId, Caller, ExperimentName
 from liveops.api.problems import declared, problem_of
+from liveops.api.watching import NAMES_EXPERIMENT, WATCHED, watch_headers
 from liveops.wiring import App
 
 router = APIRouter(prefix="/v1", responses=declared(503))
@@ -53,7 +54,7 @@ _WRITES = declared(400, 404, 409, 413, 415, 422)
     "/experiments/{experiment}/assignments",
     openapi_extra=schema_of(NewAssignment),
     response_model=AssignmentAnswer,
-    responses=_WRITES | declared(423),
+    responses=_WRITES | declared(423) | WATCHED,
 )
 async def assign(request: Request, experiment: ExperimentName) -> Response:
     """Choose the arm of a unit; again for the same unit gives the same bytes."""
@@ -62,19 +63,20 @@ async def assign(request: Request, experiment: ExperimentName) -> Response:
     made = await _live(request).assign(experiment, asked)
     # After the commit: no answer leaves once the latch is set.
     _app(request).latch.require_open()
-    return QuickJson(assignment_json(made))
+    return QuickJson(assignment_json(made), headers=watch_headers(request, experiment))
 
 
 @hot.post(
     "/assignments/{assignment}/claim",
+    openapi_extra=NAMES_EXPERIMENT,
     response_model=ClaimAnswer,
-    responses=declared(404, 409, 422, 423),
+    responses=declared(404, 409, 422, 423) | WATCHED,
 )
 async def claim(request: Request, assignment: AssignmentId) -> Response:
     """Ask just before the order whether the decision still stands; again, the same answer."""
     claimed_at = await _live(request).claim(uuid_in(assignment, field="assignment"))
     _app(request).latch.require_open()
-    return JSONResponse(claim_values(assignment, claimed_at))
+    return JSONResponse(claim_values(assignment, claimed_at), headers=watch_headers(request))
 
 
 @router.post(

@@ -108,6 +108,7 @@ def run(
         watching_kill_switch(app),
         following_changes(app),
         app.gpus.looking(),
+        app.monitors.looking(app.engine),
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
         with _warned_of(progress):

@@ -47,7 +47,9 @@ def live_ops_monitor(
     ],
     interval: Annotated[
         float | None,
-        typer.Option("--interval", min=1, help="Seconds between two looks; 300 if left out."),
+        typer.Option(
+            "--interval", min=1, max=86_400, help="Seconds between two looks; 300 if left out."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
@@ -61,7 +63,9 @@ def live_ops_monitor(
 
     Scaling is done once a night. Going on, it holds every arm, encoder and GPU against the
     checklist: stops arms that a guard has left, asks for encoder refreshes and has them done at
-    night (02:00 UTC) in a process of their own, and begins a learner that is stuck again.
+    night (02:00 UTC) in a process of their own, and begins a learner that is stuck again. Bots that
+    use the SDK trade smaller, then open nothing, once it dies; ended by SIGINT or SIGTERM, they go
+    on without it.
     """
     from liveops import monitor
 

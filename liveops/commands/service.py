@@ -46,6 +46,7 @@ def serve(
         watching_kill_switch(app),
         following_changes(app),
         app.gpus.looking(),
+        app.monitors.looking(app.engine),
         keeping_status_file(app),
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):

@@ -45,6 +45,7 @@ from bandit.service import (
     performance_guarding,
     reporting,
     trials,
+    watching,
 )
 from bandit.service.assigning import Router
 from bandit.storage.engine import connect
@@ -115,6 +116,10 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         health.hear(service, told, now=NIGHT, window=timedelta(minutes=10))
     assert health.read(service, now=NIGHT).vitals.bots
     health.forget(service, "alpha", reason="over", now=NIGHT, actor="test")
+    seen = {"who": "prod", "interval_seconds": 300, "now": NIGHT, "actor": "test"}
+    for first in (True, False):
+        watching.pulse(service, ["btc"], is_first=first, **seen)
+    assert watching.end(service, who="prod", now=NIGHT, actor="test") == ["btc"]
     for scope in ({"account": "usd"}, {"experiment": "btc"}):
         performance_guarding.reset(service, **scope, reason="over", now=NOON, actor="test")
     pause(service)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ledger import NOON
-from vitals import KILLED, STARTED, account, beat, record, told_errors
+from vitals import KILLED, STARTED, account, beat, pulse, record, told_errors
 
 from bandit.core.health import (
     TABLE,
@@ -38,6 +38,7 @@ STOPPED_OR_BLIND = {
     "api_disconnected",
     "feed_stalled",
     "api_errors",
+    "monitor_gone",
 }
 
 
@@ -99,6 +100,11 @@ def test_a_bot_that_is_well_is_healthy() -> None:
             of_bot(model_version="2.1", model_trained_at=NOON - timedelta(days=30) - TICK),
         ),
         (
+            "monitor_stale",
+            replace(WELL, pulses=(pulse("btc", 900),)),
+            replace(WELL, pulses=(pulse("btc", 900.001),)),
+        ),
+        (
             "clock_apart",
             replace(WELL, bots=(record(heard_at=NOON - timedelta(seconds=5)),)),
             replace(WELL, bots=(record(heard_at=NOON - timedelta(seconds=5) - TICK),)),
@@ -149,6 +155,8 @@ SWITCHES: Mapping[str, Callable[[Vitals], Vitals]] = {
     "clock_apart": lambda v: _bot(
         v, newest=replace(v.bots[0].newest, sent_at=v.bots[0].heard_at - timedelta(seconds=6))
     ),
+    "monitor_stale": lambda v: replace(v, pulses=(*v.pulses, pulse("btc", 901))),
+    "monitor_gone": lambda v: replace(v, pulses=(*v.pulses, pulse("eth", 1801))),
 }
 
 
