@@ -18,6 +18,7 @@ from ledger import NOON
 from liveops.client import Assignment, AssignmentId, Client
 
 UNIT = "BTCUSD-2026-03-01T12:00"
+TELL_OF_MONITOR = ("assign", "decide", "claim", "heartbeat")
 CHAMPION = {"policy": "prod", "policy_sha": "aaaaaaaa"}
 
 
@@ -72,9 +73,9 @@ def problem(status: int, code: str, detail: str = "scripted") -> tuple[int, dict
 class ScriptedService:
     """A real HTTP server that answers as the contract says, or as `answers` has it.
 
-    `answers` maps a route's name (`assign`, `claim`, `fallback`, `batch`, `marks`, `heartbeat`,
-    `experiment`) to
-    a function of the request's body. `came` lists the routes in the order of the requests.
+    `answers` maps a route's name (`assign`, `decide`, `claim`, `fallback`, `batch`, `marks`,
+    `heartbeat`, `experiment`) to a function of the request's body. `came` lists the routes in the
+    order of the requests. `watch` is what answers that grant something tell of the monitor.
     """
 
     url: str = ""
@@ -83,6 +84,7 @@ class ScriptedService:
     bodies: dict[str, list[Any]] = field(default_factory=dict)
     keys: list[str | None] = field(default_factory=list)
     outcomes: dict[str, Any] = field(default_factory=dict)
+    watch: str | None = None
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         """Return status and body."""
@@ -94,6 +96,9 @@ class ScriptedService:
         match route:
             case "assign":
                 return 200, self.assignment(value["unit_id"])
+            case "decide":
+                nothing = {"action": None, "no_action_reason": "scripted"}
+                return 200, self.assignment(value["unit_id"], **nothing)
             case "fallback":
                 return 201, self.assignment(value["unit_id"], decided_at=value["decided_at"])
             case "claim":
@@ -150,6 +155,7 @@ def routed(method: str, path: str, body: bytes) -> tuple[str, Any]:
     value = json.loads(body) if body else None
     names = {
         "assignments": "assign",
+        "decide": "decide",
         "fallbacks": "fallback",
         "claim": "claim",
         "marks": "marks",
@@ -170,12 +176,15 @@ def scripted() -> Iterator[ScriptedService]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             service.keys.append(self.headers.get("Authorization"))
+            route, _ = routed(self.command, self.path, body)
             status, answer = service.answer(self.command, self.path, body)
             lines = answer if isinstance(answer, list) else [answer]
             sent = "\n".join(map(json.dumps, lines)).encode()
             self.send_response(status)
             if status == 503:
                 self.send_header("Retry-After", "1")
+            if service.watch is not None and status < 300 and route in TELL_OF_MONITOR:
+                self.send_header("Liveops-Watch", service.watch)
             self.send_header("Content-Length", str(len(sent)))
             self.end_headers()
             self.wfile.write(sent)

@@ -21,6 +21,7 @@ from liveops.client.errors import (
     SpoolError,
     SpoolFull,
     SpoolUnusable,
+    Unwatched,
 )
 from liveops.client.heartbeat import Heartbeat
 from liveops.client.sync import Client
@@ -50,4 +51,5 @@ __all__ = [
     "SpoolError",
     "SpoolFull",
     "SpoolUnusable",
+    "Unwatched",
 ]

@@ -88,7 +88,8 @@ class AsyncClient:
         """Return which policy decides a unit; the same unit always gets the same policy.
 
         While the service is away, the champion decides for a bounded time. Raises `Killed`,
-        `Paused`, `ServiceUnavailable` when nobody may decide, and `RequestRefused`.
+        `Paused`, `ServiceUnavailable` when nobody may decide, `Unwatched` where nothing new may
+        open as the monitor is silent, and `RequestRefused`.
         """
         return await self._driver.assign(
             unit_id,
@@ -144,8 +145,8 @@ class AsyncClient:
     async def claim(self, assignment: Assignment, *, deadline: float | None = None) -> datetime:
         """Ask, just before the order, whether a decision still stands; return when it was claimed.
 
-        Raises `Revoked`, `Expired` and `Killed`, and `ServiceUnavailable` for a decision of a
-        service that is away now.
+        Raises `Revoked`, `Expired`, `Killed` and `Unwatched`, and `ServiceUnavailable` for a
+        decision of a service that is away now.
         """
         return await self._driver.claim(assignment, deadline=deadline)
 

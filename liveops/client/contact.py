@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import assert_never
 
 from liveops.client.errors import Killed, Paused, Problem, ServiceUnavailable
 from liveops.client.values import Assignment, Champion
+from liveops.client.watch import Watch, later
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """A stored time further ahead of now than this was written under a wrong clock."""
@@ -39,6 +40,7 @@ class Contact:
     champion: Champion | None = None
     size_multiplier: float = 1.0
     confidence_bump: float = 0.0
+    watch: Watch = field(default_factory=Watch)
 
 
 def routed(
@@ -102,6 +104,11 @@ def crowned(contact: Contact, champion: Champion) -> Contact:
     return replace(contact, champion=champion, epoch=epoch)
 
 
+def watched(contact: Contact, watch: Watch | None) -> Contact:
+    """Return what is known after an answer said, or did not say, who is waited for."""
+    return contact if watch is None else replace(contact, watch=watch)
+
+
 def newest(ours: Contact, stored: Contact, *, now: datetime) -> Contact:
     """Return the later of what this process knows and what the processes beside it stored."""
     latest = ours
@@ -115,7 +122,8 @@ def newest(ours: Contact, stored: Contact, *, now: datetime) -> Contact:
         elif stored.known_at == ours.known_at:
             away = max(ours.away_seconds, stored.away_seconds)
             latest = replace(ours, away_seconds=away)
-    latest = replace(latest, epoch=max(ours.epoch, stored.epoch))
+    watch = later(ours.watch, stored.watch, latest=now + CLOCK_TOLERANCE)
+    latest = replace(latest, epoch=max(ours.epoch, stored.epoch), watch=watch)
     for known in (ours.champion, stored.champion):
         latest = latest if known is None else crowned(latest, known)
     return latest

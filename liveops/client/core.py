@@ -19,6 +19,7 @@ from typing import Final
 from liveops import clock
 from liveops.client import contact as contacts
 from liveops.client import protocol
+from liveops.client import watch as watches
 from liveops.client.breaker import Breaker
 from liveops.client.contact import Contact, Standing
 from liveops.client.delivery import verdicts
@@ -31,11 +32,13 @@ from liveops.client.errors import (
     RequestRefused,
     ServiceUnavailable,
     SpoolError,
+    Unwatched,
 )
 from liveops.client.heartbeat import Heartbeat, heartbeat_request
 from liveops.client.protocol import Exchange, Reply, Request
 from liveops.client.spool import Spool
 from liveops.client.values import (
+    Acted,
     Assignment,
     AssignmentId,
     Fallback,
@@ -45,6 +48,7 @@ from liveops.client.values import (
     expiry,
     fallback_unit,
 )
+from liveops.client.watch import Watchdog
 
 DEADLINE_SECONDS: Final = 0.5
 """How long a decision may take: an opportunity does not wait."""
@@ -74,6 +78,7 @@ class Core:
         failures_max: int = 3,
         recovery_seconds: float = 60.0,
         spool_max: int = 100_000,
+        watch_throttle: float = 0.5,
         now: Callable[[], datetime] = clock.now,
         monotonic: Callable[[], float] = clock.monotonic,
         jitter: Callable[[], float] = os_jitter,
@@ -91,19 +96,29 @@ class Core:
             rows_max=spool_max,
         )
         self._limit_seconds = fallback_minutes * 60
+        self._watchdog = Watchdog(watch_throttle, now=now, monotonic=monotonic)
         self._lock = threading.Lock()
         self._contact = self._stored = self.spool.contact()
         self._since = monotonic()
         self._champion_refused_in: int | None = None
         self._heartbeat_trouble: str | None = None
 
-    def decided_alone(self, unit_id: str) -> Assignment | None:
+    def decided_alone(self, unit_id: str, *, is_opening: bool) -> Assignment | None:
         """Return what was decided for a unit while the service was away: it stays so."""
         fallback = self.spool.fallback(unit_id)
-        return None if fallback is None else fallback.assignment(self.experiment)
+        if fallback is None:
+            return None
+        made = fallback.assignment(self.experiment)
+        return self._under_watch(replace(made, is_opening=is_opening))
 
     def assigned(
-        self, exchange: Exchange, *, unit_id: str, instrument: str, is_position: bool
+        self,
+        exchange: Exchange,
+        *,
+        unit_id: str,
+        instrument: str,
+        is_position: bool,
+        is_opening: bool,
     ) -> Assignment:
         """Return the service's decision, or the champion while it is away, or raise why neither."""
         reply = exchange.reply
@@ -113,15 +128,21 @@ class Core:
                 raise ServiceUnavailable(
                     "the service is away: the policy that opened the position decides on"
                 )
-            return self._fall_back(unit_id, instrument, exchange.reason)
+            made = self._fall_back(unit_id, instrument, exchange.reason, is_opening=is_opening)
+            return self._under_watch(replace(made, is_opening=is_opening))
         made, epoch = protocol.assignment_of(self._granted(reply))
-        now = self.now()
+        now, sent_at = self.now(), exchange.sent_at
+        watch = watches.watch_of(reply.watch, heard_at=now)
         self._learn(
-            lambda known: contacts.routed(
-                known, made, epoch=epoch, sent_at=exchange.sent_at, now=now
+            lambda known: contacts.watched(
+                contacts.routed(known, made, epoch=epoch, sent_at=sent_at, now=now), watch
             )
         )
-        return made
+        return self._under_watch(replace(made, is_opening=is_opening))
+
+    def acted(self, made: Assignment, reply: Reply) -> Acted:
+        """Return a decision with its action, which is as much smaller as the decision."""
+        return self._watchdog.acted(protocol.acted_of(made, protocol.require_granted(reply)))
 
     def needs_champion(self) -> bool:
         """Say whether to ask who the champion is, so that it can stand in."""
@@ -191,8 +212,12 @@ class Core:
                 "the service is away: what it decided may have been revoked, place no order"
             )
         claimed_at = protocol.claimed_at_of(self._granted(reply))
-        now = self.now()
-        self._learn(lambda known: contacts.claimed(known, sent_at=exchange.sent_at, now=now))
+        now, sent_at = self.now(), exchange.sent_at
+        watch = watches.watch_of(reply.watch, heard_at=now)
+        self._learn(
+            lambda known: contacts.watched(contacts.claimed(known, sent_at=sent_at, now=now), watch)
+        )
+        self._under_watch(assignment)
         return claimed_at
 
     def report(self, kind: Kind, assignment: AssignmentId, fields: Mapping[str, object]) -> None:
@@ -217,11 +242,13 @@ class Core:
             return None
 
     def heartbeat_answered(self, reply: Reply | None) -> None:
-        """Log when heartbeats begin not to arrive, and when they do again."""
+        """Log when heartbeats begin not to arrive, and when they do again; hear of the monitor."""
         if reply is None or protocol.is_unreachable(reply):
             self._heartbeat("the service is away")
         elif 200 <= reply.status < 300:
             self._heartbeat(None)
+            watch = watches.watch_of(reply.watch, heard_at=self.now())
+            self._learn(lambda known: contacts.watched(known, watch), is_contact=False)
         else:
             problem = protocol.problem_of(reply)
             self._heartbeat(f"the service refuses it ({problem.code}): {problem.detail}")
@@ -259,10 +286,18 @@ class Core:
             self._learn(lambda known: contacts.stopped(known, standing, now=now))
             raise
 
-    def _learn(self, change: Callable[[Contact], Contact]) -> None:
+    def _under_watch(self, made: Assignment) -> Assignment:
         with self._lock:
-            self._contact = contact = change(self._contact)
-            self._since = self.monotonic()
+            return self._watchdog.decided(made, self._contact.watch)
+
+    def _learn(self, change: Callable[[Contact], Contact], *, is_contact: bool = True) -> None:
+        with self._lock:
+            before = self._contact
+            self._contact = contact = change(before)
+            if is_contact:
+                self._since = self.monotonic()
+            if contact.watch is not before.watch:
+                self._watchdog.heard()
             is_stored = _says_the_same(contact, self._stored)
         if is_stored:
             return
@@ -275,14 +310,18 @@ class Core:
         with self._lock:
             self._stored = stored
 
-    def _fall_back(self, unit_id: str, instrument: str, reason: Reason) -> Assignment:
+    def _fall_back(
+        self, unit_id: str, instrument: str, reason: Reason, *, is_opening: bool
+    ) -> Assignment:
         now = self.now()
         contact, silent = self._silence(now)
         try:
             champion = contacts.fallback_champion(
                 contact, silent=silent, limit_seconds=self._limit_seconds
             )
-        except ServiceUnavailable:
+            if is_opening:
+                self._watchdog.require(contact.watch)
+        except (ServiceUnavailable, Unwatched):
             self._remember_silence(contact, silent)
             raise
         fallback = Fallback(
@@ -304,6 +343,7 @@ class Core:
         now = self.now()
         contact, silent = self._silence(now)
         contacts.fallback_champion(contact, silent=silent, limit_seconds=self._limit_seconds)
+        self._under_watch(assignment)
         if now > assignment.expires_at:
             detail = f"the decision expired at {assignment.expires_at.isoformat()}"
             raise Expired(Problem(status=409, code="expired", detail=detail))
@@ -318,6 +358,8 @@ class Core:
             self._contact = contact = contacts.newest(before, stored, now=now)
             if contact.known_at != before.known_at or contact.away_seconds != before.away_seconds:
                 self._since = at
+            if contact.watch is not before.watch:
+                self._watchdog.heard()
             observed = at - self._since
         return contact, contacts.silent_seconds(contact, now=now, observed_seconds=observed)
 
@@ -340,6 +382,9 @@ def spool_path(folder: Path, *, url: str, experiment: str) -> Path:
 
 
 def _says_the_same(contact: Contact, stored: Contact) -> bool:
+    if not watches.says_the_same(contact.watch, stored.watch, within_seconds=STORE_EVERY_SECONDS):
+        return False
+    contact = replace(contact, watch=stored.watch)
     if contact.known_at is None or stored.known_at is None:
         return contact == stored
     lag = (contact.known_at - stored.known_at).total_seconds()

@@ -20,6 +20,7 @@ from liveops.client.flushing import PAUSE_SECONDS, Round, pause_seconds
 from liveops.client.heartbeat import Heartbeat
 from liveops.client.protocol import Exchange, Reply, Request
 from liveops.client.values import Acted, Assignment, Options, Reason
+from liveops.client.watch import EXPERIMENT_HEADER, HEADER
 
 _DELIVERY_SECONDS: Final = 30.0
 _HEARTBEAT_SECONDS: Final = 4.0
@@ -60,7 +61,9 @@ class Driver:
             raise ClientClosed("the client was closed")
         if self._flusher is not None:
             return
-        headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
+        headers = {EXPERIMENT_HEADER: self.core.experiment}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
         self._http = httpx.AsyncClient(
             headers=headers,
             timeout=None,  # noqa: S113 - every request runs under a deadline of its own
@@ -145,7 +148,7 @@ class Driver:
         )
         if reply is None or made.is_fallback:
             return Acted(assignment=made, action=None, no_action_reason=_ALONE)
-        return protocol.acted_of(made, protocol.require_granted(reply))
+        return self.core.acted(made, reply)
 
     async def _routed(
         self,
@@ -160,6 +163,7 @@ class Driver:
     ) -> tuple[Assignment, Reply | None]:
         """Return a unit's policy, and the answer that named it where it came in this call."""
         core = self.core
+        is_opening = position is None and "held" not in (sight or {})
         opener = None if position is None else await self.on_disk(core.opener, position)
         request = protocol.assignment_request(
             core.experiment,
@@ -170,7 +174,7 @@ class Driver:
             position=opener,
             sight=sight,
         )
-        decided = await self.on_disk(core.decided_alone, unit_id)
+        decided = await self.on_disk(core.decided_alone, unit_id, is_opening=is_opening)
         if decided is not None:
             return decided, None
         ends_at = self._decision_ends_at(deadline)
@@ -181,6 +185,7 @@ class Driver:
             unit_id=unit_id,
             instrument=instrument,
             is_position=position is not None,
+            is_opening=is_opening,
         )
         self.wake()
         if core.needs_champion() and not made.is_fallback:
@@ -266,6 +271,7 @@ class Driver:
             status=response.status_code,
             body=response.content,
             retry_after_seconds=_seconds(response.headers.get("Retry-After")),
+            watch=response.headers.get(HEADER),
         )
 
     async def _send_beats(self) -> None:
@@ -278,10 +284,9 @@ class Driver:
                 if protocol.may_retry(reply) and self._newest_beat is None:
                     await asyncio.sleep(_HEARTBEAT_RETRY_SECONDS)
                     reply = await self._send(request, ends_at=ends_at)
+                await self.on_disk(self.core.heartbeat_answered, reply)
             except Exception:  # noqa: BLE001 - the boundary of this task: it must not end
                 self.core.log_heartbeat_fault()
-                continue
-            self.core.heartbeat_answered(reply)
 
     async def _flush_for_ever(self) -> None:
         while True:

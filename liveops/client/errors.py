@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from liveops.client.values import AssignmentId
+    from liveops.client.values import Assignment, AssignmentId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +125,18 @@ class Revoked(RequestRefused):
 
 class Expired(RequestRefused):
     """The decision is too old to be acted on: ask for another opportunity."""
+
+
+class Unwatched(ClientError):
+    """The monitor of the experiment has been silent for too long: open nothing new.
+
+    `assignment` is the decision that is not to be acted on, where one was made: tell of it by
+    `no_trade`, so that nothing is held aside for it. Closing what is open is never refused.
+    """
+
+    def __init__(self, assignment: Assignment | None) -> None:
+        super().__init__("the monitor has been silent for too long: open nothing new")
+        self.assignment = assignment
 
 
 class ServiceUnavailable(ClientError):

@@ -56,6 +56,7 @@ class Reply:
     status: int
     body: bytes
     retry_after_seconds: float = 0.0
+    watch: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

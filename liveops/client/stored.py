@@ -11,6 +11,7 @@ from liveops.client.delivery import Row
 from liveops.client.errors import Problem
 from liveops.client.protocol import with_assignment
 from liveops.client.values import AssignmentId, Champion, Fallback, Kind, Reason, Refusal
+from liveops.client.watch import Watch
 
 
 def row_of(
@@ -60,11 +61,17 @@ def fallback_of(*values: Any) -> Fallback:
 def contact_of(said: dict[str, Any]) -> Contact:
     """Return what is known of the service."""
     champion, known_at = said["champion"], said["known_at"]
+    watch = {"heard_at": None} | said.get("watch", {})  # none of a release before there were any
     return Contact(
         **said
         | {
             "standing": Standing(said["standing"]),
-            "known_at": None if known_at is None else datetime.fromisoformat(known_at),
+            "known_at": _time(known_at),
+            "watch": Watch(**watch | {"heard_at": _time(watch["heard_at"])}),
             "champion": None if champion is None else Champion(**champion),
         }
     )
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

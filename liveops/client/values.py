@@ -51,7 +51,8 @@ class Options(TypedDict, total=False):
     `deadline_seconds`: how long a decision may take, where a call does not say. `fallback_minutes`:
     how long the champion stands in after the last contact. `failures_max`
     requests in a row without an answer open the circuit for `recovery_seconds`. `spool_max` rows
-    may wait for the service. `now`, `monotonic` and `jitter` are read for time and chance.
+    may wait for the service. Once the monitor is silent, a decision keeps `watch_throttle` of its
+    size. `now`, `monotonic` and `jitter` are read for time and chance.
     """
 
     deadline_seconds: float
@@ -59,6 +60,7 @@ class Options(TypedDict, total=False):
     failures_max: int
     recovery_seconds: float
     spool_max: int
+    watch_throttle: float
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     jitter: Callable[[], float]
@@ -66,7 +68,11 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """Which policy decides a unit; `is_fallback` when the client chose the champion alone."""
+    """Which policy decides a unit; `is_fallback` when the client chose the champion alone.
+
+    `is_opening` says that it may open a position, as one about an open position does not;
+    `is_unwatched` that `size_multiplier` was made smaller here, as the monitor is silent.
+    """
 
     id: AssignmentId
     experiment: str
@@ -81,6 +87,8 @@ class Assignment:
     decided_at: datetime
     expires_at: datetime
     is_fallback: bool = False
+    is_opening: bool = True
+    is_unwatched: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,9 @@ class Bots:
         self.reported: dict[str, Any] = {}
         self.cores = [self._core() for _ in range(BOTS)]
         sent = Exchange(reply=self._routed("first"), sent_at=NOON)
-        self.cores[0].assigned(sent, unit_id="first", instrument="BTCUSD", is_position=False)
+        self.cores[0].assigned(
+            sent, unit_id="first", instrument="BTCUSD", is_position=False, is_opening=True
+        )
         self.cores[0].heard_champion(Reply(status=200, body=json.dumps(experiment()).encode()))
 
     def report(self, bot: int) -> None:
@@ -95,7 +97,7 @@ class Bots:
         unit = f"u{number:05d}"
         silence = Exchange(reply=None, sent_at=NOON)
         made = self.cores[bot].assigned(
-            silence, unit_id=unit, instrument="BTCUSD", is_position=False
+            silence, unit_id=unit, instrument="BTCUSD", is_position=False, is_opening=True
         )
         self.cores[bot].report(Kind.OUTCOME, made.id, {"pnl": f"{number}"})
         self.reported[self.wire.service.assignment(unit)["assignment_id"]] = f"{number}"
