@@ -49,12 +49,12 @@ def script(
 
 @contextmanager
 def running(
-    *arguments: str, home: Path, log: Path, **more: str
+    *arguments: str, home: Path, log: Path, name: str = "liveops", **more: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Keep `liveops` running; whatever happens, it is gone afterwards."""
+    """Keep `liveops`, or another script, running; whatever happens, it is gone afterwards."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(BIN / "liveops"), *arguments],
+            [str(BIN / name), *arguments],
             env=environment(home, **more),
             cwd=REPOSITORY,
             stdout=output,

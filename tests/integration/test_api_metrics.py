@@ -32,7 +32,7 @@ from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import PolicyName, Verdict
 from bandit.core.reading import ChecklistRule, Rules
-from bandit.service import auditing, drift, experiments, health, rebuilding, trials
+from bandit.service import auditing, drift, experiments, health, rebuilding, trials, watching
 from bandit.service.assigning import Router
 from bandit.storage.engine import connect
 from liveops.clock import VirtualClock
@@ -116,6 +116,8 @@ def test_exactly_the_catalogue_is_exposed(engine: Engine, monkeypatch: pytest.Mo
     rebuilding.compare(engine, now=NIGHT)
     drift.record(engine, a_run(), now=NOON, actor="test")
     health.hear(engine, beat(), now=NOON, window=timedelta(minutes=10))
+    seen = {"who": "prod", "interval_seconds": 300, "is_first": True}
+    watching.pulse(engine, ["btc"], now=NOON, actor="test", **seen)
     FakeNvml().install(monkeypatch)
     gpus = GpuWatch()
     gpus.look()

@@ -236,6 +236,10 @@ def test_unknown_key_lists_the_keys_of_its_section() -> None:
         ("limits: {champion_floor: 0.05}", "limits: must keep champion_floor_proven <= champion_f"),
         ("risk: {base_position_size: 0.06}", "risk: must keep base_position_size <= max_position"),
         (
+            "operations: {monitor_halt_intervals: 2}",
+            "operations: must keep monitor_throttle_intervals <= monitor_halt_intervals",
+        ),
+        (
             "performance_guard: {win_rate_threshold_reduced: 0.2}",
             "performance_guard: must keep win_rate_threshold_paused <= win_rate_threshold_reduced",
         ),
