@@ -45,7 +45,7 @@ SERVICE_METRICS: Final = (
         name="liveops_trading_halted",
         kind=MetricKind.GAUGE,
         unit="0 or 1",
-        help="Whether an account is killed, this host's latch is set, or the guard has paused.",
+        help="Whether an account is killed or blocked, the latch is set, or the guard has paused.",
         aliases=(
             Alias(
                 name="trading_halted",
@@ -178,6 +178,14 @@ SERVICE_METRICS: Final = (
         unit="0 or 1",
         help="Whether the account's kill switch is on: nothing is decided until it is released.",
         labels=("account",),
+    ),
+    Metric(
+        name="liveops_account_reconciled",
+        kind=MetricKind.GAUGE,
+        unit="0 or 1",
+        help="Whether bots and ledger agree on the account's positions and balance.",
+        labels=("account",),
+        absent="while no bot told anything that can be compared, or the ledger does not answer",
     ),
     Metric(
         name="liveops_performance_guard_state",

@@ -293,6 +293,30 @@ class Alerts(Section):
     )
 
 
+class Reconciliation(Section):
+    """What bots tell of positions and balance against the ledger."""
+
+    blocks: bool = setting(
+        True,
+        meaning="A difference lets nothing new open; false only shows it.",
+        unit="true or false",
+    )
+    balance_tolerance: Number = setting(
+        0.01,
+        meaning="Told equity may be so far from the ledger's.",
+        unit="fraction of equity",
+        ge=0,
+        le=1,
+    )
+    grace_seconds: Number = setting(
+        60.0,
+        meaning="A difference counts once it has lasted so long, over two heartbeats at least.",
+        unit="seconds",
+        ge=0,
+        le=86_400,
+    )
+
+
 class Operations(Section):
     """Health checks, the dead man's switch, rotation and alerts."""
 
@@ -340,5 +364,6 @@ class Operations(Section):
         ge=2,
         le=1000,
     )
+    reconciliation: Reconciliation = Reconciliation()
     model_rotation: ModelRotation = ModelRotation()
     alerts: Alerts = Alerts()

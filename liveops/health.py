@@ -141,6 +141,7 @@ def _trading(found: Checkup) -> dict[str, Any]:
     return {
         "halted": found.halted,
         "killed_accounts": [a.name for a in found.vitals.accounts if a.kill is not None],
+        "blocked_accounts": [a.name for a in found.vitals.accounts if a.is_blocked],
         "latch": found.vitals.latch,
         "guard": found.vitals.guard,
         "experiments": [] if reading is None else list(reading.experiments),
@@ -178,6 +179,7 @@ def _bot(bot: BotRecord, found: Checkup, *, now: datetime) -> dict[str, Any]:
         },
         "api_errors": bot.errors_within(found.limits.api_error_window, now=now),
         "open_positions": beat.open_positions,
+        "positions": None if beat.positions is None else [str(key) for key in beat.positions],
         "equity": None if beat.equity is None else f"{beat.equity:f}",
         "breakers": {name: state.value for name, state in sorted(beat.breakers.items())},
         "model_version": beat.model_version,

@@ -21,6 +21,10 @@ def of_health(found: Checkup) -> Iterator[Sample]:
     if found.halted is not None:
         yield "liveops_trading_halted", (), float(found.halted)
         yield "trading_halted", (), float(found.halted)
+    for account in found.vitals.accounts:
+        if account.reconciliation is not None:
+            is_reconciled = not account.reconciliation.in_force
+            yield "liveops_account_reconciled", (account.name,), float(is_reconciled)
     now = found.vitals.now
     for bot in found.vitals.bots:
         beat, labels = bot.newest, (bot.newest.bot,)

@@ -17,12 +17,14 @@ from bandit.core.ladder import CHAMPION_DECAY
 from bandit.core.live_gap import Gap
 from bandit.core.model import WHOLE_PPM, ArmStatus, Verdict
 from bandit.core.profit_factor import ProfitFactor, ProfitFactorState
+from bandit.core.reconciling import ReconciliationState
 from bandit.core.upkeep import UpkeepRow
 from bandit.service.accounts import AccountReport
 from bandit.service.arm_report import ArmReport
 from bandit.service.exploring import BudgetReport
 from bandit.service.rebuilding import ArmNumbers
 from bandit.service.reporting import ExperimentReport
+from bandit.storage.reconciliations import ReconciliationRecord
 from liveops.decision_lines import moment_of
 from liveops.explanation import rollback_advice
 from liveops.guard_lines import guard_lines
@@ -157,7 +159,25 @@ def render_accounts(accounts: Sequence[AccountReport]) -> RenderableType:
             f"{equity.daily_loss_percent:.2f}%",
             Text("KILLED", style="bold red") if is_killed else Text("off", style="green"),
         )
-    return Group(table, *[account_line(a) for a in accounts if a.record.is_killed])
+    lines = [account_line(a) for a in accounts if a.record.is_killed]
+    told = [(a.record.name, a.reconciliation) for a in accounts]
+    lines += [_reconciliation_line(name, found) for name, found in told if found is not None]
+    return Group(table, *lines)
+
+
+def _reconciliation_line(name: str, found: ReconciliationRecord) -> Text:
+    agrees = found.state is ReconciliationState.AGREES
+    said = f"account {name}: bots and ledger "
+    said += "agree" if agrees else f"differ ({found.state}) since {found.since:%Y-%m-%d %H:%M}"
+    if not agrees:
+        said += f": {found.differs}"
+    compared = found.reconciliation
+    if compared.accepted or compared.accepted_difference:
+        said += (
+            f"; accepted: {len(compared.accepted)} positions, "
+            f"{compared.accepted_difference:f} of what they tell"
+        )
+    return Text(said, style="green" if agrees else "bold red")
 
 
 def _arms_table(report: ExperimentReport, title: str) -> Table:

@@ -113,6 +113,9 @@ def _halts(found: Checkup) -> Iterator[str]:
     for account in found.vitals.accounts:
         if account.kill is not None:
             yield f"account {account.name}: {account.kill.reason}"
+        if account.is_blocked:
+            # Not by how much: that is another with each heartbeat, and would be said each time.
+            yield f"account {account.name}: bots and ledger differ"
     if found.vitals.latch is not None:
         yield f"latch: {found.vitals.latch}"
     if found.vitals.guard == PAUSED:

@@ -22,6 +22,7 @@ from bandit.core.limits import Limits
 from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strategy
 from bandit.core.reading import ChecklistRule, RampRule, Rules
 from bandit.core.selection import SelectionRule
+from bandit.core.reconciling import ReconciliationRule
 from bandit.core.upkeep import GpuRule
 from bandit.core.watch import WatchRule
 from bandit.service.assigning import Router
@@ -221,6 +222,21 @@ def watch_rule_of(settings: Settings) -> WatchRule:
     return WatchRule(
         throttle_intervals=chosen.monitor_throttle_intervals,
         halt_intervals=chosen.monitor_halt_intervals,
+    )
+
+
+def reconciliation_rule_of(settings: Settings) -> ReconciliationRule:
+    """Return when what bots tell differs from the ledger, and whether that blocks.
+
+    >>> reconciliation_rule_of(Settings()) == ReconciliationRule()
+    True
+    """
+    chosen = settings.operations.reconciliation
+    return ReconciliationRule(
+        # By way of text: 0.01 is exact there, and as a float it is not.
+        balance_tolerance=Decimal(str(chosen.balance_tolerance)),
+        grace=timedelta(seconds=chosen.grace_seconds),
+        blocks=chosen.blocks,
     )
 
 

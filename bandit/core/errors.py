@@ -109,6 +109,15 @@ class Killed(BanditError):
     code = "killed"
 
 
+class Unreconciled(BanditError):
+    """What bots hold differs from the ledger: nothing new opens until they agree, or a person acts.
+
+    The message says what differs.
+    """
+
+    code = "unreconciled"
+
+
 class ForeignProtocol(BanditError):
     """This process decides by another protocol than the ledger: update the older of the two."""
 

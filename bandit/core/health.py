@@ -16,6 +16,7 @@ from bandit.core.account import AccountEquity
 from bandit.core.heartbeat import BotRecord, BreakerState
 from bandit.core.kill_switch import KillEvent
 from bandit.core.watch import Pulse, WatchLevel, WatchRule, deadlines
+from bandit.core.reconciling import Reconciliation, summary
 
 HEARTBEAT_SECONDS_MAX: Final = 120.0
 CLOCK_SECONDS_MAX: Final = 5.0
@@ -57,6 +58,8 @@ class Condition(StrEnum):
     ACCOUNT_KILLED = "account_killed"
     LATCH_SET = "latch_set"
     GUARD_ACTS = "guard_acts"
+    POSITIONS_DIFFER = "positions_differ"
+    BALANCE_DIFFERS = "balance_differs"
     DRAWDOWN_DEEP = "drawdown_deep"
     NO_TRADES = "no_trades"
     BREAKER_OPEN = "breaker_open"
@@ -91,6 +94,8 @@ TABLE: Final[Mapping[Condition, Rule]] = {
         (Condition.ACCOUNT_KILLED, _WARN, "an account is killed: trading is halted"),
         (Condition.LATCH_SET, _WARN, "the latch of this host is set: trading is halted"),
         (Condition.GUARD_ACTS, _WARN, "the performance guard trades smaller or pauses"),
+        (Condition.POSITIONS_DIFFER, _WARN, "bots and ledger differ on open positions"),
+        (Condition.BALANCE_DIFFERS, _WARN, "bots and ledger differ on a balance"),
         (Condition.DRAWDOWN_DEEP, _WARN, "an account is deep in drawdown"),
         (Condition.NO_TRADES, _WARN, "no trade for too long"),
         (Condition.BREAKER_OPEN, _WARN, "a circuit breaker of a bot is open"),
@@ -117,11 +122,17 @@ class HealthLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountState:
-    """An account's money, and the event that killed it; None where it is not killed."""
+    """An account's money, and the event that killed it; None where it is not killed.
+
+    `reconciliation` is how it compares with what its bots tell, None where they never did;
+    `is_blocked` says that nothing new opens because of it.
+    """
 
     name: str
     equity: AccountEquity
     kill: KillEvent | None
+    reconciliation: Reconciliation | None = None
+    is_blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,12 +223,12 @@ def assess(found: Vitals, limits: HealthLimits) -> Health:
 
 
 def is_halted(found: Vitals) -> bool:
-    """Say whether trading is halted anywhere: an account killed, the latch set, or paused.
+    """Say whether trading is halted: an account killed or not reconciled, the latch, a pause.
 
     An experiment never is by itself: its champion can be neither throttled nor halted.
     """
-    is_killed = any(account.kill is not None for account in found.accounts)
-    return is_killed or found.latch is not None or found.guard == PAUSED
+    is_stopped = any(a.kill is not None or a.is_blocked for a in found.accounts)
+    return is_stopped or found.latch is not None or found.guard == PAUSED
 
 
 def heartbeat_age(bot: BotRecord, *, now: datetime) -> timedelta:
@@ -249,6 +260,7 @@ def _of_accounts(found: Vitals) -> Iterator[Issue]:
         if kill is not None:
             text = f"account {account.name} is killed ({kill.cause.value}): {kill.reason}"
             yield Issue(condition=Condition.ACCOUNT_KILLED, subject=account.name, text=text)
+        yield from _of_reconciliation(account)
         if _is_deep(equity):
             value, limit = equity.drawdown_percent, float(100 * _deep(equity))
             yield Issue(
@@ -259,6 +271,22 @@ def _of_accounts(found: Vitals) -> Iterator[Issue]:
                 value=value,
                 limit=limit,
             )
+
+
+def _of_reconciliation(account: AccountState) -> Iterator[Issue]:
+    compared = account.reconciliation
+    if compared is None:
+        return
+    for condition, is_balance in (
+        (Condition.POSITIONS_DIFFER, False),
+        (Condition.BALANCE_DIFFERS, True),
+    ):
+        found = [each for each in compared.in_force if (each.key.position is None) is is_balance]
+        if found:
+            differs = summary(found, accepted_difference=compared.accepted_difference)
+            halts = ", nothing new opens" if account.is_blocked else ""
+            text = f"account {account.name} differs from what bots tell{halts}: {differs}"
+            yield Issue(condition=condition, subject=account.name, text=text)
 
 
 def _deep(equity: AccountEquity) -> Decimal:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
+from uuid import UUID
 
 from bandit.core.errors import InvalidInput
 from bandit.core.model import (
@@ -23,6 +24,7 @@ from bandit.core.model import (
 
 SYMBOLS_MAX: Final = 64
 BREAKERS_MAX: Final = 32
+POSITIONS_MAX: Final = 256
 COUNT_MAX: Final = 10**9
 """Largest count a heartbeat may tell: errors since the start, open positions."""
 
@@ -63,6 +65,7 @@ class Heartbeat:
     api_connected: bool
     api_errors_total: int
     open_positions: int
+    positions: tuple[UUID, ...] | None = None
     candles: Mapping[str, datetime] = field(default_factory=dict)
     candle_seconds: int = 0
     account: str | None = None
@@ -86,6 +89,8 @@ class Heartbeat:
         _check_count(self.api_errors_total, field="api_errors_total")
         _check_count(self.open_positions, field="open_positions")
         _check_count(self.candle_seconds, field="candle_seconds", most=CANDLE_SECONDS_MAX)
+        if self.positions is not None:
+            self._check_positions(self.positions)
         _check_size(self.candles, field="candles", most=SYMBOLS_MAX)
         _check_size(self.breakers, field="breakers", most=BREAKERS_MAX)
         for symbol in self.candles:
@@ -97,6 +102,18 @@ class Heartbeat:
         if self.started_at > self.sent_at:
             rule, found = "must not be after sent_at", self.started_at.isoformat()
             raise InvalidInput(field="started_at", rule=rule, found=found)
+
+    def _check_positions(self, positions: tuple[UUID, ...]) -> None:
+        _check_size(positions, field="positions", most=POSITIONS_MAX)
+        if len(set(positions)) < len(positions):
+            twice = next(key for key in positions if positions.count(key) > 1)
+            raise InvalidInput(field="positions", rule="must name each once", found=twice)
+        if len(positions) > self.open_positions:
+            rule = f"must not be more than open_positions, {self.open_positions}"
+            raise InvalidInput(field="positions", rule=rule, found=len(positions))
+        if self.account is None:
+            rule = "must be told beside positions: they are held against its ledger"
+            raise InvalidInput(field="account", rule=rule, found="nothing")
 
     def times(self) -> dict[str, datetime]:
         """Return every time that is told, by the name of its field."""
@@ -220,6 +237,6 @@ def _check_count(count: int, *, field: str, most: int = COUNT_MAX) -> None:
         raise InvalidInput(field=field, rule=f"must lie in 0..{most}", found=count)
 
 
-def _check_size(told: Mapping[str, object], *, field: str, most: int) -> None:
+def _check_size(told: Collection[object], *, field: str, most: int) -> None:
     if len(told) > most:
         raise InvalidInput(field=field, rule=f"must have at most {most}", found=len(told))

@@ -10,22 +10,28 @@ from sqlalchemy import Connection, Engine
 
 from bandit.core.account import AccountEquity
 from bandit.core.model import checked_instant
-from bandit.storage import account_equity, accounts
+from bandit.storage import account_equity, accounts, reconciliations
 from bandit.storage.accounts import AccountRecord
 from bandit.storage.engine import snapshot
+from bandit.storage.reconciliations import ReconciliationRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountReport:
-    """One account with its equity on one day."""
+    """One account with its equity on one day, and how it compares with what its bots tell.
+
+    `reconciliation` is None where none ever told anything of it.
+    """
 
     record: AccountRecord
     equity: AccountEquity
+    reconciliation: ReconciliationRecord | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the account as the API and the CLI print it."""
         record, equity = self.record, self.equity
         event = record.newest if record.is_killed else None
+        told = self.reconciliation
         return {
             "name": record.name,
             "currency": record.currency,
@@ -44,6 +50,7 @@ class AccountReport:
             "reason": None if event is None else event.reason,
             "actor": None if event is None else event.actor,
             "since": None if record.killed_since is None else record.killed_since.isoformat(),
+            "reconciliation": None if told is None else told.to_json(),
         }
 
 
@@ -70,8 +77,14 @@ def read(
     Without a day they are as on the day of their newest outcome or mark.
     """
     found = accounts.all_of(connection, names)
-    equities = account_equity.of_accounts(connection, [account.id for account in found])
+    ids = [account.id for account in found]
+    equities = account_equity.of_accounts(connection, ids)
+    reconciled = reconciliations.of_accounts(connection, ids)
     return [
-        AccountReport(record=account, equity=equities[account.id].on(day or date.min))
+        AccountReport(
+            record=account,
+            equity=equities[account.id].on(day or date.min),
+            reconciliation=reconciled.get(account.id),
+        )
         for account in found
     ]

@@ -20,6 +20,7 @@ from bandit.core.errors import (
     Revoked,
     StaleEpoch,
     UnknownName,
+    Unreconciled,
 )
 from bandit.core.model import Assignment, checked_instant, require_past
 from bandit.service.routing_table import Opportunity, RoutingTable, read_table, routed
@@ -57,6 +58,9 @@ class Router:
         account's kill switch is on, and `Paused` for the first unit that a guard refused: what
         was new of the batch is stored all the same, so that the others have their answers. Raises
         `NotSelected` with nothing stored for a unit in whose instrument nothing new opens.
+        account's kill switch is on, `Unreconciled` while its bots and ledger differ and the batch
+        would open something, and `Paused` for the first unit that a guard refused: what
+        was new of the batch is stored all the same, so that the others have their answers.
         """
         _check(opportunities, now=now)
         refused = self.selections.refused(self.table(experiment), opportunities, now=now)
@@ -108,7 +112,7 @@ class Router:
     def claim(self, assignment: UUID, *, now: datetime) -> datetime:
         """Return when the decision was first claimed: now, unless it was before.
 
-        Raises `UnknownName`, `Expired`, `Revoked`, `Paused` and `Killed`.
+        Raises `UnknownName`, `Expired`, `Revoked`, `Paused`, `Unreconciled` and `Killed`.
         """
         checked_instant(now, field="now")
         with transaction(self._engine) as connection:
@@ -172,6 +176,8 @@ def claim_answer(assignment: UUID, found: ClaimVerdict | None) -> datetime | Ban
     match found.verdict:
         case "killed":
             return Killed("the account's kill switch is on")
+        case "unreconciled":
+            return Unreconciled(f"bots and ledger differ on the account: {found.reason}")
         case "paused":
             assert found.experiment is not None
             assert found.scope is not None

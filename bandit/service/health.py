@@ -11,13 +11,17 @@ from bandit.core.errors import InvalidInput, UnknownName
 from bandit.core.health import AccountState, Vitals
 from bandit.core.heartbeat import BotRecord, Heartbeat, check_past, heard
 from bandit.core.model import checked_instant, checked_text
-from bandit.service import accounts
+from bandit.core.reconciling import ReconciliationRule, ReconciliationState
+from bandit.service import accounts, reconciling
 from bandit.service.accounts import AccountReport
 from bandit.storage import audit, experiments, guards, heartbeats, locks, pulses, trades
+from bandit.service.revealing import Keys, guarded
+from bandit.storage import audit, experiments, guards, heartbeats, locks, trades
 from bandit.storage.engine import require_protocol, snapshot, transaction
 from bandit.storage.trades import ClosedTrade
 
 BOTS_MAX = 32
+_RECONCILES = ReconciliationRule()
 RECENT_TRADES = 5
 
 
@@ -31,26 +35,43 @@ class Reading:
     recent_trades: tuple[ClosedTrade, ...]
 
 
-def hear(engine: Engine, beat: Heartbeat, *, now: datetime, window: timedelta) -> BotRecord:
-    """Store a heartbeat, and return what is known of its bot then.
+def hear(
+    engine: Engine,
+    beat: Heartbeat,
+    *,
+    now: datetime,
+    window: timedelta,
+    rule: ReconciliationRule = _RECONCILES,
+) -> BotRecord:
+    """Store a heartbeat, hold it against the ledger, and return what is known of its bot then.
 
-    One that is no later than the newest changes nothing, whichever replica hears it. Raises
-    `InvalidInput` for a time of the future, and for one bot more than `BOTS_MAX`.
+    One that is no later than the newest changes nothing, whichever replica hears it. Once this
+    returns, nothing opens on an account that it showed to differ. Raises `InvalidInput` for a time
+    of the future, and for one bot more than `BOTS_MAX`.
     """
     check_past(beat, now=checked_instant(now, field="now"))
-    with transaction(engine) as connection:
-        held = heartbeats.locked(connection, beat.bot)
-        if held is None:
-            locks.newcomer(connection)
-            # Again behind the lock: another replica may have heard it first.
-            held = heartbeats.locked(connection, beat.bot)
-            if held is None and heartbeats.count(connection) >= BOTS_MAX:
-                rule = f"must be one of {BOTS_MAX} at most: forget one that is gone"
-                raise InvalidInput(field="bot", rule=rule, found=beat.bot)
+
+    def work(connection: Connection, keys: Keys) -> BotRecord:
+        held = _locked(connection, beat.bot)
         known = heard(held, beat, now=now, window=window)
         if known is not held:
             heartbeats.write(connection, known)
+            reconciling.judge(connection, known, before=held, rule=rule, held=keys)
         return known
+
+    return guarded(engine, work)
+
+
+def _locked(connection: Connection, bot: str) -> BotRecord | None:
+    held = heartbeats.locked(connection, bot)
+    if held is None:
+        locks.newcomer(connection)
+        # Again behind the lock: another replica may have heard it first.
+        held = heartbeats.locked(connection, bot)
+        if held is None and heartbeats.count(connection) >= BOTS_MAX:
+            rule = f"must be one of {BOTS_MAX} at most: forget one that is gone"
+            raise InvalidInput(field="bot", rule=rule, found=bot)
+    return held
 
 
 def forget(engine: Engine, bot: str, *, reason: str, now: datetime, actor: str) -> None:
@@ -110,4 +131,11 @@ def _guard(connection: Connection) -> str | None:
 def _state(report: AccountReport) -> AccountState:
     record = report.record
     kill = record.newest if record.is_killed else None
-    return AccountState(name=record.name, equity=report.equity, kill=kill)
+    told = report.reconciliation
+    return AccountState(
+        name=record.name,
+        equity=report.equity,
+        kill=kill,
+        reconciliation=None if told is None else told.reconciliation,
+        is_blocked=told is not None and told.state is ReconciliationState.BLOCKED,
+    )

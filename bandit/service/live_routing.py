@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from uuid import UUID
 
-from bandit.core.errors import BanditError, BudgetSpent, StaleEpoch
+from bandit.core.errors import BanditError, BudgetSpent, StaleEpoch, Unreconciled
 from bandit.core.model import Assignment
 from bandit.service.assigning import BATCH_MAX, Router, claim_answer, fewer
 from bandit.service.group_commit import GroupCommit
@@ -83,6 +83,18 @@ class LiveRouter:
         self, lane: int, experiment: str, asked: Sequence[Opportunity]
     ) -> Sequence[Assignment | BanditError]:
         table = await self.table(experiment)
+        try:
+            return await self._routed(lane, experiment, asked)
+        except Unreconciled as refused:
+            # Who asks about an open position must not wait for those who would open one.
+            held = [opportunity for opportunity in asked if opportunity.position is not None]
+            made = iter(await self._routed(lane, experiment, held) if held else ())
+            return [refused if o.position is None else next(made) for o in asked]
+
+    async def _routed(
+        self, lane: int, experiment: str, asked: Sequence[Opportunity]
+    ) -> Sequence[Assignment | BanditError]:
+        await self.table(experiment)
         now = self._now()
         if not table.record.rules.selection.enabled:
             return await self._assign_all(lane, experiment, asked, now=now)

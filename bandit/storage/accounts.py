@@ -78,6 +78,12 @@ def all_of(connection: Connection, names: Sequence[str] | None) -> list[AccountR
     return [account for account in found if account.name in names]
 
 
+def id_of(connection: Connection, name: str) -> int | None:
+    """Return the id of an account; None where none has this name."""
+    found = one(connection, "SELECT id FROM accounts WHERE name = :name", name=name)
+    return None if found is None else int(found["id"])
+
+
 def by_id(connection: Connection, account_id: int) -> AccountRecord:
     """Return one account."""
     found = one(connection, f"{_ACCOUNTS} WHERE a.id = :id", id=account_id)

@@ -104,6 +104,7 @@ def commit(connection: Connection, batch: AssignmentBatch) -> dict[UUID, StoredA
 
     Raises `StaleEpoch` with nothing stored when the experiment is in another epoch, `BudgetSpent`
     when what the batch may cost at worst has no room, `Killed` when its account is,
+    `Unreconciled` when something would open while its account's bots and ledger differ,
     `ForeignProtocol` when this process is older or newer than the ledger.
     """
     found = connection.exec_driver_sql(COMMIT, batch.parameters())

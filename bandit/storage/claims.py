@@ -13,10 +13,11 @@ from bandit.storage.engine import PROTOCOL, rows
 
 
 class ClaimVerdict(NamedTuple):
-    """What became of a claim: `verdict` is claimed, expired, revoked, paused or killed.
+    """What became of a claim: claimed, expired, revoked, paused, unreconciled or killed.
 
     `claimed_at` is the time of the first claim that was granted; None when none was. The rest is
-    None but for a pause: what it was to decide, whose pause, since when and why.
+    None but for a pause: what it was to decide, whose pause, since when and why. Of an account
+    that is not reconciled `reason` says what differs.
     """
 
     id: UUID

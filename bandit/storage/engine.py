@@ -32,6 +32,7 @@ from bandit.core.errors import (
     Killed,
     LedgerUnavailable,
     StaleEpoch,
+    Unreconciled,
 )
 
 PROTOCOL = 3
@@ -249,6 +250,7 @@ _REFUSALS: Mapping[str, type[BanditError]] = {
     "LB001": StaleEpoch,
     "LB002": Killed,
     "LB003": ForeignProtocol,
+    "LB005": Unreconciled,
 }
 _NO_ROOM = "LB004"
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from bandit.core.heartbeat import BotRecord, BreakerState, ErrorPoint, Heartbeat
-from bandit.storage.engine import one, rows, run
+from bandit.storage.engine import one, rows, run, uuids
 
 _COLUMNS = (
     "bot",
@@ -23,6 +23,7 @@ _COLUMNS = (
     "api_connected",
     "api_errors_total",
     "open_positions",
+    "positions",
     "candle_seconds",
     "equity",
     "model_version",
@@ -30,6 +31,7 @@ _COLUMNS = (
     "last_trade_at",
 )
 _DOCUMENTS = ("candles", "breakers", "errors")
+_PLACES = {"positions": "CAST(:positions AS uuid[])"}
 
 
 def every(connection: Connection) -> list[BotRecord]:
@@ -53,7 +55,7 @@ def count(connection: Connection) -> int:
 def write(connection: Connection, record: BotRecord) -> None:
     """Store what is known of a bot in the place of what was."""
     names = (*_COLUMNS, *_DOCUMENTS)
-    values = [f":{name}" for name in _COLUMNS]
+    values = [_PLACES.get(name, f":{name}") for name in _COLUMNS]
     values += [f"CAST(:{name} AS jsonb)" for name in _DOCUMENTS]
     later = ", ".join(f"{name} = excluded.{name}" for name in names if name != "bot")
     run(
@@ -72,9 +74,11 @@ def delete(connection: Connection, bot: str) -> bool:
 def _values(record: BotRecord) -> dict[str, Any]:
     beat = record.newest
     told = {name: getattr(beat, name) for name in _COLUMNS if hasattr(beat, name)}
+    positions = None if beat.positions is None else uuids(beat.positions)
     candles = {symbol: moment.isoformat() for symbol, moment in beat.candles.items()}
     errors = [[point.at.isoformat(), point.total] for point in record.errors]
     return told | {
+        "positions": positions,
         "heard_at": record.heard_at,
         "first_heard_at": record.first_heard_at,
         "candles": json.dumps(candles),
@@ -85,11 +89,12 @@ def _values(record: BotRecord) -> dict[str, Any]:
 
 def _record(row: Mapping[str, Any]) -> BotRecord:
     told = {name: row[name] for name in _COLUMNS if name not in ("heard_at", "first_heard_at")}
+    positions = None if told["positions"] is None else tuple(told["positions"])
     return BotRecord(
         newest=Heartbeat(
             candles={symbol: _moment(at) for symbol, at in row["candles"].items()},
             breakers={name: BreakerState(state) for name, state in row["breakers"].items()},
-            **told,
+            **told | {"positions": positions},
         ),
         heard_at=row["heard_at"],
         first_heard_at=row["first_heard_at"],

@@ -9,6 +9,7 @@ from pydantic import Field
 from bandit.core.kill_switch import KillCause
 from bandit.core.marks import PositionMark
 from bandit.core.model import Verdict
+from bandit.core.reconciling import Kind, ReconciliationState
 from liveops.api.answers import Amount, Answer, Day, Id, Time, time_of
 from liveops.api.problems import Problem
 
@@ -54,6 +55,31 @@ class LimitAnswer(Answer):
     note: str
 
 
+class FindingOfReconciliation(Answer):
+    """One difference; `position` is null where it is the balance, of which both are told."""
+
+    kind: Kind
+    position: Id | None
+    since: Time
+    in_force: bool = Field(description="Whether it has outlasted its grace.")
+    told: Amount | None
+    ledger: Amount | None
+
+
+class ReconciliationAnswer(Answer):
+    """How an account compares with what its bots tell; BLOCKED: nothing new opens."""
+
+    state: ReconciliationState
+    since: Time | None = Field(description="When it changed last; null where it never did.")
+    judged_at: Time = Field(description="The newest heartbeat that was compared.")
+    differs: str = Field(description="What is in force, in words.")
+    findings: list[FindingOfReconciliation]
+    accepted_positions: list[Id] = Field(description="Differing, and accepted by a person.")
+    accepted_difference: Amount = Field(
+        description="Taken off what bots tell before it is compared with the ledger's equity."
+    )
+
+
 class AccountAnswer(Answer):
     """An account today; `drawdown_percent` of its peak, the day's loss of `day_start`."""
 
@@ -74,3 +100,6 @@ class AccountAnswer(Answer):
     reason: str | None
     actor: str | None
     since: Time | None
+    reconciliation: ReconciliationAnswer | None = Field(
+        description="Null where no bot told anything that can be held against the ledger."
+    )

@@ -29,6 +29,7 @@ from liveops.api import (
     operating,
     probes,
     selecting,
+    reconciling,
     shadowing,
     trading,
 )
@@ -125,6 +126,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
         marking.router,
         guards.router,
         selecting.router,
+        reconciling.router,
         heartbeats.router,
         probes.router,
     ):

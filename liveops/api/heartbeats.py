@@ -12,18 +12,20 @@ from bandit.core.heartbeat import (
     BREAKERS_MAX,
     CANDLE_SECONDS_MAX,
     COUNT_MAX,
+    POSITIONS_MAX,
     SYMBOLS_MAX,
     BreakerState,
     Heartbeat,
 )
 from bandit.core.model import checked_amount
-from bandit.service import health
+from bandit.service import health, reconciling
 from liveops.api.answers import Answer, Time, time_of
-from liveops.api.bodies import Body, Instant, Money, Name, body_of, schema_of
+from liveops.api.bodies import Body, Id, Instant, Money, Name, body_of, schema_of
 from liveops.api.parameters import Application
 from liveops.api.problems import declared
 from liveops.api.watching import NAMES_EXPERIMENT, WATCHED, watch_headers
 from liveops.wiring import health_limits_of
+from liveops.wiring import health_limits_of, reconciliation_rule_of
 
 router = APIRouter(prefix="/v1", responses=declared(503))
 
@@ -67,7 +69,14 @@ class NewHeartbeat(Body):
     )
     api_errors_total: Whole = Field(description="Errors since `started_at`; it never falls.")
     open_positions: Whole
-    equity: Money | None = None
+    positions: list[Id] | None = Field(
+        default=None,
+        description="Decisions that opened what it holds of this service's positions; "
+        f"{POSITIONS_MAX} at most, and no more than `open_positions`. Needs `account`.",
+    )
+    equity: Money | None = Field(
+        default=None, description="Of the whole account, marked to market, in its currency."
+    )
     breakers: dict[str, Annotated[BreakerState, Field(strict=False)]] = Field(
         default={}, description=f"Circuit breakers by name; {BREAKERS_MAX} at most."
     )
@@ -76,10 +85,11 @@ class NewHeartbeat(Body):
 
     def heartbeat(self) -> Heartbeat:
         """Return the checked heartbeat; raises `InvalidInput` naming the field and the rule."""
-        told = self.model_dump(exclude={"model", "equity"})
+        told = self.model_dump(exclude={"model", "equity", "positions"})
         model = self.model
         return Heartbeat(
             **told,
+            positions=None if self.positions is None else tuple(self.positions),
             equity=None if self.equity is None else checked_amount(self.equity, field="equity"),
             model_version=None if model is None else model.version,
             model_trained_at=None if model is None else model.trained_at,
@@ -92,6 +102,9 @@ class HeartbeatAnswer(Answer):
     bot: str
     sent_at: Time
     heard_at: Time = Field(description="By the service's clock.")
+    blocked: bool = Field(
+        description="Nothing new opens on its account: bots and ledger differ there."
+    )
 
 
 @router.post(
@@ -105,15 +118,23 @@ def hear_heartbeat(
     response: Response,
     body: Annotated[NewHeartbeat, Depends(body_of(NewHeartbeat))],
 ) -> HeartbeatAnswer:
-    """Say how a bot is; one that is repeated, or older than the newest, changes nothing."""
+    """Say how a bot is; one that is repeated, or older than the newest, changes nothing.
+
+    What it holds is compared with the ledger: once this answers, nothing new opens on an account
+    that was shown to differ.
+    """
     known = health.hear(
         app.engine,
         body.heartbeat(),
         now=app.clock.now(),
         window=health_limits_of(app.settings).api_error_window,
+        rule=reconciliation_rule_of(app.settings),
     )
     newest = known.newest
     response.headers.update(watch_headers(request))
     return HeartbeatAnswer(
-        bot=newest.bot, sent_at=time_of(newest.sent_at), heard_at=time_of(known.heard_at)
+        bot=newest.bot,
+        sent_at=time_of(newest.sent_at),
+        heard_at=time_of(known.heard_at),
+        blocked=reconciling.is_blocked(app.engine, newest.account),
     )

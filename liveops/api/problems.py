@@ -32,6 +32,7 @@ from bandit.core.errors import (
     Revoked,
     StaleEpoch,
     UnknownName,
+    Unreconciled,
 )
 from learners.sealed_files import ArtifactRefused
 from liveops.api.strict_json import MalformedJson
@@ -89,6 +90,7 @@ _OF_ERROR: Final[Mapping[type[BanditError], Kind]] = {
         (LockHeldElsewhere, 409, "Another process does this now"),
         (StaleEpoch, 503, "The experiment changed meanwhile; try again"),
         (Killed, 423, "The kill switch is on"),
+        (Unreconciled, 423, "Bots and ledger differ: nothing new opens"),
         (Paused, 409, "A performance guard lets nothing new open"),
         (NotSelected, 409, "Nothing new opens in this instrument now"),
         (Revoked, 409, "The arm may not act on the decision any more"),

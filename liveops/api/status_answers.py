@@ -10,7 +10,7 @@ from bandit.core.health import Condition, HealthLevel
 from bandit.core.heartbeat import BreakerState
 from bandit.core.watch import WatchLevel
 from liveops.api.account_answers import AccountAnswer
-from liveops.api.answers import Amount, Answer, Time
+from liveops.api.answers import Amount, Answer, Id, Time
 
 Word = Literal["healthy", "degraded", "unhealthy"]
 
@@ -70,6 +70,9 @@ class TradingAnswer(Answer):
 
     halted: bool | None = Field(description="Null while the ledger, which would know, is away.")
     killed_accounts: list[str]
+    blocked_accounts: list[str] = Field(
+        description="Nothing new opens there: bots and ledger differ."
+    )
     latch: str | None = Field(description="Why the latch of this host is set.")
     guard: str | None = Field(description="The performance guard's status; null: not known.")
     experiments: list[str]
@@ -91,6 +94,7 @@ class BotAnswer(Answer):
     candle_gap_seconds: dict[str, float]
     api_errors: int = Field(description="In `operations.api_error_window_minutes`.")
     open_positions: int
+    positions: list[Id] | None = Field(description="By the decisions that opened them.")
     equity: Amount | None
     breakers: dict[str, BreakerState]
     model_version: str | None

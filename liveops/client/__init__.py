@@ -22,6 +22,7 @@ from liveops.client.errors import (
     SpoolFull,
     SpoolUnusable,
     Unwatched,
+    Unreconciled,
 )
 from liveops.client.heartbeat import Heartbeat
 from liveops.client.sync import Client
@@ -52,4 +53,5 @@ __all__ = [
     "SpoolFull",
     "SpoolUnusable",
     "Unwatched",
+    "Unreconciled",
 ]

@@ -7,7 +7,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import assert_never
 
-from liveops.client.errors import Killed, Paused, Problem, ServiceUnavailable
+from liveops.client.errors import (
+    Killed,
+    Paused,
+    Problem,
+    RequestRefused,
+    ServiceUnavailable,
+    Unreconciled,
+)
 from liveops.client.values import Assignment, Champion
 from liveops.client.watch import Watch, later
 
@@ -22,6 +29,13 @@ class Standing(StrEnum):
     OPEN = "open"
     KILLED = "killed"
     PAUSED = "paused"
+    UNRECONCILED = "unreconciled"
+
+
+_GOES_ON = (Standing.PAUSED, Standing.UNRECONCILED)
+"""Nothing new opens, and decisions about open positions are answered: these say nothing of it."""
+
+_STOPPED = (Standing.KILLED, *_GOES_ON)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +43,8 @@ class Contact:
     """What is known of an experiment, here and after a restart.
 
     `known_at` is when the standing was true for certain: when the request was *sent* for OPEN, when
-    the answer came for KILLED and PAUSED. `away_seconds` is the longest silence observed since; the
-    wall clock may be set back, but what was observed stays.
+    the answer came for every stop. `away_seconds` is the longest silence observed since; the wall
+    clock may be set back, but what was observed stays.
     """
 
     standing: Standing = Standing.UNKNOWN
@@ -44,9 +58,17 @@ class Contact:
 
 
 def routed(
-    contact: Contact, made: Assignment, *, epoch: int, sent_at: datetime, now: datetime
+    contact: Contact,
+    made: Assignment,
+    *,
+    epoch: int,
+    is_position: bool,
+    sent_at: datetime,
+    now: datetime,
 ) -> Contact:
-    """Return what is known after the service routed a unit."""
+    """Return what is known after the service routed a unit, or decided about an open position."""
+    if is_position and contact.standing is Standing.UNRECONCILED:
+        return contact
     if made.size_multiplier == 0:  # of an open position, which may be closed while all is paused
         return stopped(contact, Standing.PAUSED, now=now)
     if contact.standing is Standing.PAUSED:
@@ -71,7 +93,7 @@ def opened(contact: Contact, *, sent_at: datetime, now: datetime) -> Contact:
     A request that was sent before a kill became known may be answered after it, by another thread
     or process of the bot: that answer proves nothing.
     """
-    if contact.standing in (Standing.KILLED, Standing.PAUSED):
+    if contact.standing in _STOPPED:
         assert contact.known_at is not None
         if sent_at < contact.known_at <= now + CLOCK_TOLERANCE:
             return contact
@@ -79,16 +101,31 @@ def opened(contact: Contact, *, sent_at: datetime, now: datetime) -> Contact:
 
 
 def claimed(contact: Contact, *, sent_at: datetime, now: datetime) -> Contact:
-    """Return what is known after a claim was granted: not killed, but a position may close paused.
+    """Return what is known after a claim was granted: not killed, but a position may be closed.
 
     >>> paused = Contact(standing=Standing.PAUSED, known_at=datetime(2026, 3, 1, 12))
     >>> noon = datetime(2026, 3, 1, 13)
     >>> claimed(paused, sent_at=noon, now=noon).standing.value
     'paused'
     """
-    if contact.standing is Standing.PAUSED:
+    if contact.standing in _GOES_ON:
         return contact
     return opened(contact, sent_at=sent_at, now=now)
+
+
+def standing_of(refused: RequestRefused) -> Standing:
+    """Return what a stop that the service told of says of the experiment.
+
+    >>> standing_of(Unreconciled(Problem(status=423, code="unreconciled", detail="no"))).value
+    'unreconciled'
+    """
+    match refused:
+        case Unreconciled():
+            return Standing.UNRECONCILED
+        case Paused():
+            return Standing.PAUSED
+        case _:
+            return Standing.KILLED
 
 
 def stopped(contact: Contact, standing: Standing, *, now: datetime) -> Contact:
@@ -159,6 +196,8 @@ def fallback_champion(contact: Contact, *, silent: float, limit_seconds: float) 
             raise Killed(_remembered(423, contact.standing))
         case Standing.PAUSED:
             raise Paused(_remembered(409, contact.standing))
+        case Standing.UNRECONCILED:
+            raise Unreconciled(_remembered(423, contact.standing))
         case Standing.UNKNOWN:
             raise ServiceUnavailable("the service is away and has not routed a unit here before")
         case Standing.OPEN:

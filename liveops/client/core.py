@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ from liveops.client.errors import (
     ServiceUnavailable,
     SpoolError,
     Unwatched,
+    Unreconciled,
 )
 from liveops.client.heartbeat import Heartbeat, heartbeat_request
 from liveops.client.protocol import Exchange, Reply, Request
@@ -136,6 +137,13 @@ class Core:
         self._learn(
             lambda known: contacts.watched(
                 contacts.routed(known, made, epoch=epoch, sent_at=sent_at, now=now), watch
+            lambda known: contacts.routed(
+                known,
+                made,
+                epoch=epoch,
+                is_position=is_position,
+                sent_at=exchange.sent_at,
+                now=now,
             )
         )
         return self._under_watch(replace(made, is_opening=is_opening))
@@ -233,22 +241,26 @@ class Core:
             with contextlib.suppress(RequestRefused):
                 self._granted(reply)
 
-    def heartbeat(self, beat: Heartbeat) -> Request | None:
-        """Return what tells of a bot now; what cannot be told is logged, and None."""
+    def heartbeat(self, beat: Heartbeat, *, sent_at: datetime) -> Request | None:
+        """Return what tells of a bot; what cannot be told is logged, and None."""
         try:
-            return heartbeat_request(beat, sent_at=self.now())
+            return heartbeat_request(beat, sent_at=sent_at, positions=self._known(beat.positions))
         except Exception as error:  # noqa: BLE001 - the boundary: a heartbeat must not end a trade
             self._heartbeat(f"it is not lawful: {error}")
             return None
 
     def heartbeat_answered(self, reply: Reply | None) -> None:
         """Log when heartbeats begin not to arrive, and when they do again; hear of the monitor."""
+        """Log when heartbeats begin not to arrive, and when they do again; take in a block."""
         if reply is None or protocol.is_unreachable(reply):
             self._heartbeat("the service is away")
         elif 200 <= reply.status < 300:
             self._heartbeat(None)
             watch = watches.watch_of(reply.watch, heard_at=self.now())
             self._learn(lambda known: contacts.watched(known, watch), is_contact=False)
+            if protocol.is_blocked(reply):
+                now = self.now()
+                self._learn(lambda known: contacts.stopped(known, Standing.UNRECONCILED, now=now))
         else:
             problem = protocol.problem_of(reply)
             self._heartbeat(f"the service refuses it ({problem.code}): {problem.detail}")
@@ -256,6 +268,20 @@ class Core:
     def log_heartbeat_fault(self) -> None:
         """Say that a heartbeat failed in a way nobody foresaw, from where it is handled."""
         _log.exception("the heartbeat was not sent")
+
+    def _known(self, positions: Sequence[AssignmentId] | None) -> list[AssignmentId] | None:
+        """Return positions as the service knows them; of the others it hears with their reports."""
+        if positions is None:
+            return None
+        known = []
+        for position in positions:
+            unit_id = fallback_unit(position)
+            fallback = None if unit_id is None else self.spool.fallback(unit_id)
+            if unit_id is None:
+                known.append(protocol.checked_id(position))
+            elif fallback is not None and fallback.assignment_id is not None:
+                known.append(fallback.assignment_id)
+        return known
 
     def _heartbeat(self, trouble: str | None) -> None:
         if trouble == self._heartbeat_trouble:
@@ -280,8 +306,8 @@ class Core:
     def _granted(self, reply: Reply) -> dict[str, object]:
         try:
             return protocol.require_granted(reply)
-        except (Killed, Paused) as refused:
-            standing = Standing.KILLED if isinstance(refused, Killed) else Standing.PAUSED
+        except (Killed, Paused, Unreconciled) as refused:
+            standing = contacts.standing_of(refused)
             now = self.now()
             self._learn(lambda known: contacts.stopped(known, standing, now=now))
             raise

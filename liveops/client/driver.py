@@ -52,7 +52,7 @@ class Driver:
         self.core = Core(url, experiment, spool_dir=spool_dir, **options)
         self._flusher: asyncio.Task[None] | None = None
         self._beats: asyncio.Task[None] | None = None
-        self._newest_beat: Request | None = None
+        self._newest_beat: tuple[Heartbeat, datetime] | None = None
         self._is_closed = False
 
     def start(self) -> None:
@@ -226,11 +226,8 @@ class Driver:
         """Send a heartbeat soon, in the place of one that waits; neither waits nor raises."""
         if self._is_closed:
             return
-        request = self.core.heartbeat(beat)
-        if request is None:
-            return
         self.start()
-        self._newest_beat = request
+        self._newest_beat = beat, self.core.now()
         if self._beats is None or self._beats.done():
             self._beats = asyncio.create_task(self._send_beats())
 
@@ -276,10 +273,14 @@ class Driver:
 
     async def _send_beats(self) -> None:
         """Send heartbeats until none waits; apart from the circuit that decisions go by."""
-        while (request := self._newest_beat) is not None:
+        while (newest := self._newest_beat) is not None:
             self._newest_beat = None
             ends_at = _loop_time() + _HEARTBEAT_SECONDS
             try:
+                beat, sent_at = newest
+                request = await self.on_disk(self.core.heartbeat, beat, sent_at=sent_at)
+                if request is None:
+                    continue
                 reply = await self._send(request, ends_at=ends_at)
                 if protocol.may_retry(reply) and self._newest_beat is None:
                     await asyncio.sleep(_HEARTBEAT_RETRY_SECONDS)
@@ -287,6 +288,8 @@ class Driver:
                 await self.on_disk(self.core.heartbeat_answered, reply)
             except Exception:  # noqa: BLE001 - the boundary of this task: it must not end
                 self.core.log_heartbeat_fault()
+                continue
+            await self.on_disk(self.core.heartbeat_answered, reply)
 
     async def _flush_for_ever(self) -> None:
         while True:

@@ -72,6 +72,13 @@ class Killed(RequestRefused):
     """Trading is killed: place no order until a later answer says otherwise."""
 
 
+class Unreconciled(RequestRefused):
+    """What bots hold differs from the service's ledger: open nothing new; what is open goes on.
+
+    The message says what differs. It ends when a heartbeat agrees, or a person accepts it.
+    """
+
+
 class Paused(RequestRefused):
     """A performance guard lets nothing new open: place no order.
 

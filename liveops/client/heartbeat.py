@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -10,7 +10,7 @@ from typing import Literal
 
 from liveops.client.errors import InvalidInput
 from liveops.client.protocol import Request, encoded, post
-from liveops.client.values import amount, aware
+from liveops.client.values import AssignmentId, amount, aware
 
 Breaker = Literal["closed", "open", "half_open"]
 """How a circuit breaker of the bot stands."""
@@ -22,7 +22,9 @@ class Heartbeat:
 
     `candles` holds when the newest closed candle of each symbol closed, `candle_seconds` how long a
     candle is. `api_errors_total` counts since `started_at` and never falls, so that a heartbeat
-    that is lost loses no error. A bot that ends says so with `running=False`.
+    that is lost loses no error. `positions` are the ids of the decisions that opened what it holds:
+    all of them, or None; the service holds them against its ledger. A bot that ends says so with
+    `running=False`.
     """
 
     bot: str
@@ -30,6 +32,7 @@ class Heartbeat:
     candles: Mapping[str, datetime]
     api_errors_total: int
     open_positions: int
+    positions: Sequence[AssignmentId] | None = None
     running: bool = True
     api_connected: bool = True
     candle_seconds: int = 0
@@ -42,12 +45,18 @@ class Heartbeat:
 
     def __post_init__(self) -> None:
         """Keep what is told now, whatever the bot makes of its own mappings later."""
+        if self.positions is not None:
+            object.__setattr__(self, "positions", tuple(self.positions))
         object.__setattr__(self, "candles", dict(self.candles))
         object.__setattr__(self, "breakers", dict(self.breakers))
 
 
-def heartbeat_request(beat: Heartbeat, *, sent_at: datetime) -> Request:
+def heartbeat_request(
+    beat: Heartbeat, *, sent_at: datetime, positions: Sequence[AssignmentId] | None = None
+) -> Request:
     """Return what tells the service of a bot; raises `InvalidInput` and `TypeError`.
+
+    `positions` are those of `beat` by the ids that the service knows them by.
 
     >>> at = datetime.fromisoformat("2026-03-01T12:00:00Z")
     >>> beat = Heartbeat(bot="alpha", started_at=at, candles={}, api_errors_total=0,
@@ -71,6 +80,8 @@ def heartbeat_request(beat: Heartbeat, *, sent_at: datetime) -> Request:
         "open_positions": beat.open_positions,
         "breakers": dict(beat.breakers),
     }
+    if positions is not None:
+        told["positions"] = list(positions)
     if beat.account is not None:
         told["account"] = beat.account
     if beat.equity is not None:

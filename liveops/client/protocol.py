@@ -19,6 +19,7 @@ from liveops.client.errors import (
     Problem,
     RequestRefused,
     Revoked,
+    Unreconciled,
 )
 from liveops.client.values import (
     Acted,
@@ -172,6 +173,16 @@ def is_unreachable(reply: Reply | None) -> bool:
     return reply is None or reply.status >= 500
 
 
+def is_blocked(reply: Reply) -> bool:
+    """Say whether the answer to a heartbeat tells that nothing new opens on its account.
+
+    >>> is_blocked(Reply(status=200, body=b'{"bot":"alpha","blocked":true}'))
+    True
+    """
+    answer = parsed(reply.body)
+    return isinstance(answer, dict) and answer.get("blocked") is True
+
+
 def may_retry(reply: Reply | None) -> bool:
     """Say whether the same request may do better at once."""
     return reply is None or reply.status == 503
@@ -190,6 +201,8 @@ def refusal_of(problem: Problem) -> RequestRefused:
     """Return the error that stands for a problem."""
     if problem.code == "paused":
         return Paused(problem)
+    if problem.code == "unreconciled":
+        return Unreconciled(problem)
     if problem.status == 423 or problem.code == "killed":
         return Killed(problem)
     by_code = {"not_selected": NotSelected, "revoked": Revoked, "expired": Expired}

@@ -1,4 +1,4 @@
-"""`liveops account`: where every account's money stands."""
+"""`liveops account`: where every account's money stands, and whether its bots say so too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from liveops.commands.options import AsJson, ConfigFile, Demo, ledger_app, print_json
+from liveops.commands.operate import ReasonText
+from liveops.commands.options import AsJson, ConfigFile, Demo, actor, ledger_app, print_json
 
 if TYPE_CHECKING:
     from bandit.service.accounts import AccountReport
@@ -41,6 +42,31 @@ def show(
 
     with ledger_app(config=config, demo=demo) as app:
         found = accounts.named(app.engine, name, now=app.clock.now())
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _print([found])
+
+
+@commands.command("reconcile")
+def reconcile(
+    name: Annotated[str, typer.Argument(help="Account, such as usd.")],
+    reason: ReasonText,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Accept how an account differs from what its bots tell, in the name of who says why.
+
+    Missing positions count as not held, unknown ones as known, as long as they differ; the
+    difference of the balance is taken off from then on. Where nothing differs, nothing changes.
+    """
+    from bandit.service import reconciling
+
+    with ledger_app(config=config, demo=demo) as app:
+        found = reconciling.accept(
+            app.engine, name, reason=reason, now=app.clock.now(), actor=actor()
+        )
     if as_json:
         print_json(found.to_json())
     else:
