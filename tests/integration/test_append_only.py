@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from backtest_trials import a_trial
@@ -14,6 +15,7 @@ from ledger import CHALLENGER, NOON, assign, closed, feed, open_btc, record_all
 from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
+from vitals import beat
 
 from bandit.core.evidence import Terms
 from bandit.core.kill_switch import KillCause
@@ -23,6 +25,7 @@ from bandit.service import (
     ageing,
     auditing,
     drift,
+    health,
     killing,
     learner_jobs,
     rebuilding,
@@ -59,6 +62,7 @@ FACTS = {
     "selections": "chosen",
     "guard_changes": "reason",
     "refusals": "account_change",
+    "reconciliation_changes": "reason",
 }
 
 
@@ -88,6 +92,8 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     learner_jobs.keep_recipe(engine, "prod", {"learner": "rl"}, now=NOON)
     pause(engine)
     refused_unit(engine, "refused")
+    stray = beat(account="usd", positions=(UUID(int=9),), open_positions=1)
+    health.hear(engine, stray, now=NOON, window=timedelta(minutes=10))
     killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
     auditing.seal(engine, now=NOON)
     return engine

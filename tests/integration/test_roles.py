@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from backtest_trials import a_trial
@@ -43,6 +44,7 @@ from bandit.service import (
     health,
     killing,
     performance_guarding,
+    reconciling,
     reporting,
     trials,
     watching,
@@ -115,6 +117,9 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         told = beat(sent_at=NOON + timedelta(minutes=minute))
         health.hear(service, told, now=NIGHT, window=timedelta(minutes=10))
     assert health.read(service, now=NIGHT).vitals.bots
+    stray = beat("beta", account="usd", positions=(UUID(int=9),), open_positions=1)
+    health.hear(service, stray, now=NIGHT, window=timedelta(minutes=10))
+    reconciling.accept(service, "usd", reason="over", now=NIGHT, actor="test")
     health.forget(service, "alpha", reason="over", now=NIGHT, actor="test")
     seen = {"who": "prod", "interval_seconds": 300, "now": NIGHT, "actor": "test"}
     for first in (True, False):
@@ -151,6 +156,8 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         "DELETE FROM guard_states",
         "UPDATE guard_changes SET reason = 'x'",
         "DELETE FROM refusals",
+        "DELETE FROM reconciliations",
+        "UPDATE reconciliation_changes SET reason = 'x'",
         "UPDATE decision_protocol SET version = 3",
         "SET session_replication_role = replica",
     ],

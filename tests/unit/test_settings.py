@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 from bandit.core.acting import ActingRules
 from bandit.core.errors import InvalidInput
 from bandit.core.model import Profile, Strategy
-from config.bot import PerformanceGuard
+from config.bot import PerformanceGuard, Reconciliation
 from config.settings import (
     InvalidSettings,
     LoadedSettings,
@@ -165,6 +165,7 @@ def test_every_section_of_the_document_waits_for_its_use_but_those_in_force() ->
         "operations.max_api_errors",
         "operations.api_error_window_minutes",
         "operations.max_no_trade_hours",
+        *(f"operations.reconciliation.{name}" for name in Reconciliation.model_fields),
         "operations.model_rotation.retrain_frequency_days",
         *(f"performance_guard.{name}" for name in PerformanceGuard.model_fields),
     }
