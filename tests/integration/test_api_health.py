@@ -67,7 +67,7 @@ def test_a_heartbeat_is_answered_with_the_newest(client: CheckedClient) -> None:
     )
     assert told.status_code == 200
     when = NOON.isoformat()
-    assert told.json() == {"bot": "alpha", "sent_at": when, "heard_at": when}
+    assert told.json() == {"bot": "alpha", "sent_at": when, "heard_at": when, "blocked": False}
     older = (NOON - MINUTE).isoformat()
     assert say(client, sent_at=older, running=False).content == told.content
     assert say(client, running=False).content == told.content

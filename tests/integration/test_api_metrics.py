@@ -8,6 +8,7 @@ import subprocess
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import httpx
 import pytest
@@ -118,6 +119,8 @@ def test_exactly_the_catalogue_is_exposed(engine: Engine, monkeypatch: pytest.Mo
     health.hear(engine, beat(), now=NOON, window=timedelta(minutes=10))
     seen = {"who": "prod", "interval_seconds": 300, "is_first": True}
     watching.pulse(engine, ["btc"], now=NOON, actor="test", **seen)
+    told = beat(account="usd", equity=Decimal(10_000))
+    health.hear(engine, told, now=NOON, window=timedelta(minutes=10))
     FakeNvml().install(monkeypatch)
     gpus = GpuWatch()
     gpus.look()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -13,7 +14,7 @@ from uuid import UUID
 
 import pytest
 import vitals
-from api_service import service
+from api_service import application, service
 from ledger import NOON, open_btc
 from sdk_bot import Hands, eventually
 from sqlalchemy import Engine
@@ -23,6 +24,7 @@ from liveops import cli
 from liveops.client import AssignmentId, AsyncClient, Client, Heartbeat, Unreconciled
 from liveops.client.contact import Standing
 from liveops.client.delivery import Fate, Verdict
+from liveops.status_file import StatusKeeper
 
 STRAY = "00000000-0000-0000-0000-000000000009"
 STARTED = NOON.isoformat()
@@ -141,6 +143,28 @@ def test_settings_say_what_is_a_mismatch_and_whether_it_blocks(engine: Engine) -
         [account] = client.get("/v1/accounts").json()
         assert account["reconciliation"]["state"] == "DIFFERS"
         assert asked(client).status_code == 200
+
+
+def test_the_log_says_once_what_halts_trading(
+    engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_btc(engine)
+    app = application(engine)
+    keeper = StatusKeeper(app, tmp_path / "status.json")
+
+    def said(*events: dict[str, Any]) -> list[str]:
+        for sent in events:
+            client.post("/v1/heartbeats", json=sent)
+            keeper.look()
+        found = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Trading")]
+        caplog.clear()
+        return found
+
+    with service(engine) as client, caplog.at_level(logging.INFO, "liveops.status_file"):
+        # The balance that differs is another each time: that is no news.
+        stray = [told(STRAY, sent_at=at(n), equity=str(9000 + n)) for n in range(3)]
+        assert said(*stray) == ["Trading halted"]
+        assert said(told(sent_at=at(9))) == ["Trading resumed"]
 
 
 # The SDK

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from ledger import CHALLENGER, NIGHT, NOON, assign_to, closed, feed, open_btc, record_all
@@ -44,7 +45,8 @@ def test_everything_that_is_told_comes_back(engine: Engine) -> None:
         candle_seconds=3600,
         candles={"BTC/USD:PERP": NOON, "ETHUSDT": NOON - MINUTE},
         api_errors_total=3,
-        open_positions=2,
+        open_positions=3,
+        positions=(UUID(int=2), UUID(int=1)),
         equity=Decimal("10001.50"),
         breakers={"orders": BreakerState.OPEN, "data": BreakerState.HALF_OPEN},
         model_version="2.1",

@@ -14,7 +14,14 @@ from liveops.client import contact as contacts
 from liveops.client.breaker import Breaker
 from liveops.client.contact import Contact, Standing
 from liveops.client.delivery import Fate, Row, delivery, verdicts
-from liveops.client.errors import InvalidInput, Killed, Paused, RequestRefused, ServiceUnavailable
+from liveops.client.errors import (
+    InvalidInput,
+    Killed,
+    Paused,
+    RequestRefused,
+    ServiceUnavailable,
+    Unreconciled,
+)
 from liveops.client.flushing import pause_seconds
 from liveops.client.protocol import (
     Reply,
@@ -213,6 +220,7 @@ def test_a_fallback_is_acknowledged_by_the_assignment_it_became() -> None:
     [
         (423, "killed", Killed),
         (423, "paused", Paused),
+        (423, "unreconciled", Unreconciled),
         (409, "paused", Paused),
         (422, "invalid_input", RequestRefused),
     ],
@@ -237,6 +245,7 @@ def test_the_champion_stands_in_until_the_limit_and_not_after() -> None:
     [
         (replace(OPEN, standing=Standing.KILLED), Killed),
         (replace(OPEN, standing=Standing.PAUSED), Paused),
+        (replace(OPEN, standing=Standing.UNRECONCILED), Unreconciled),
         (replace(OPEN, standing=Standing.UNKNOWN), ServiceUnavailable),
         (replace(OPEN, champion=None), ServiceUnavailable),
         (replace(OPEN, epoch=4), ServiceUnavailable),  # the champion may have been rolled back
@@ -271,6 +280,13 @@ def test_an_answer_from_before_a_kill_does_not_undo_it() -> None:
     assert late.standing is Standing.KILLED
     later = contacts.opened(killed, sent_at=LATER, now=LATER)
     assert (later.standing, later.known_at) == (Standing.OPEN, LATER)
+
+
+@pytest.mark.parametrize("standing", [Standing.PAUSED, Standing.UNRECONCILED])
+def test_a_claim_does_not_say_that_something_may_open(standing: Standing) -> None:
+    stopped = contacts.stopped(OPEN, standing, now=NOON)
+    assert contacts.claimed(stopped, sent_at=LATER, now=LATER) == stopped
+    assert contacts.opened(stopped, sent_at=LATER, now=LATER).standing is Standing.OPEN
 
 
 def test_a_kill_stamped_by_a_clock_that_ran_ahead_ends_with_the_next_answer() -> None:
