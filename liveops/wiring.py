@@ -21,8 +21,8 @@ from bandit.core.ladder import LadderRule
 from bandit.core.limits import Limits
 from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strategy
 from bandit.core.reading import ChecklistRule, RampRule, Rules
-from bandit.core.selection import SelectionRule
 from bandit.core.reconciling import ReconciliationRule
+from bandit.core.selection import SelectionRule
 from bandit.core.upkeep import GpuRule
 from bandit.core.watch import WatchRule
 from bandit.service.assigning import Router

@@ -15,8 +15,8 @@ from typing import Final, assert_never
 from bandit.core.account import AccountEquity
 from bandit.core.heartbeat import BotRecord, BreakerState
 from bandit.core.kill_switch import KillEvent
-from bandit.core.watch import Pulse, WatchLevel, WatchRule, deadlines
 from bandit.core.reconciling import Reconciliation, summary
+from bandit.core.watch import Pulse, WatchLevel, WatchRule, deadlines
 
 HEARTBEAT_SECONDS_MAX: Final = 120.0
 CLOCK_SECONDS_MAX: Final = 5.0

@@ -55,12 +55,10 @@ class Router:
 
         Raises `UnknownName` for an experiment that is not open, `Conflict` when a unit came back
         with another instrument, `InvalidInput` for a position that is not open, `Killed` while the
-        account's kill switch is on, and `Paused` for the first unit that a guard refused: what
-        was new of the batch is stored all the same, so that the others have their answers. Raises
-        `NotSelected` with nothing stored for a unit in whose instrument nothing new opens.
         account's kill switch is on, `Unreconciled` while its bots and ledger differ and the batch
-        would open something, and `Paused` for the first unit that a guard refused: what
-        was new of the batch is stored all the same, so that the others have their answers.
+        would open something, and `Paused` for the first unit that a guard refused: what was new of
+        the batch is stored all the same, so that the others have their answers. Raises
+        `NotSelected` with nothing stored for a unit in whose instrument nothing new opens.
         """
         _check(opportunities, now=now)
         refused = self.selections.refused(self.table(experiment), opportunities, now=now)

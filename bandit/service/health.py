@@ -14,9 +14,8 @@ from bandit.core.model import checked_instant, checked_text
 from bandit.core.reconciling import ReconciliationRule, ReconciliationState
 from bandit.service import accounts, reconciling
 from bandit.service.accounts import AccountReport
-from bandit.storage import audit, experiments, guards, heartbeats, locks, pulses, trades
 from bandit.service.revealing import Keys, guarded
-from bandit.storage import audit, experiments, guards, heartbeats, locks, trades
+from bandit.storage import audit, experiments, guards, heartbeats, locks, pulses, trades
 from bandit.storage.engine import require_protocol, snapshot, transaction
 from bandit.storage.trades import ClosedTrade
 

@@ -83,27 +83,26 @@ class LiveRouter:
         self, lane: int, experiment: str, asked: Sequence[Opportunity]
     ) -> Sequence[Assignment | BanditError]:
         table = await self.table(experiment)
+        now = self._now()
+        if not table.record.rules.selection.enabled:
+            return await self._unblocked(lane, experiment, asked, now=now)
+        refused = await asyncio.to_thread(self._router.selections.refused, table, asked, now=now)
+        admitted = [each for place, each in enumerate(asked) if place not in refused]
+        made = iter(await self._unblocked(lane, experiment, admitted, now=now) if admitted else ())
+        return [refused.get(place) or next(made) for place in range(len(asked))]
+
+    async def _unblocked(
+        self, lane: int, experiment: str, asked: Sequence[Opportunity], *, now: datetime
+    ) -> Sequence[Assignment | BanditError]:
         try:
-            return await self._routed(lane, experiment, asked)
+            return await self._routed(lane, experiment, asked, now=now)
         except Unreconciled as refused:
             # Who asks about an open position must not wait for those who would open one.
             held = [opportunity for opportunity in asked if opportunity.position is not None]
-            made = iter(await self._routed(lane, experiment, held) if held else ())
+            made = iter(await self._routed(lane, experiment, held, now=now) if held else ())
             return [refused if o.position is None else next(made) for o in asked]
 
     async def _routed(
-        self, lane: int, experiment: str, asked: Sequence[Opportunity]
-    ) -> Sequence[Assignment | BanditError]:
-        await self.table(experiment)
-        now = self._now()
-        if not table.record.rules.selection.enabled:
-            return await self._assign_all(lane, experiment, asked, now=now)
-        refused = await asyncio.to_thread(self._router.selections.refused, table, asked, now=now)
-        admitted = [each for place, each in enumerate(asked) if place not in refused]
-        made = iter(await self._assign_all(lane, experiment, admitted, now=now) if admitted else ())
-        return [refused.get(place) or next(made) for place in range(len(asked))]
-
-    async def _assign_all(
         self, lane: int, experiment: str, asked: Sequence[Opportunity], *, now: datetime
     ) -> Sequence[Assignment | BanditError]:
         drawn_max: int | None = None

@@ -28,8 +28,8 @@ from liveops.api import (
     marking,
     operating,
     probes,
-    selecting,
     reconciling,
+    selecting,
     shadowing,
     trading,
 )

@@ -24,7 +24,6 @@ from liveops.api.bodies import Body, Id, Instant, Money, Name, body_of, schema_o
 from liveops.api.parameters import Application
 from liveops.api.problems import declared
 from liveops.api.watching import NAMES_EXPERIMENT, WATCHED, watch_headers
-from liveops.wiring import health_limits_of
 from liveops.wiring import health_limits_of, reconciliation_rule_of
 
 router = APIRouter(prefix="/v1", responses=declared(503))

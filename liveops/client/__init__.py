@@ -21,8 +21,8 @@ from liveops.client.errors import (
     SpoolError,
     SpoolFull,
     SpoolUnusable,
-    Unwatched,
     Unreconciled,
+    Unwatched,
 )
 from liveops.client.heartbeat import Heartbeat
 from liveops.client.sync import Client
@@ -52,6 +52,6 @@ __all__ = [
     "SpoolError",
     "SpoolFull",
     "SpoolUnusable",
-    "Unwatched",
     "Unreconciled",
+    "Unwatched",
 ]

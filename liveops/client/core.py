@@ -32,8 +32,8 @@ from liveops.client.errors import (
     RequestRefused,
     ServiceUnavailable,
     SpoolError,
-    Unwatched,
     Unreconciled,
+    Unwatched,
 )
 from liveops.client.heartbeat import Heartbeat, heartbeat_request
 from liveops.client.protocol import Exchange, Reply, Request
@@ -136,14 +136,10 @@ class Core:
         watch = watches.watch_of(reply.watch, heard_at=now)
         self._learn(
             lambda known: contacts.watched(
-                contacts.routed(known, made, epoch=epoch, sent_at=sent_at, now=now), watch
-            lambda known: contacts.routed(
-                known,
-                made,
-                epoch=epoch,
-                is_position=is_position,
-                sent_at=exchange.sent_at,
-                now=now,
+                contacts.routed(
+                    known, made, epoch=epoch, is_position=is_position, sent_at=sent_at, now=now
+                ),
+                watch,
             )
         )
         return self._under_watch(replace(made, is_opening=is_opening))
@@ -250,8 +246,7 @@ class Core:
             return None
 
     def heartbeat_answered(self, reply: Reply | None) -> None:
-        """Log when heartbeats begin not to arrive, and when they do again; hear of the monitor."""
-        """Log when heartbeats begin not to arrive, and when they do again; take in a block."""
+        """Log when heartbeats do not arrive, and do again; hear of the monitor and of a block."""
         if reply is None or protocol.is_unreachable(reply):
             self._heartbeat("the service is away")
         elif 200 <= reply.status < 300:

@@ -288,8 +288,6 @@ class Driver:
                 await self.on_disk(self.core.heartbeat_answered, reply)
             except Exception:  # noqa: BLE001 - the boundary of this task: it must not end
                 self.core.log_heartbeat_fault()
-                continue
-            await self.on_disk(self.core.heartbeat_answered, reply)
 
     async def _flush_for_ever(self) -> None:
         while True:

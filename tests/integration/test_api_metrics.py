@@ -116,7 +116,6 @@ def test_exactly_the_catalogue_is_exposed(engine: Engine, monkeypatch: pytest.Mo
     scale(engine)
     rebuilding.compare(engine, now=NIGHT)
     drift.record(engine, a_run(), now=NOON, actor="test")
-    health.hear(engine, beat(), now=NOON, window=timedelta(minutes=10))
     seen = {"who": "prod", "interval_seconds": 300, "is_first": True}
     watching.pulse(engine, ["btc"], now=NOON, actor="test", **seen)
     told = beat(account="usd", equity=Decimal(10_000))
