@@ -1,6 +1,6 @@
 """A bot whose monitor falls silent: smaller, then nothing new, whoever is away and whatever clock.
 
-The scripted server says what a service says; test_watch_end_to_end.py has both for real.
+The scripted server says what a service says; tests/e2e/test_monitor_dies.py has both for real.
 """
 
 from __future__ import annotations
