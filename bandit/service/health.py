@@ -20,8 +20,8 @@ from bandit.storage.engine import require_protocol, snapshot, transaction
 from bandit.storage.trades import ClosedTrade
 
 BOTS_MAX = 32
-_RECONCILES = ReconciliationRule()
 RECENT_TRADES = 5
+_RECONCILES = ReconciliationRule()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -74,6 +74,38 @@ def test_of_many_differences_the_oldest_stay_until_they_end() -> None:
         state = judged(state, words, books, RULE, now=at)
         assert len(state.findings) == FINDINGS_MAX
     assert len(state.in_force) == FINDINGS_MAX
+
+
+def at(seconds: int) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def test_what_nobody_holds_counts_once_every_bot_has_spoken_again() -> None:
+    books = Books(open={UUID(int=1): NOON}, told={}, equity=Decimal(1))
+    state = Reconciliation()
+    for now, alpha, beta, in_force in (
+        (0, 0, 0, False),
+        (60, 60, 0, False),
+        (61, 60, 59, False),
+        (62, 60, 61, True),
+    ):
+        words = [
+            Word("alpha", at(alpha), frozenset(), None),
+            Word("beta", at(beta), frozenset(), None),
+        ]
+        state = judged(state, words, books, RULE, now=at(now))
+        assert [finding.in_force for finding in state.findings] == [in_force]
+
+
+def test_a_restart_waits_for_bots_that_spoke_before_the_claim() -> None:
+    books = Books(open={UUID(int=1): at(10)}, told={}, equity=Decimal(1))
+    for beta, in_force in ((9, False), (11, True)):
+        words = [
+            Word("alpha", at(30), frozenset(), None),
+            Word("beta", at(beta), frozenset(), None),
+        ]
+        state = judged(Reconciliation(), words, books, RULE, now=at(30), began=("alpha", at(20)))
+        assert [finding.in_force for finding in state.findings] == [in_force]
 
 
 @pytest.mark.parametrize(
