@@ -56,6 +56,12 @@ SERVICE_METRICS: Final = (
         ),
     ),
     Metric(
+        name="liveops_close_orders_pending",
+        kind=MetricKind.GAUGE,
+        unit="positions",
+        help="Positions that a `close-all` is to close and whose outcome is not recorded yet.",
+    ),
+    Metric(
         name="liveops_bot_running",
         kind=MetricKind.GAUGE,
         unit="0 or 1",

@@ -25,6 +25,9 @@ def of_health(found: Checkup) -> Iterator[Sample]:
         if account.reconciliation is not None:
             is_reconciled = not account.reconciliation.in_force
             yield "liveops_account_reconciled", (account.name,), float(is_reconciled)
+    if found.reading is not None:
+        pending = sum(waiting.positions for waiting in found.vitals.closing)
+        yield "liveops_close_orders_pending", (), pending
     now = found.vitals.now
     for bot in found.vitals.bots:
         beat, labels = bot.newest, (bot.newest.bot,)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final, assert_never
 
 from bandit.core.account import AccountEquity
+from bandit.core.closing import WaitingToClose
 from bandit.core.heartbeat import BotRecord, BreakerState
 from bandit.core.kill_switch import KillEvent
 from bandit.core.reconciling import Reconciliation, summary
@@ -20,6 +21,7 @@ from bandit.core.watch import Pulse, WatchLevel, WatchRule, deadlines
 
 HEARTBEAT_SECONDS_MAX: Final = 120.0
 CLOCK_SECONDS_MAX: Final = 5.0
+CLOSE_SECONDS_MAX: Final = 60.0
 DRAWDOWN_PART: Final = Decimal("0.5")
 """Of the drawdown that kills: what is deeper is said before it does."""
 
@@ -60,6 +62,7 @@ class Condition(StrEnum):
     GUARD_ACTS = "guard_acts"
     POSITIONS_DIFFER = "positions_differ"
     BALANCE_DIFFERS = "balance_differs"
+    CLOSE_PENDING = "close_pending"
     DRAWDOWN_DEEP = "drawdown_deep"
     NO_TRADES = "no_trades"
     BREAKER_OPEN = "breaker_open"
@@ -96,6 +99,7 @@ TABLE: Final[Mapping[Condition, Rule]] = {
         (Condition.GUARD_ACTS, _WARN, "the performance guard trades smaller or pauses"),
         (Condition.POSITIONS_DIFFER, _WARN, "bots and ledger differ on open positions"),
         (Condition.BALANCE_DIFFERS, _WARN, "bots and ledger differ on a balance"),
+        (Condition.CLOSE_PENDING, _WARN, "a position is open that is to be closed"),
         (Condition.DRAWDOWN_DEEP, _WARN, "an account is deep in drawdown"),
         (Condition.NO_TRADES, _WARN, "no trade for too long"),
         (Condition.BREAKER_OPEN, _WARN, "a circuit breaker of a bot is open"),
@@ -118,6 +122,7 @@ class HealthLimits:
     heartbeat: timedelta = timedelta(seconds=HEARTBEAT_SECONDS_MAX)
     clock: timedelta = timedelta(seconds=CLOCK_SECONDS_MAX)
     watch: WatchRule = field(default_factory=WatchRule)
+    close: timedelta = timedelta(seconds=CLOSE_SECONDS_MAX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +147,8 @@ class Vitals:
     `ledger` says what keeps the ledger from being decided on, `latch` why the latch of this host is
     set, `guard` how the performance guard stands, `last_trade_at` when the ledger's newest trade
     closed. `pulses` are the newest of each experiment's monitor.
+    set, `guard` how the performance guard stands, `closing` what waits to be closed,
+    `last_trade_at` when the ledger's newest trade closed.
     """
 
     now: datetime
@@ -150,6 +157,7 @@ class Vitals:
     guard: str | None = None
     accounts: tuple[AccountState, ...] = ()
     bots: tuple[BotRecord, ...] = ()
+    closing: tuple[WaitingToClose, ...] = ()
     last_trade_at: datetime | None = None
     pulses: tuple[Pulse, ...] = ()
 
@@ -215,6 +223,7 @@ def assess(found: Vitals, limits: HealthLimits) -> Health:
     ('DEGRADED', 'the latch of this host is set: drill')
     """
     issues = [*_of_service(found), *_of_accounts(found), *_of_trades(found, limits)]
+    issues += _of_closing(found, limits)
     for bot in found.bots:
         issues += _of_bot(bot, limits, now=found.now)
     for pulse in found.pulses:
@@ -297,6 +306,20 @@ def _is_deep(equity: AccountEquity) -> bool:
     with localcontext(prec=_DRAWDOWN_DIGITS):
         # Exact, as the limit that kills is.
         return equity.peak - equity.equity > _deep(equity) * max(equity.peak, Decimal(0))
+
+
+def _of_closing(found: Vitals, limits: HealthLimits) -> Iterator[Issue]:
+    for waiting in found.closing:
+        if found.now - waiting.since > limits.close:
+            age, most = (found.now - waiting.since).total_seconds(), limits.close.total_seconds()
+            yield Issue(
+                condition=Condition.CLOSE_PENDING,
+                subject=f"experiment {waiting.experiment}",
+                text=f"{waiting.positions} positions of {waiting.experiment} are open that were "
+                f"to be closed {age:.6g} s ago, limit {most:.6g} s",
+                value=age,
+                limit=most,
+            )
 
 
 def _of_trades(found: Vitals, limits: HealthLimits) -> Iterator[Issue]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from bandit.core.cohorts import Cohort, CohortSums, worst_mean_score
@@ -127,6 +127,17 @@ def newest_matured(*, now: datetime, rule: LadderRule) -> date:
     datetime.date(2026, 3, 5)
     """
     return (now - timedelta(days=1, hours=rule.attribution_hours)).date()
+
+
+def matured_before(*, now: datetime, rule: LadderRule) -> datetime:
+    """Return before which moment decisions have had the time to be reported by now.
+
+    >>> now = datetime.fromisoformat("2026-03-09T02:00:00Z")
+    >>> matured_before(now=now, rule=LadderRule()).isoformat()
+    '2026-03-06T00:00:00+00:00'
+    """
+    newest = newest_matured(now=now, rule=rule)
+    return datetime.combine(newest + timedelta(days=1), time(), tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

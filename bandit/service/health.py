@@ -16,6 +16,7 @@ from bandit.service import accounts, reconciling
 from bandit.service.accounts import AccountReport
 from bandit.service.revealing import Keys, guarded
 from bandit.storage import audit, experiments, guards, heartbeats, locks, pulses, trades
+from bandit.storage import audit, closing, experiments, guards, heartbeats, locks, trades
 from bandit.storage.engine import require_protocol, snapshot, transaction
 from bandit.storage.trades import ClosedTrade
 
@@ -112,6 +113,7 @@ def read(engine: Engine, *, now: datetime) -> Reading:
                 guard=_guard(connection),
                 accounts=tuple(map(_state, reports)),
                 bots=tuple(heartbeats.every(connection)),
+                closing=tuple(closing.waiting_by_experiment(connection)),
                 last_trade_at=recent[0].closed_at if recent else None,
                 pulses=tuple(pulses.every(connection)),
             ),

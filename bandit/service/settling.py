@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection
 
 from bandit.core.claims import WINDOW, Claims, Draws
 from bandit.core.detectors import ratio_mismatch
-from bandit.core.ladder import newest_matured
+from bandit.core.ladder import matured_before
 from bandit.core.model import WHOLE_PPM, PolicyName
 from bandit.storage import claims, evidence
 from bandit.storage.claims import RoutedUnits
@@ -31,8 +31,7 @@ def settled(connection: Connection, record: ExperimentRecord, *, now: datetime) 
 
     Whatever is still within its attribution window is drawn, and not asked for its outcome.
     """
-    newest = newest_matured(now=now, rule=record.rules.ladder)
-    matured = datetime.combine(newest + timedelta(days=1), time(), tzinfo=UTC)
+    matured = matured_before(now=now, rule=record.rules.ladder)
     with taking_long(connection):
         found = claims.routed_units(connection, record.id, since=now - WINDOW, matured=matured)
     return Settled(

@@ -31,9 +31,11 @@ ADMIN_SCOPES: Final = frozenset({KeyScope.OPERATE, KeyScope.READ, KeyScope.WEBHO
 _SCOPES: Final = (
     (KeyScope.TRADE, re.compile(r"/v1/experiments/[^/]+/(assignments|decide|fallbacks)")),
     (KeyScope.TRADE, re.compile(r"/v1/assignments/[^/]+/claim")),
+    (KeyScope.TRADE, re.compile(r"/v1/close-orders/[^/]+/failures")),
     (KeyScope.INGEST, re.compile(r"/v1/(outcomes|shadow-outcomes|marks|heartbeats)(/.*)?")),
     (KeyScope.WEBHOOK, re.compile(r"/v1/webhooks/.+")),
 )
+_CLOSE_ORDERS: Final = re.compile(r"/v1/experiments/[^/]+/close-orders")
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +48,8 @@ def scope_of(method: str, path: str) -> KeyScope:
     'operate'
     """
     if method == "GET":
-        return KeyScope.READ
+        # What a bot has to do is told to bots.
+        return KeyScope.TRADE if _CLOSE_ORDERS.fullmatch(path) else KeyScope.READ
     found = (scope for scope, pattern in _SCOPES if pattern.fullmatch(path))
     return next(found, KeyScope.OPERATE) if method == "POST" else KeyScope.OPERATE
 

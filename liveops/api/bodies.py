@@ -204,6 +204,9 @@ class KillOrder(Body):
     accounts: list[Name] | None = Field(
         default=None, min_length=1, description="Left out: every account."
     )
+    experiment: Name | None = Field(
+        default=None, description="Instead of `accounts`: the account of this experiment."
+    )
 
 
 _OF_TRADE = {

@@ -42,7 +42,10 @@ _HERE = "$request.path.experiment"
 _FIRST_ACCOUNT = {"accounts": ["$response.body#/0/name"]}
 
 _NUMBERS = ("show_report", "list_allocations", "list_decisions")
-_OF_EXPERIMENT = (*_NUMBERS, "add_arm", "assign", "report_fallback", "scale_experiment")
+_OF_EXPERIMENT = (
+    *(*_NUMBERS, "add_arm", "assign", "report_fallback", "scale_experiment"),
+    *("close_all", "list_close_orders"),
+)
 
 _OUTCOME = Link(to="record_outcome", body={"assignment_id": _ASSIGNMENT})
 _MARK = Link(to="mark_positions", body={"assignment_id": _ASSIGNMENT})
@@ -99,6 +102,14 @@ LINKS: Final[Mapping[str, tuple[Link, ...]]] = {
         Link(to="release", body=_FIRST_ACCOUNT),
     ),
     "kill": (Link(to="release", body=_FIRST_ACCOUNT),),
+    "close_all": _to("list_close_orders", experiment=_HERE),
+    "list_close_orders": (
+        Link(
+            to="report_close_failure",
+            parameters={"order": "$response.body#/0/order_id"},
+            body={"assignment_id": "$response.body#/0/assignment_id"},
+        ),
+    ),
 }
 """What may follow an operation that did what it was asked, by its id."""
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from bandit.core.errors import Conflict
+from bandit.core.errors import Conflict, InvalidInput
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import Experiment, Policy, PolicyName, checked_name, checked_sha
@@ -282,7 +282,7 @@ def kill(
     """Stop every decision of these accounts: after the answer none commits, on any replica."""
     killed = killing.kill(
         app.engine,
-        body.accounts,
+        _accounts(app, body),
         cause=KillCause.HAND,
         reason=body.reason,
         now=app.clock.now(),
@@ -302,7 +302,7 @@ def release(
         message = f"the latch {app.latch.path} is set: `liveops release` on the service's host"
         raise Conflict(f"{message} removes it and releases")
     released = killing.release(
-        app.engine, body.accounts, reason=body.reason, now=app.clock.now(), actor=caller
+        app.engine, _accounts(app, body), reason=body.reason, now=app.clock.now(), actor=caller
     )
     return _as_they_are(app, released)
 
@@ -331,6 +331,16 @@ def show_report(app: Application, experiment: ExperimentName) -> ReportAnswer:
     found = reporting.report(app.engine, experiment).to_json()
     machine = machine_row(app, app.gpus.newest()).to_json()
     return ReportAnswer(**found | {"machine": [machine]})
+
+
+def _accounts(app: App, body: KillOrder) -> list[str] | None:
+    """Return whom an order names; None is every account."""
+    if body.experiment is None:
+        return body.accounts
+    if body.accounts is not None:
+        rule = "must be left out where accounts are named"
+        raise InvalidInput(field="experiment", rule=rule, found=body.experiment)
+    return [experiments.load(app.engine, body.experiment).experiment.account_name]
 
 
 def _as_they_are(app: App, turned: Sequence[AccountRecord]) -> list[AccountAnswer]:

@@ -24,6 +24,7 @@ from bandit.core.selection import Selection
 from bandit.service import (
     ageing,
     auditing,
+    closing,
     drift,
     health,
     killing,
@@ -63,6 +64,9 @@ FACTS = {
     "guard_changes": "reason",
     "refusals": "account_change",
     "reconciliation_changes": "reason",
+    "close_orders": "reason",
+    "close_targets": "order_id",
+    "close_failures": "reason",
 }
 
 
@@ -72,6 +76,8 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     feed(engine, CHALLENGER, ["0.001", "-0.001"])
     [made, corrected] = assign(engine, ["claimed", "corrected"])
     Router(engine).claim(made.id, now=NOON)
+    order = closing.close_all(engine, "btc", reason="drill", now=NOON, actor="test")
+    closing.failed(engine, order.id, made.id, reason="no bid", now=NOON, actor="test")
     record_all(engine, [closed(corrected, "0.001", minutes=1)], now=NOON)
     lost = closed(corrected, "-0.001", minutes=1)
     revising.revise(engine, lost, reason="drill", now=NOON, actor="test")

@@ -39,6 +39,7 @@ from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
 from bandit.service import (
     auditing,
+    closing,
     drift,
     exploring,
     health,
@@ -108,6 +109,9 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         change(service, verb)
     [made] = assign(service, ["claimed"])
     Router(service).claim(made.id, now=NOON)
+    order = closing.close_all(service, "btc", reason="drill", now=NOON, actor="test")
+    closing.failed(service, order.id, made.id, reason="no bid", now=NOON, actor="test")
+    assert closing.waiting(service, "btc")
     killing.kill(service, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
     killing.release(service, None, reason="over", now=NOON, actor="test")
     exploring.clear_budget(service, "btc", reason="over", now=NOON, actor="test")
@@ -158,6 +162,7 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         "DELETE FROM refusals",
         "DELETE FROM reconciliations",
         "UPDATE reconciliation_changes SET reason = 'x'",
+        "DELETE FROM close_targets",
         "UPDATE decision_protocol SET version = 3",
         "SET session_replication_role = replica",
     ],

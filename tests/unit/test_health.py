@@ -14,6 +14,7 @@ import pytest
 from ledger import NOON
 from vitals import KILLED, STARTED, account, beat, pulse, record, told_errors
 
+from bandit.core.closing import WaitingToClose
 from bandit.core.health import (
     TABLE,
     Condition,
@@ -48,6 +49,11 @@ def codes(found: Vitals, limits: HealthLimits = LIMITS) -> list[str]:
 
 def of_bot(**fields: Any) -> Vitals:
     return replace(WELL, bots=(record(beat(**fields)),))
+
+
+def closing(age: timedelta) -> Vitals:
+    waiting = WaitingToClose(experiment="btc", positions=2, since=NOON - age)
+    return replace(WELL, closing=(waiting,))
 
 
 def test_a_bot_that_is_well_is_healthy() -> None:
@@ -89,6 +95,7 @@ def test_a_bot_that_is_well_is_healthy() -> None:
             replace(WELL, accounts=(account("150", limit="0.03"),)),
             replace(WELL, accounts=(account("150.00000001", limit="0.03"),)),
         ),
+        ("close_pending", closing(timedelta(seconds=60)), closing(timedelta(seconds=60) + TICK)),
         (
             "no_trades",
             of_bot(last_trade_at=NOON - timedelta(hours=168)),
@@ -138,6 +145,7 @@ SWITCHES: Mapping[str, Callable[[Vitals], Vitals]] = {
     "account_killed": lambda v: replace(
         v, accounts=tuple(replace(a, kill=KILLED) for a in v.accounts)
     ),
+    "close_pending": lambda v: replace(v, closing=closing(timedelta(seconds=61)).closing),
     "drawdown_deep": lambda v: replace(
         v, accounts=(replace(account("501"), kill=v.accounts[0].kill),)
     ),
@@ -272,7 +280,7 @@ def test_issues_without_numbers_name_nobody() -> None:
     health = assess(found, LIMITS)
     said = health.meanings(HealthLevel.UNHEALTHY) + health.meanings(HealthLevel.DEGRADED)
     assert len(said) == len(SWITCHES)
-    private = ("alpha", "BTCUSDT", "usd", "drill", "orders", "away")
+    private = ("alpha", "btc", "BTCUSDT", "usd", "drill", "orders", "away")
     assert not [text for text in said if any(word in text for word in private)]
     assert not [text for text in said if any(character.isdigit() for character in text)]
 
