@@ -25,6 +25,7 @@ from liveops.commands import (
     audit,
     budget,
     candles,
+    closing,
     drift,
     encoding,
     explain,
@@ -77,6 +78,8 @@ for verb in ArmVerb:
 app.command("drift")(drift.drift)
 app.command("promote")(promote.promote)
 app.command("rollback")(promote.rollback)
+app.command("close-all")(closing.close_all)
+app.command("close-orders")(closing.close_orders)
 app.command("kill")(killing.kill)
 app.command("release")(killing.release)
 app.add_typer(policies.policy_commands, name="policy")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from bandit.core.ladder import LadderRule, matured_before
@@ -47,6 +48,23 @@ class CloseTarget:
     is_closed: bool
     failure: CloseFailure | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the position as the API and the CLI tell it."""
+        failure = self.failure
+        return {
+            "order_id": self.order_id,
+            "reason": self.reason,
+            "since": self.since.isoformat(),
+            "assignment_id": str(self.assignment_id),
+            "unit_id": self.unit_id,
+            "instrument": self.instrument,
+            "policy": self.policy,
+            "closed": self.is_closed,
+            "failure": None
+            if failure is None
+            else {"at": failure.at.isoformat(), "actor": failure.actor, "reason": failure.reason},
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseOrder:
@@ -73,6 +91,21 @@ class CloseOrder:
             return f"account {self.account} is killed: nothing new opens"
         stop = f"`liveops kill --account {self.account} --reason ...` stops that"
         return f"new positions may open: {stop}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the order as the API and the CLI tell it."""
+        return {
+            "order_id": self.id,
+            "experiment": self.experiment,
+            "at": self.at.isoformat(),
+            "actor": self.actor,
+            "reason": self.reason,
+            "positions": [target.to_json() for target in self.targets],
+            "waiting": self.waiting,
+            "account": self.account,
+            "killed": self.is_killed,
+            "note": self.note,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -152,8 +152,6 @@ def _targets(connection: Connection, condition: str, **values: Any) -> list[Clos
 def _target(row: Mapping[str, Any]) -> CloseTarget:
     failure = None
     if row["failed_at"] is not None:
-        failure = CloseFailure(
-            at=row["failed_at"], actor=row["failed_by"], reason=row["failure"]
-        )
+        failure = CloseFailure(at=row["failed_at"], actor=row["failed_by"], reason=row["failure"])
     told = {key: row[key] for key in row if not key.startswith("fail")}
     return CloseTarget(**told | {"policy": PolicyName(row["policy"]), "failure": failure})

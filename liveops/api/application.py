@@ -21,7 +21,7 @@ from bandit.service.live_recording import LiveRecorder
 from bandit.service.live_routing import LiveRouter
 from config.scopes import KeyScope
 from liveops.api import (
-    closing,
+    close_orders,
     correcting,
     deciding,
     guards,
@@ -47,7 +47,7 @@ from liveops.api.bodies import (
     NewRevision,
     Reasoned,
 )
-from liveops.api.closing import NewCloseFailure
+from liveops.api.close_orders import NewCloseFailure
 from liveops.api.deciding import NewAction
 from liveops.api.heartbeats import NewHeartbeat
 from liveops.api.hot import HotApi
@@ -120,7 +120,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
         api.enter_by(guard, routes.routes)
     for router in (
         operating.router,
-        closing.router,
+        close_orders.router,
         trading.hot,
         deciding.hot,
         trading.hot_outcomes,

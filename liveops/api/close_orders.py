@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 from pydantic import Field
 
-from bandit.core.closing import CloseOrder, CloseTarget
 from bandit.service import closing
-from liveops.api.answers import Answer, Time, time_of
+from liveops.api.answers import Answer, Time
 from liveops.api.answers import Id as IdText
 from liveops.api.bodies import Body, Id, Reasoned, body_of, schema_of
 from liveops.api.parameters import Application, Caller, ExperimentName
@@ -50,26 +49,6 @@ class CloseTargetAnswer(Answer):
     closed: bool
     failure: CloseFailureAnswer | None = Field(description="The newest; null where there is none.")
 
-    @classmethod
-    def of(cls, target: CloseTarget) -> Self:
-        """Return the position as callers read it."""
-        failure = target.failure
-        return cls(
-            order_id=target.order_id,
-            reason=target.reason,
-            since=time_of(target.since),
-            assignment_id=str(target.assignment_id),
-            unit_id=target.unit_id,
-            instrument=target.instrument,
-            policy=target.policy,
-            closed=target.is_closed,
-            failure=None
-            if failure is None
-            else CloseFailureAnswer(
-                at=time_of(failure.at), actor=failure.actor, reason=failure.reason
-            ),
-        )
-
 
 class CloseOrderAnswer(Answer):
     """An order to close what was open, and what it does not do."""
@@ -86,22 +65,6 @@ class CloseOrderAnswer(Answer):
     account: str
     killed: bool = Field(description="false: new positions may open all the same.")
     note: str
-
-    @classmethod
-    def of(cls, order: CloseOrder) -> Self:
-        """Return the order as callers read it."""
-        return cls(
-            order_id=order.id,
-            experiment=order.experiment,
-            at=time_of(order.at),
-            actor=order.actor,
-            reason=order.reason,
-            positions=[CloseTargetAnswer.of(target) for target in order.targets],
-            waiting=order.waiting,
-            account=order.account,
-            killed=order.is_killed,
-            note=order.note,
-        )
 
 
 @router.post(
@@ -122,13 +85,14 @@ def close_all(
     order = closing.close_all(
         app.engine, experiment, reason=body.reason, now=app.clock.now(), actor=caller
     )
-    return CloseOrderAnswer.of(order)
+    return CloseOrderAnswer(**order.to_json())
 
 
 @router.get("/experiments/{experiment}/close-orders", responses=declared(404, 422))
 def list_close_orders(app: Application, experiment: ExperimentName) -> list[CloseTargetAnswer]:
     """List what is to be closed and has no outcome yet, oldest first."""
-    return [CloseTargetAnswer.of(target) for target in closing.waiting(app.engine, experiment)]
+    found = closing.waiting(app.engine, experiment)
+    return [CloseTargetAnswer(**target.to_json()) for target in found]
 
 
 @router.post(
@@ -154,4 +118,4 @@ def report_close_failure(
         now=app.clock.now(),
         actor=caller,
     )
-    return CloseTargetAnswer.of(stands)
+    return CloseTargetAnswer(**stands.to_json())
