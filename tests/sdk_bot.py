@@ -76,6 +76,9 @@ class ScriptedService:
     `answers` maps a route's name (`assign`, `decide`, `claim`, `fallback`, `batch`, `marks`,
     `heartbeat`, `experiment`) to a function of the request's body. `came` lists the routes in the
     order of the requests. `watch` is what answers that grant something tell of the monitor.
+    `answers` maps a route's name (`assign`, `claim`, `fallback`, `batch`, `marks`, `heartbeat`,
+    `experiment`, `close-orders`, `close-all`) to
+    a function of the request's body. `came` lists the routes in the order of the requests.
     """
 
     url: str = ""
@@ -160,8 +163,11 @@ def routed(method: str, path: str, body: bytes) -> tuple[str, Any]:
         "claim": "claim",
         "marks": "marks",
         "heartbeats": "heartbeat",
+        "close-orders": "close-orders",
+        "close-all": "close-all",
     }
-    name = "experiment" if method == "GET" else names.get(path.rsplit("/", 1)[1], "unknown")
+    other = "experiment" if method == "GET" else "unknown"
+    name = names.get(path.rsplit("/", 1)[1], other)
     return name, value
 
 

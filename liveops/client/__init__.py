@@ -6,6 +6,7 @@ docs/sdk.md shows a bot.
 from __future__ import annotations
 
 from liveops.client.aio import AsyncClient
+from liveops.client.closing import CloseOrder, ClosingAll
 from liveops.client.errors import (
     ClientClosed,
     ClientError,
@@ -37,6 +38,8 @@ __all__ = [
     "Client",
     "ClientClosed",
     "ClientError",
+    "CloseOrder",
+    "ClosingAll",
     "Expired",
     "Heartbeat",
     "InvalidInput",

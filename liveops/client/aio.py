@@ -8,6 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final, Self, Unpack
 
+from liveops.client import closing
+from liveops.client.closing import CloseOrder, ClosingAll
 from liveops.client.heartbeat import Heartbeat
 from liveops.client.values import (
     Acted,
@@ -30,6 +32,10 @@ from liveops.client.values import (
 
 CLOSE_SECONDS: Final = 2.0
 """How long closing waits for what is spooled; the rest goes when the bot runs again."""
+
+
+COMMAND_SECONDS: Final = 10.0
+"""How long an emergency command is tried: unlike a decision, it is still good then."""
 
 
 class AsyncClient:
@@ -241,6 +247,48 @@ class AsyncClient:
     async def on_paper_no_trade(self, assignment: Assignment | AssignmentId, policy: str) -> None:
         """Report that a policy would have declined a decision."""
         await self._report(Kind.PAPER, assignment, {"policy": policy, "no_trade": True})
+
+    async def close_orders(self, *, deadline: float | None = None) -> list[CloseOrder]:
+        """Return what a person wants closed and has no outcome yet, oldest first.
+
+        What was closed and reported is there until the report has arrived. Raises
+        `ServiceUnavailable` while the service is away, and `RequestRefused`.
+        """
+        driver = self._driver
+        request = closing.close_orders_request(driver.core.experiment)
+        return closing.close_orders_of(await driver.asked(request, deadline=deadline))
+
+    async def close_failed(
+        self, order: CloseOrder, reason: str, *, deadline: float | None = None
+    ) -> None:
+        """Say why a position could not be closed; the order stands, and people see the reason.
+
+        Raises as `close_orders`.
+        """
+        request = closing.close_failed_request(order, reason)
+        await self._driver.asked(request, deadline=deadline)
+
+    async def close_all_positions(
+        self, reason: str, *, deadline: float = COMMAND_SECONDS
+    ) -> ClosingAll:
+        """Order every open position of the experiment to be closed; again changes nothing.
+
+        It halts nothing. Needs a key with the scope `operate`. Raises as `close_orders`.
+        """
+        driver = self._driver
+        request = closing.close_all_request(driver.core.experiment, reason)
+        return closing.closing_all_of(await driver.commanded(request, deadline=deadline))
+
+    async def halt_trading(self, reason: str, *, deadline: float = COMMAND_SECONDS) -> None:
+        """Kill the experiment's account: once this returns, no decision follows, for any bot.
+
+        Whatever becomes of the request, this client decides nothing alone from now on. Positions
+        stay open. Needs a key with the scope `operate`. Raises as `close_orders`.
+        """
+        driver = self._driver
+        request = closing.halt_request(driver.core.experiment, reason)
+        await driver.on_disk(driver.core.halt)
+        await driver.commanded(request, deadline=deadline)
 
     async def heartbeat(self, beat: Heartbeat) -> None:
         """Tell how the bot is, in the background: this neither waits for the service nor raises.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from liveops import clock
 from liveops.client import contact as contacts
@@ -230,6 +230,17 @@ class Core:
         body = protocol.report_body(fields, assignment if unit_id is None else None)
         refusal = self.spool.add(kind, body, unit_id=unit_id, now=self.now())
         self.log_refused([] if refusal is None else [refusal])
+
+    def answered(self, reply: Reply | None) -> Any:
+        """Return what the service answered; nobody stands in where it is away."""
+        if reply is None or protocol.is_unreachable(reply):
+            raise ServiceUnavailable("the service is away: it did not take the request")
+        return protocol.granted(reply)
+
+    def halt(self) -> None:
+        """Decide nothing alone any more, until the service says that trading goes on."""
+        now = self.now()
+        self._learn(lambda known: contacts.stopped(known, Standing.KILLED, now=now))
 
     def heard(self, reply: Reply) -> None:
         """Take in a stop that the service tells while it is sent reports."""

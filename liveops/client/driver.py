@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Final, ParamSpec, TypeVar, Unpack
+from typing import Any, Final, ParamSpec, TypeVar, Unpack
 
 import httpx
 
@@ -26,6 +26,7 @@ _DELIVERY_SECONDS: Final = 30.0
 _HEARTBEAT_SECONDS: Final = 4.0
 """So long a heartbeat is tried: told later it would seem that the bot's clock is wrong."""
 
+_COMMAND_RETRY_SECONDS: Final = 0.25
 _HEARTBEAT_RETRY_SECONDS: Final = 1.0
 _IDLE_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 0.03
@@ -205,6 +206,23 @@ class Driver:
             known = await self.on_disk(core.reported, assignment, reply)
         exchange = await self._ask(protocol.claim_request(known), ends_at=ends_at)
         return await self.on_disk(core.claimed, exchange, assignment)
+
+    async def asked(self, request: Request, *, deadline: float | None) -> Any:
+        """Return the answer to a request that nobody can stand in for."""
+        self.start()
+        exchange = await self._ask(request, ends_at=self._decision_ends_at(deadline))
+        return self.core.answered(exchange.reply)
+
+    async def commanded(self, request: Request, *, deadline: float) -> Any:
+        """Return the answer to an emergency command, tried on until then whatever failed before."""
+        self.start()
+        ends_at = _loop_time() + deadline
+        while True:
+            reply = await self._send(request, ends_at=ends_at)
+            pause = _COMMAND_RETRY_SECONDS * (0.5 + self.core.jitter())
+            if not protocol.may_retry(reply) or _loop_time() + pause >= ends_at:
+                return self.core.answered(reply)
+            await asyncio.sleep(pause)
 
     async def flush(self, timeout: float) -> bool:
         """Send at once; return whether nothing is left in time."""

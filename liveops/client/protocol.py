@@ -189,11 +189,17 @@ def may_retry(reply: Reply | None) -> bool:
 
 
 def require_granted(reply: Reply) -> dict[str, Any]:
+    """Return the object that the service answered with, or raise what it refused."""
+    answer = granted(reply)
+    if not isinstance(answer, dict):
+        raise refusal_of(problem_of(reply))
+    return answer
+
+
+def granted(reply: Reply) -> Any:
     """Return what the service answered, or raise what it refused."""
     if 200 <= reply.status < 300:
-        answer = parsed(reply.body)
-        if isinstance(answer, dict):
-            return answer
+        return parsed(reply.body)
     raise refusal_of(problem_of(reply))
 
 
@@ -238,7 +244,7 @@ def assignment_of(answer: Mapping[str, Any]) -> tuple[Assignment, int]:
         )
         return made, int(answer["epoch"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _unexpected("an assignment") from error
+        raise unexpected("an assignment") from error
 
 
 def acted_of(made: Assignment, answer: Mapping[str, Any]) -> Acted:
@@ -256,7 +262,7 @@ def acted_of(made: Assignment, answer: Mapping[str, Any]) -> Acted:
                 reasons=tuple(dict(check) for check in told["reasons"]),
             )
     except (KeyError, TypeError, ValueError) as error:
-        raise _unexpected("an action") from error
+        raise unexpected("an action") from error
     return Acted(assignment=made, action=action, no_action_reason=reason)
 
 
@@ -271,7 +277,7 @@ def champion_of(answer: Mapping[str, Any]) -> Champion:
             decision_seconds_valid=float(answer["decision_seconds_valid"]),
         )
     except (KeyError, TypeError, ValueError, StopIteration) as error:
-        raise _unexpected("an experiment") from error
+        raise unexpected("an experiment") from error
 
 
 def claimed_at_of(answer: Mapping[str, Any]) -> datetime:
@@ -279,7 +285,7 @@ def claimed_at_of(answer: Mapping[str, Any]) -> datetime:
     try:
         return datetime.fromisoformat(answer["claimed_at"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _unexpected("a claim") from error
+        raise unexpected("a claim") from error
 
 
 def post(path: str, body: bytes, *, media_type: str = JSON) -> Request:
@@ -329,6 +335,7 @@ def _matching(pattern: re.Pattern[str], value: str, *, field: str) -> str:
     return value
 
 
-def _unexpected(expected: str) -> RequestRefused:
+def unexpected(expected: str) -> RequestRefused:
+    """Return the error of an answer that is something else than it should be."""
     detail = f"the service answered with something else than {expected}"
     return RequestRefused(Problem(status=200, code="unexpected_answer", detail=detail))

@@ -9,7 +9,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from liveops.client.aio import CLOSE_SECONDS, AsyncClient
+from liveops.client.aio import CLOSE_SECONDS, COMMAND_SECONDS, AsyncClient
+from liveops.client.closing import CloseOrder, ClosingAll
 from liveops.client.errors import ClientClosed
 from liveops.client.heartbeat import Heartbeat
 from liveops.client.values import Acted, Assignment, AssignmentId, Options, Refusal, Side
@@ -234,6 +235,24 @@ class Client:
     def on_paper_no_trade(self, assignment: Assignment | AssignmentId, policy: str) -> None:
         """Report that a policy would have declined a decision."""
         self._run(self._client.on_paper_no_trade(assignment, policy))
+
+    def close_orders(self, *, deadline: float | None = None) -> list[CloseOrder]:
+        """Return what a person wants closed; see `AsyncClient.close_orders`."""
+        return self._run(self._client.close_orders(deadline=deadline))
+
+    def close_failed(
+        self, order: CloseOrder, reason: str, *, deadline: float | None = None
+    ) -> None:
+        """Say why a position could not be closed; the order stands."""
+        self._run(self._client.close_failed(order, reason, deadline=deadline))
+
+    def close_all_positions(self, reason: str, *, deadline: float = COMMAND_SECONDS) -> ClosingAll:
+        """Order every open position to be closed; see `AsyncClient.close_all_positions`."""
+        return self._run(self._client.close_all_positions(reason, deadline=deadline))
+
+    def halt_trading(self, reason: str, *, deadline: float = COMMAND_SECONDS) -> None:
+        """Kill the experiment's account; see `AsyncClient.halt_trading`."""
+        self._run(self._client.halt_trading(reason, deadline=deadline))
 
     def heartbeat(self, beat: Heartbeat) -> None:
         """Tell how the bot is, in the background; see `AsyncClient.heartbeat`."""
