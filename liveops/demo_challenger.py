@@ -98,6 +98,14 @@ def _plan(
     )
 
 
+def learned_arm(app: App, policy: Policy, candles: Candles) -> LearnedArm:
+    """Return a challenger that was made before, on the candles that it is to decide on.
+
+    Raises `ArtifactRefused` for one that is gone or was changed since.
+    """
+    return _arm(app, policy, candles, rules=acting_rules_of(app.settings))
+
+
 def _arm(app: App, policy: Policy, candles: Candles, *, rules: ActingRules) -> LearnedArm:
     artifact = read(artifact_home(app.settings), policy.sha)
     return LearnedArm(policy=policy, taker=OpportunityTaker(artifact, candles, rules=rules))

@@ -15,11 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 import numpy as np
 from sqlalchemy import Engine
 
 from bandit.core.account import LossLimits
+from bandit.core.closing import CloseTarget
 from bandit.core.errors import BanditError, Expired, Killed, Paused, Revoked
 from bandit.core.limits import Limits
 from bandit.core.model import (
@@ -30,10 +32,11 @@ from bandit.core.model import (
     Profile,
     UnitId,
 )
-from bandit.core.outcomes import Outcome, declined, trade
+from bandit.core.outcomes import Outcome, declined
 from bandit.core.reading import Rules
 from bandit.core.shadow import ShadowOutcome, shadow_declined, shadow_trade
 from bandit.service import (
+    closing,
     experiments,
     guarding,
     ledger,
@@ -55,12 +58,17 @@ from learners.market.paper_market import (
     reported_at,
     settle,
 )
+from liveops.connectors.closing import CannotClose
+from liveops.connectors.paper_closer import PaperCloser, outcome_of
 from liveops.replay_arms import LearnedArm, ReplayArm, Wish, rule_arms
 
 ACTOR = "replay"
 SCALING_HOUR = 2
 CAPITAL = Decimal(10_000)
 COMPLETE = "replay_complete"
+PREFIX = "paper-"
+"""Of the names of the experiments that hold replays."""
+
 STOPS_MAX = 16
 """Decisions looked back on for what guards stopped in a day: the demo has four challengers."""
 
@@ -134,15 +142,16 @@ def experiment_name(
     """Return the experiment that holds exactly this replay, so that two never mix.
 
     >>> from learners.market.candles import shipped_candles
-    >>> experiment_name(shipped_candles(), range(10), seed=7, profile=Profile.GUARDED)
-    'paper-btcusd-016a0400'
+    >>> name = experiment_name(shipped_candles(), range(10), seed=7, profile=Profile.GUARDED)
+    >>> name, name.startswith(PREFIX)
+    ('paper-btcusd-016a0400', True)
     """
     what = f"{candles.digest}|{bars.start}|{bars.stop}|{seed}|{profile}"
     for sha in learned:
         what += f"|{sha}"
     digest = hashlib.sha256(what.encode()).hexdigest()[:8]
     instrument = "".join(c for c in candles.instrument.lower() if c.isalnum())[:20]
-    return f"paper-{instrument}-{digest}"
+    return f"{PREFIX}{instrument}-{digest}"
 
 
 def is_complete(engine: Engine, plan: Plan) -> bool:
@@ -193,12 +202,17 @@ class _Drive:
         self._arms = {arm.policy.name: arm for arm in arms}
         self._reports: list[_Report] = []
         self._now = plan.candles.opening(plan.bars.start)
+        self._ordered: dict[UUID, CloseTarget] = {}
+        self._closer = PaperCloser(
+            plan.candles, arm_of=self._arms.__getitem__, notional=_notional(plan), costs=plan.costs
+        )
         self.is_killed = False
         self.refused = 0
         self._told = 0
 
     def bar(self, bar: int, *, now: datetime) -> scaling.Night | None:
-        """Report what is due, scale when the night begins, and decide the bar."""
+        """Close what is ordered, report what is due, scale when it is night, decide the bar."""
+        self._obey()
         self._report_until(now)
         night = self._scale(now) if _begins_night(self._now, now) else None
         self._now = now
@@ -242,10 +256,13 @@ class _Drive:
             # Refused only where a replay starts again: what was claimed then may be revoked since.
             with suppress(Revoked, Expired, Paused):
                 self._router.claim(made.id, now=made.decided_at)
+            if made.id in self._ordered:  # where a replay starts again, which was told before
+                self._leave(self._ordered[made.id])
+                return
             closed = self._closed(bar, wish)
             if closed is None:
                 return
-            outcome, due = _outcome(made, closed), self._due(bar, closed)
+            outcome, due = outcome_of(made.id, closed), self._due(bar, closed.closed_at)
         heapq.heappush(self._reports, _Report(due=due, unit=made.unit_id, outcome=outcome))
 
     def _follow(self, paused: Paused, bar: int, unit: UnitId) -> None:
@@ -257,22 +274,50 @@ class _Drive:
             closed = self._closed(bar, wish)
             if closed is None:
                 return
-            told, due = _on_paper(paused, closed), self._due(bar, closed)
+            told, due = _on_paper(paused, closed), self._due(bar, closed.closed_at)
         heapq.heappush(self._reports, _Report(due=due, unit=unit, outcome=told))
 
     def _closed(self, bar: int, wish: Wish) -> ClosedPosition | None:
         """Return what becomes of a wish; None where the candles end before."""
-        plan = self._plan
-        notional = CAPITAL * Decimal(str(plan.equity_fraction)) * wish.share
+        plan, notional = self._plan, _notional(self._plan) * wish.share
         position = open_position(
             plan.candles, bar=bar, proposal=wish.proposal, notional=notional, costs=plan.costs
         )
         return None if position is None else settle(plan.candles, position, left_at=wish.left_at)
 
-    def _due(self, bar: int, closed: ClosedPosition) -> datetime:
+    def _obey(self) -> None:
+        """Close what has been ordered to be closed since the last bar."""
+        for target in closing.ordered(self._engine, self._plan.experiment):
+            if target.assignment_id not in self._ordered:
+                self._ordered[target.assignment_id] = target
+                # What was decided later in the run before this one is closed once it is here.
+                if target.decided_at <= self._now and not target.is_closed:
+                    self._leave(target)
+
+    def _leave(self, target: CloseTarget) -> None:
+        """Report what a position earned that is closed by order, in the place of its own end."""
+        try:
+            outcome = self._closer.close(target)
+        except CannotClose as error:
+            closing.failed(
+                self._engine,
+                target.order_id,
+                target.assignment_id,
+                reason=str(error),
+                now=self._now,
+                actor=ACTOR,
+            )
+            return
+        due = target.decided_at
+        if outcome.closed_at is not None:
+            due = self._due(self._closer.bar_of(target.decided_at), outcome.closed_at)
+        self._reports = [report for report in self._reports if report.unit != target.unit_id]
+        self._reports.append(_Report(due=due, unit=target.unit_id, outcome=outcome))
+        heapq.heapify(self._reports)
+
+    def _due(self, bar: int, closed_at: datetime) -> datetime:
         # One generator a bar: a replay that starts again reports at the same times.
-        rng = np.random.default_rng([self._plan.seed, bar])
-        return reported_at(closed.closed_at, rng=rng)
+        return reported_at(closed_at, rng=np.random.default_rng([self._plan.seed, bar]))
 
     def _report_until(self, now: datetime) -> None:
         live: list[Outcome] = []
@@ -323,19 +368,8 @@ def _open(engine: Engine, plan: Plan, arms: Sequence[ReplayArm]) -> None:
     )
 
 
-def _outcome(made: Assignment, closed: ClosedPosition) -> Outcome:
-    return trade(
-        made.id,
-        pnl=closed.pnl,
-        return_ratio=closed.return_ratio,
-        opened_at=closed.opened_at,
-        closed_at=closed.closed_at,
-        fees=closed.fees,
-        slippage=closed.slippage,
-        size=closed.size,
-        r_multiple=closed.r_multiple,
-        worst_excursion=closed.worst_excursion,
-    )
+def _notional(plan: Plan) -> Decimal:
+    return CAPITAL * Decimal(str(plan.equity_fraction))
 
 
 def _on_paper(paused: Paused, closed: ClosedPosition) -> ShadowOutcome:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -50,6 +51,12 @@ def was_noted(engine: Engine, *, action: str, subject: str) -> bool:
     """Say whether the audit log has a row of this action on this subject."""
     with snapshot(engine) as connection:
         return audit.has(connection, action=action, subject=subject)
+
+
+def noted(engine: Engine, *, action: str, subject: str) -> Mapping[str, Any] | None:
+    """Return what was noted of this action on this subject last; None where nothing was."""
+    with snapshot(engine) as connection:
+        return audit.newest_details(connection, action=action, subject=subject)
 
 
 def newest_close(engine: Engine) -> datetime | None:

@@ -64,6 +64,20 @@ def has(connection: Connection, *, action: str, subject: str) -> bool:
     return one(connection, statement, action=action, subject=subject) is not None
 
 
+def newest_details(
+    connection: Connection, *, action: str, subject: str
+) -> Mapping[str, Any] | None:
+    """Return what the newest row of this action on this subject tells; None without one."""
+    found = one(
+        connection,
+        "SELECT details FROM audit_log WHERE action = :action AND subject = :subject "
+        "ORDER BY id DESC LIMIT 1",
+        action=action,
+        subject=subject,
+    )
+    return None if found is None else dict(found["details"])
+
+
 def appended(connection: Connection) -> int:
     """Return how many rows the audit log has."""
     found = one(connection, "SELECT count(*) AS n FROM audit_log")

@@ -85,6 +85,7 @@ def run(
     from liveops.api.server import listening, wait_for_stop
     from liveops.following import following_changes
     from liveops.kill_watch import watching_kill_switch
+    from liveops.paper_closing import closing_on_paper
     from liveops.report import render_report
     from liveops.sealer import sealing
     from liveops.wiring import running_app
@@ -125,7 +126,8 @@ def run(
             out.print(f"operators   {at.admin}")
         if not exit_after:
             progress.print("serving; Ctrl-C stops everything")
-            wait_for_stop(meanwhile=app.revive)
+            with closing_on_paper(app, plan.candles):
+                wait_for_stop(meanwhile=app.revive)
 
 
 def evaluate(

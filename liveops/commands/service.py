@@ -34,6 +34,7 @@ def serve(
     from liveops.api.server import listening, wait_for_stop
     from liveops.following import following_changes
     from liveops.kill_watch import watching_kill_switch
+    from liveops.paper_closing import closing_on_paper
     from liveops.readiness import tell_ready
     from liveops.sealer import sealing
     from liveops.status_file import keeping_status_file
@@ -48,6 +49,7 @@ def serve(
         app.gpus.looking(),
         app.monitors.looking(app.engine),
         keeping_status_file(app),
+        closing_on_paper(app),
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
         admin = f", for operators {at.admin}" if at.admin else ""
