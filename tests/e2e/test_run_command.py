@@ -92,6 +92,28 @@ def test_stopping_a_serving_run_stops_everything(
     assert not processes_of(home)
 
 
+@pytest.mark.parametrize("serves", ["run", "serve"])
+def test_what_a_replay_left_open_is_closed_by_who_serves_the_demo(
+    home: Path, tmp_path: Path, serves: str
+) -> None:
+    log, port = tmp_path / "log", str(free_port())
+    asked = ("run", "--nights", "1", "--no-learn", "--port", port)
+    if serves == "serve":
+        assert script("liveops", *asked, "--exit", home=home).returncode == 0
+        asked = ("serve", "--demo", "--port", port)
+    with running(*asked, home=home, log=log) as process:
+        wait_for("Ctrl-C stops everything", log, process)
+        listed = script("liveops", "experiment", "list", "--demo", "--json", home=home)
+        [experiment] = json.loads(listed.stdout)
+        command = ("close-all", experiment, "--demo", "--reason", "test", "--wait", "120")
+        done = script("liveops", *command, home=home)
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "all are closed")
+        assert not re.search(r": 0 positions", done.stdout), "the replay left something open"
+        url = f"http://127.0.0.1:{port}/v1/experiments/{experiment}/close-orders"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            assert json.load(answer) == []
+
+
 def test_second_start_on_the_same_port_says_what_to_do(home: Path, tmp_path: Path) -> None:
     log, port = tmp_path / "log", str(free_port())
     asked = ("run", "--nights", "1", "--no-learn", "--port", port)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from api_service import service
+from api_service import application, service
 from ledger import NOON, count, open_btc
 from sdk_bot import UNIT, Hands, earned, problem, scripted
 from sqlalchemy import Engine
 
 from bandit.service import closing, killing
 from liveops.api.access import digest_of
+from liveops.api.server import serving
 from liveops.client import (
     AsyncClient,
     Client,
@@ -24,7 +29,9 @@ from liveops.client import (
     RequestRefused,
     ServiceUnavailable,
 )
+from liveops.clock import SystemClock, VirtualClock
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 KEY = "a-key-that-nobody-may-see"
 
 
@@ -195,3 +202,30 @@ def test_an_answer_that_is_none_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RequestRefused) as refused:
             client.close_all_positions("drill")
         assert refused.value.code == "unexpected_answer"
+
+
+def test_the_example_of_the_docs_closes_what_it_can(engine: Engine, tmp_path: Path) -> None:
+    open_btc(engine)
+    page = (REPOSITORY / "docs" / "sdk.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- closing -->\n```python\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    # A clock that stands and time to answer: no claim is late, however slow the machine is.
+    app = application(engine, clock=VirtualClock(SystemClock().now()))
+    program = block[1].replace('spool_dir="spool"', 'spool_dir="spool", deadline_seconds=30.0')
+    assert program != block[1]
+    with serving(app, host="127.0.0.1", port=0) as url:
+        ran = subprocess.run(
+            [sys.executable, "-c", program.replace("http://127.0.0.1:8800", url)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        with client_of(url, tmp_path / "spool", None) as later:
+            assert later.flush(60)
+    [target] = closing.waiting(engine, "btc")
+    assert target.failure is not None
+    assert (target.unit_id, target.failure.reason) == ("bar-2", "no bid")
+    assert count(engine, "outcomes") == 2
