@@ -11,7 +11,6 @@ from bandit import __version__
 from bandit.core.errors import BanditError, ForeignProtocol, LedgerUnavailable
 from bandit.core.health import (
     Health,
-    HealthLevel,
     HealthLimits,
     Vitals,
     assess,
@@ -19,6 +18,7 @@ from bandit.core.health import (
     heartbeat_age,
     is_halted,
 )
+from bandit.core.health_table import HealthLevel
 from bandit.core.heartbeat import BotRecord
 from bandit.core.watch import Pulse, WatchRule, deadlines
 from bandit.service import health

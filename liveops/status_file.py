@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from bandit.core.health import PAUSED, HealthLevel
+from bandit.core.health import PAUSED
+from bandit.core.health_table import HealthLevel
 from liveops.background import repeated
 from liveops.health import Checkup, look, status_json
 from liveops.ledger_server import status_file

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bandit.core.errors import BanditError
-from bandit.core.health import HealthLevel
+from bandit.core.health_table import HealthLevel
 from bandit.core.model import CLOCK_TOLERANCE
 
 STALE_INTERVALS = 2

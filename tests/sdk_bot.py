@@ -74,11 +74,9 @@ class ScriptedService:
     """A real HTTP server that answers as the contract says, or as `answers` has it.
 
     `answers` maps a route's name (`assign`, `decide`, `claim`, `fallback`, `batch`, `marks`,
-    `heartbeat`, `experiment`) to a function of the request's body. `came` lists the routes in the
-    order of the requests. `watch` is what answers that grant something tell of the monitor.
-    `answers` maps a route's name (`assign`, `claim`, `fallback`, `batch`, `marks`, `heartbeat`,
-    `experiment`, `close-orders`, `close-all`) to
-    a function of the request's body. `came` lists the routes in the order of the requests.
+    `heartbeat`, `experiment`, `close-orders`, `close-all`) to a function of the request's body.
+    `came` lists the routes in the order of the requests. `watch` is what answers that grant
+    something tell of the monitor.
     """
 
     url: str = ""

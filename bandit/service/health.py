@@ -15,8 +15,16 @@ from bandit.core.reconciling import ReconciliationRule, ReconciliationState
 from bandit.service import accounts, reconciling
 from bandit.service.accounts import AccountReport
 from bandit.service.revealing import Keys, guarded
-from bandit.storage import audit, experiments, guards, heartbeats, locks, pulses, trades
-from bandit.storage import audit, closing, experiments, guards, heartbeats, locks, trades
+from bandit.storage import (
+    audit,
+    closing,
+    experiments,
+    guards,
+    heartbeats,
+    locks,
+    pulses,
+    trades,
+)
 from bandit.storage.engine import require_protocol, snapshot, transaction
 from bandit.storage.trades import ClosedTrade
 

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from bandit import __version__
 from bandit.core.errors import BanditError, ForeignProtocol, LedgerUnavailable
-from bandit.core.health import HealthLevel
+from bandit.core.health_table import HealthLevel
 from bandit.service.health import Reading, read
 from bandit.storage import migrate
 from liveops.api.answers import PingAnswer

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bandit.core.health import Condition, HealthLevel
+from bandit.core.health_table import Condition, HealthLevel
 from bandit.core.heartbeat import BreakerState
 from bandit.core.watch import WatchLevel
 from liveops.api.account_answers import AccountAnswer
