@@ -92,7 +92,8 @@ def gpu_row(busy_ratios: Iterable[float | None], rule: GpuRule) -> UpkeepRow:
     >>> gpu_row([], GpuRule()).reason.verdict
     <Verdict.INCONCLUSIVE: 'INCONCLUSIVE'>
     """
-    told = [100 * ratio for ratio in busy_ratios if ratio is not None]
+    # 100 times a float: its last digit says nothing, and would break a limit that is just met.
+    told = [round(100 * ratio, 9) for ratio in busy_ratios if ratio is not None]
     return ChecklistRow(
         metric=GPU,
         band=rule.band_percent,

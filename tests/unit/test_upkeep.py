@@ -84,6 +84,12 @@ def test_the_busiest_gpu_counts_and_none_is_no_number(
     assert row.flagged is (verdict is Verdict.FAIL)
 
 
+@pytest.mark.parametrize("percent", range(10, 101))
+def test_a_gpu_exactly_at_its_limit_is_not_flagged(percent: int) -> None:
+    row = gpu_row([percent / 100], GpuRule(restart_percent=float(percent)))
+    assert (row.reason.value, row.flagged) == (percent, False)
+
+
 @pytest.mark.parametrize(
     "told",
     [{"band_percent": (10.0, 2.0)}, {"band_percent": (2.0, 70.0)}, {"restart_percent": 101.0}],
