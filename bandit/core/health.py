@@ -12,11 +12,11 @@ from bandit.core.account import AccountEquity
 from bandit.core.closing import WaitingToClose
 from bandit.core.health_table import TABLE, Condition, HealthLevel
 from bandit.core.heartbeat import BotRecord, BreakerState
+from bandit.core.heartbeat import HEARTBEAT_SECONDS_MAX, BotRecord, BreakerState
 from bandit.core.kill_switch import KillEvent
 from bandit.core.reconciling import Reconciliation, summary
 from bandit.core.watch import Pulse, WatchLevel, WatchRule, deadlines
 
-HEARTBEAT_SECONDS_MAX: Final = 120.0
 CLOCK_SECONDS_MAX: Final = 5.0
 CLOSE_SECONDS_MAX: Final = 60.0
 DRAWDOWN_PART: Final = Decimal("0.5")
@@ -161,8 +161,11 @@ def is_halted(found: Vitals) -> bool:
 
 
 def heartbeat_age(bot: BotRecord, *, now: datetime) -> timedelta:
-    """Return how long ago a bot was heard; never below 0, as two clocks differ."""
-    return max(now - bot.heard_at, timedelta(0))
+    """Return how long ago a bot was heard; never below 0, as two clocks differ.
+
+    After the clock was set back it is by how much, until the bot is heard again: nobody knows more.
+    """
+    return abs(now - bot.heard_at)
 
 
 def candle_gap(bot: BotRecord, symbol: str, *, now: datetime) -> timedelta:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -29,6 +31,9 @@ COUNT_MAX: Final = 10**9
 """Largest count a heartbeat may tell: errors since the start, open positions."""
 
 CANDLE_SECONDS_MAX: Final = 31 * 86_400
+HEARTBEAT_SECONDS_MAX: Final = 120.0
+"""For how long a bot may say nothing."""
+
 POINTS: Final = 60
 """Into how many parts the error window is divided: what is kept does not grow with the beats."""
 
@@ -171,6 +176,10 @@ def heard(
 ) -> BotRecord:
     """Return what is known of a bot after `beat`; one that is no later changes nothing.
 
+    But where `now` lies so long before the bot was heard that the clock must have been set back,
+    the next one counts whatever it says of the time: else nobody would hear of the bot until the
+    clock has caught up.
+
     Errors add up over the runs of a bot: another `started_at`, or a count that fell, is a new run,
     whose count began at 0.
 
@@ -193,7 +202,9 @@ def heard(
             first_heard_at=now,
             errors=_first(beat, now=now, window=window),
         )
-    if beat.sent_at <= held.newest.sent_at:
+    if held.heard_at - now > timedelta(seconds=HEARTBEAT_SECONDS_MAX):
+        held = _set_back(held, now=now)
+    elif beat.sent_at <= held.newest.sent_at:
         return held
     # The clocks of two replicas differ: what was heard later must not seem earlier.
     heard_at = max(now, held.heard_at)
@@ -211,6 +222,15 @@ def _first(beat: Heartbeat, *, now: datetime, window: timedelta) -> tuple[ErrorP
         return (ErrorPoint(at=now, total=0),)
     began = ErrorPoint(at=min(beat.started_at, now), total=0)
     return (began, ErrorPoint(at=now, total=beat.api_errors_total))
+
+
+def _set_back(held: BotRecord, *, now: datetime) -> BotRecord:
+    return replace(
+        held,
+        heard_at=now,
+        first_heard_at=min(held.first_heard_at, now),
+        errors=tuple(replace(point, at=min(point.at, now)) for point in held.errors),
+    )
 
 
 def _more(before: Heartbeat, after: Heartbeat) -> int:

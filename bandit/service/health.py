@@ -56,6 +56,9 @@ def hear(
     One that is no later than the newest changes nothing, whichever replica hears it. Once this
     returns, nothing opens on an account that it showed to differ. Raises `InvalidInput` for a time
     of the future, and for one bot more than `BOTS_MAX`.
+    One that is no later than the newest changes nothing, whichever replica hears it, unless the
+    clock was set back since. Raises
+    `InvalidInput` for a time of the future, and for one bot more than `BOTS_MAX`.
     """
     check_past(beat, now=checked_instant(now, field="now"))
 
@@ -63,6 +66,9 @@ def hear(
         held = _locked(connection, beat.bot)
         known = heard(held, beat, now=now, window=window)
         if known is not held:
+            if held is not None and known.heard_at < held.heard_at:
+                # The clock was set back. Rows only go forward, so another one takes its place.
+                heartbeats.delete(connection, beat.bot)
             heartbeats.write(connection, known)
             reconciling.judge(connection, known, before=held, rule=rule, held=keys)
         return known

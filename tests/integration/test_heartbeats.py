@@ -66,6 +66,16 @@ def test_the_same_again_and_an_older_one_change_nothing(engine: Engine) -> None:
     assert health.known_bots(engine) == [stored]
 
 
+def test_a_bot_is_heard_on_after_the_clock_was_set_back(engine: Engine) -> None:
+    hear(engine, beat(sent_at=NOON + 30 * MINUTE, api_errors_total=2))
+    for minute, running in ((0, False), (1, True)):
+        told = beat(sent_at=NOON + minute * MINUTE, running=running, api_errors_total=4)
+        stored = hear(engine, told)
+        assert health.known_bots(engine) == [stored]
+        assert (stored.newest, stored.heard_at) == (told, told.sent_at)
+        assert stored.errors_within(WINDOW, now=told.sent_at) == 2
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_replicas_that_hear_the_same_beats_at_once_count_each_error_once(
     engine: Engine, database_url: str, known: bool

@@ -216,6 +216,13 @@ def test_a_bot_that_was_heard_once_is_expected_for_ever() -> None:
     assert "bot_silent" in codes(replace(WELL, now=NOON + timedelta(days=365)))
 
 
+def test_a_clock_that_was_set_back_hides_no_silence() -> None:
+    for seconds, found in ((120, []), (121, ["bot_silent"]), (1800, ["bot_silent"])):
+        ahead = record(heard_at=NOON + timedelta(seconds=seconds), newest=beat(sent_at=NOON))
+        silent = [c for c in codes(replace(WELL, bots=(ahead,))) if c == "bot_silent"]
+        assert silent == found
+
+
 def test_what_a_bot_does_not_tell_is_no_issue() -> None:
     told = beat(candles={}, model_version="2.1", breakers={"orders": BreakerState.HALF_OPEN})
     assert codes(replace(WELL, bots=(record(told),))) == []

@@ -136,3 +136,22 @@ def test_what_was_heard_later_is_not_dated_earlier() -> None:
     held = known(at(1, 1), at(2, 3), heard_at=[NOON + 3 * MINUTE, NOON + 2 * MINUTE])
     assert held.heard_at == NOON + 3 * MINUTE
     assert held.newest.sent_at == NOON + 2 * MINUTE
+
+
+def test_after_the_clock_was_set_back_the_next_one_counts_and_no_error_is_lost() -> None:
+    held = known(at(0, 0), at(55, 4), at(60, 6))
+    back = NOON + 30 * MINUTE
+    told = heard(
+        held, beat(sent_at=back, running=False, api_errors_total=7), now=back, window=WINDOW
+    )
+    assert (told.newest.running, told.heard_at) == (False, back)
+    # Whatever was told lately was told now at the latest, and leaves the window from here.
+    assert [within(told, minute) for minute in (30, 39.99, 40)] == [7, 7, 0]
+    assert told.first_heard_at == NOON
+
+
+def test_clocks_of_replicas_that_differ_are_no_clock_that_was_set_back() -> None:
+    held = known(at(1, 1), at(2, 3))
+    for seconds in (10, 120):
+        now = held.heard_at - timedelta(seconds=seconds)
+        assert heard(held, at(1, 1), now=now, window=WINDOW) is held
