@@ -27,15 +27,16 @@ class FakeNvml:
     """The functions of the library that are called, as they answer where a driver is."""
 
     gpus: int = 1
+    busy_percent: int = 7
     has_driver: bool = True
     broken: set[str] = field(default_factory=set)
     opened: int = 0
 
-    def answer(self, name: str, value: object) -> Callable[..., object]:
+    def answer(self, name: str, value: Callable[[], object]) -> Callable[..., object]:
         def ask(*_: object) -> object:
             if name in self.broken:
                 raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-            return value
+            return value()
 
         return ask
 
@@ -54,11 +55,13 @@ class FakeNvml:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Stand in for the library while the test lasts."""
-        told = {
-            "nvmlDeviceGetName": WHOLE.model,
-            "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=7, memory=2),
-            "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=3 * GIB, total=24 * GIB),
-            "nvmlDeviceGetTemperature": 41,
+        told: dict[str, Callable[[], object]] = {
+            "nvmlDeviceGetName": lambda: WHOLE.model,
+            "nvmlDeviceGetUtilizationRates": lambda: SimpleNamespace(
+                gpu=self.busy_percent, memory=2
+            ),
+            "nvmlDeviceGetMemoryInfo": lambda: SimpleNamespace(used=3 * GIB, total=24 * GIB),
+            "nvmlDeviceGetTemperature": lambda: 41,
         }
         for name, value in told.items():
             monkeypatch.setattr(pynvml, name, self.answer(name, value))

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from api_service import application
@@ -122,10 +121,7 @@ def test_an_arm_that_the_guard_has_left_is_stopped(
 
 @pytest.fixture
 def busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeNvml()
-    fake.install(monkeypatch)
-    rates = fake.answer("nvmlDeviceGetUtilizationRates", SimpleNamespace(gpu=97, memory=2))
-    monkeypatch.setattr("pynvml.nvmlDeviceGetUtilizationRates", rates)
+    FakeNvml(busy_percent=97).install(monkeypatch)
 
 
 @pytest.mark.usefixtures("busy")
