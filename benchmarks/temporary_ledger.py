@@ -20,7 +20,7 @@ from bandit.core.account import LossLimits
 from bandit.core.guard_rule import GuardRule
 from bandit.core.limits import Limits
 from bandit.core.model import Experiment, Policy, PolicyKind, PolicyName, PolicySha, Strategy
-from bandit.core.reading import Rules
+from bandit.core.reading import ChecklistRule, Rules
 from bandit.service import experiments, policies
 from bandit.storage import migrate
 from bandit.storage.engine import connect
@@ -73,6 +73,9 @@ PATIENT: Final = GuardRule(
     losing_streak_paused=1_000_000,
 )
 """A performance guard that reads every trade and never says a word, whatever a benchmark loses."""
+
+CALM: Final = Rules(guard=PATIENT, checklist=ChecklistRule().silenced)
+"""Rules that stop no arm: of histories that end differently none may be read differently."""
 
 
 def open_experiment(
