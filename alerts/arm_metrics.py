@@ -170,6 +170,14 @@ ARM_METRICS: Final = (
         absent="while the arm has no trade",
     ),
     Metric(
+        name="liveops_arm_sharpe_ratio",
+        kind=MetricKind.GAUGE,
+        unit="ratio",
+        help="Sharpe ratio of the arm's daily equity, annualised by 365 days.",
+        labels=ARM,
+        absent="while its days are too few, or all alike",
+    ),
+    Metric(
         name="liveops_arm_losing_streak",
         kind=MetricKind.GAUGE,
         unit="trades",

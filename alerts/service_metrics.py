@@ -148,6 +148,14 @@ SERVICE_METRICS: Final = (
         help="Time since the monitor of the experiment said last that it sees.",
         labels=("experiment",),
         absent="where no monitor was begun, or a person ended it",
+        name="liveops_trade_age_seconds",
+        kind=MetricKind.GAUGE,
+        unit="seconds",
+        help=(
+            "Time since the newest trade, at the running bot that has waited longest; of the "
+            "ledger's newest where no bot tells of one."
+        ),
+        absent="before the first trade where no bot runs, and while the ledger does not answer",
     ),
     Metric(
         name="liveops_account_equity",
@@ -320,6 +328,17 @@ SERVICE_METRICS: Final = (
         help="Drift checks of the newest run, by `verdict`.",
         labels=(*ARTIFACT, "verdict"),
         absent=_NO_CHECK,
+    ),
+    Metric(
+        name="liveops_drift_broken_checks",
+        kind=MetricKind.GAUGE,
+        unit="checks",
+        help=(
+            "Checks of the newest run that broke their limit of `level` (`warning` or `critical`), "
+            "by what was checked."
+        ),
+        labels=(*ARTIFACT, "check", "level"),
+        absent=_NO_CHECK + "; for what was not checked",
     ),
     Metric(
         name="liveops_drift_age_seconds",

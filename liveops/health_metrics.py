@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bandit.core.health import candle_gap, heartbeat_age
+from bandit.core.health import candle_gap, heartbeat_age, trade_ages
 from bandit.core.heartbeat import BreakerState
 from liveops.health import Checkup
 
@@ -28,6 +28,8 @@ def of_health(found: Checkup) -> Iterator[Sample]:
     if found.reading is not None:
         pending = sum(waiting.positions for waiting in found.vitals.closing)
         yield "liveops_close_orders_pending", (), pending
+    if ages := trade_ages(found.vitals):
+        yield "liveops_trade_age_seconds", (), max(ages.values()).total_seconds()
     now = found.vitals.now
     for bot in found.vitals.bots:
         beat, labels = bot.newest, (bot.newest.bot,)

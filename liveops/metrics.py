@@ -195,6 +195,11 @@ def _of_drift(run: DriftRun, *, now: datetime) -> Iterator[Sample]:
     for verdict in Verdict:
         found = sum(check.verdict is verdict for check in run.checks)
         yield "liveops_drift_verdicts", (*labels, verdict.value), found
+    for metric in sorted({check.metric for check in run.checks}):
+        levels = [c.detail.get("level") for c in run.checks if c.metric is metric and c.drifted]
+        for level in ("warning", "critical"):
+            broken = (*labels, metric.value, level)
+            yield "liveops_drift_broken_checks", broken, levels.count(level)
     check = run.encoder
     if check is None or check.value is None or check.limit is None:
         return
@@ -250,6 +255,7 @@ def _numbers(arm: ArmReport) -> Mapping[str, float | None]:
         "liveops_arm_traffic_ratio": traffic,
         "traffic_allocation": traffic,
         "liveops_arm_win_ratio": sums.n_wins / sums.n_trades if sums.n_trades else None,
+        "liveops_arm_sharpe_ratio": arm.daily.sharpe,
         "liveops_arm_losing_streak": arm.statistics.fold.streaks.current_losing,
         "liveops_arm_pnl": float(sums.pnl),
         "pf_150": arm.long.profit_factor.value,

@@ -174,6 +174,23 @@ def candle_gap(bot: BotRecord, symbol: str, *, now: datetime) -> timedelta:
     return max(now - due, timedelta(0))
 
 
+def trade_ages(found: Vitals) -> Mapping[str, timedelta]:
+    """Return for how long each running bot has not traded; where none tells, the whole ledger.
+
+    Without any trade yet, a bot has been expected to trade since it was first heard.
+    """
+    running = [bot for bot in found.bots if bot.newest.running]
+    told = {
+        f"bot {bot.newest.bot}": bot.newest.last_trade_at
+        for bot in running
+        if bot.newest.last_trade_at is not None
+    }
+    if not told:
+        since = found.last_trade_at or min((bot.first_heard_at for bot in running), default=None)
+        told = {} if since is None else {"the ledger": since}
+    return {subject: found.now - since for subject, since in told.items()}
+
+
 def _of_service(found: Vitals) -> Iterator[Issue]:
     if found.ledger is not None:
         text = found.ledger
@@ -246,19 +263,7 @@ def _of_closing(found: Vitals, limits: HealthLimits) -> Iterator[Issue]:
 
 
 def _of_trades(found: Vitals, limits: HealthLimits) -> Iterator[Issue]:
-    """Judge each running bot by the trade it tells of; where none does, the whole ledger."""
-    running = [bot for bot in found.bots if bot.newest.running]
-    told = {
-        f"bot {bot.newest.bot}": bot.newest.last_trade_at
-        for bot in running
-        if bot.newest.last_trade_at is not None
-    }
-    if not told:
-        # Without any trade yet, a bot has been expected to trade since it was first heard.
-        since = found.last_trade_at or min((bot.first_heard_at for bot in running), default=None)
-        told = {} if since is None else {"the ledger": since}
-    for subject, since in told.items():
-        idle = found.now - since
+    for subject, idle in trade_ages(found).items():
         if idle > limits.no_trade:
             yield _over(Condition.NO_TRADES, subject, "no trade of", idle, limits.no_trade, "h")
 

@@ -111,6 +111,8 @@ def test_exactly_the_catalogue_is_exposed(engine: Engine, monkeypatch: pytest.Mo
     set_budget(engine, "100000")
     now = feed(engine, CHALLENGER, ["0.02", "-0.01"] * 15)
     feed(engine, "prod", ["0.02", "-0.01"], now=now, prefix="p")
+    # A day later, so that there are daily returns to have a Sharpe ratio of.
+    feed(engine, CHALLENGER, ["0.02"], now=NOON + timedelta(days=1), prefix="later")
     [made] = assign_to(engine, CHALLENGER, 1, prefix="claimed")
     Router(engine).claim(made.id, now=NOON)
     scale(engine)
@@ -238,8 +240,9 @@ def test_gpus_are_told_of_also_without_a_ledger(
 
 def test_drift_is_told_of_each_artefact(engine: Engine) -> None:
     checks = (
-        a_check("rsi", verdict=Verdict.FAIL),
-        a_check("rsi", metric=DriftMetric.KS, verdict=Verdict.FAIL),
+        a_check("rsi", verdict=Verdict.FAIL, detail={"level": "warning"}),
+        a_check("rsi", metric=DriftMetric.KS, verdict=Verdict.FAIL, detail={"level": "warning"}),
+        a_check("macd", verdict=Verdict.FAIL, detail={"level": "critical"}),
         a_check("adx"),
         an_encoder_check(0.41, limit=0.30, raw=1.11, null_median=0.70, null_p99=0.95),
     )
@@ -257,11 +260,22 @@ def test_drift_is_told_of_each_artefact(engine: Engine) -> None:
     }
     assert value(seen, "encoder_kl_divergence", **artifact) == 0.41
     assert value(seen, "liveops_drift_encoder_rows_effective", **artifact) == 20.5
-    assert value(seen, "liveops_drift_features", **artifact) == 1
+    assert value(seen, "liveops_drift_features", **artifact) == 2
     assert value(seen, "liveops_drift_age_seconds", **artifact) == 7200
-    verdicts = {"FAIL": 2, "PASS": 2, "INCONCLUSIVE": 0}
+    verdicts = {"FAIL": 3, "PASS": 2, "INCONCLUSIVE": 0}
     for verdict, n in verdicts.items():
         assert value(seen, "liveops_drift_verdicts", **artifact, verdict=verdict) == n
+    broken = {
+        (s.labels["check"], s.labels["level"]): s.value
+        for s in seen
+        if s.name == "liveops_drift_broken_checks"
+    }
+    told = [("psi", 1, 1), ("ks", 1, 0), ("encoder_kl", 0, 0)]
+    assert broken == {
+        (check, level): n
+        for check, *counts in told
+        for level, n in zip(("warning", "critical"), counts, strict=True)
+    }
 
 
 def test_an_encoder_that_could_not_be_checked_has_no_kl(engine: Engine) -> None:

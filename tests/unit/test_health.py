@@ -17,6 +17,16 @@ from vitals import KILLED, STARTED, account, beat, pulse, record, told_errors
 from bandit.core.closing import WaitingToClose
 from bandit.core.health import HealthLimits, Vitals, assess, is_halted
 from bandit.core.health_table import TABLE, Condition, HealthLevel
+from bandit.core.health import (
+    TABLE,
+    Condition,
+    HealthLevel,
+    HealthLimits,
+    Vitals,
+    assess,
+    is_halted,
+    trade_ages,
+)
 from bandit.core.heartbeat import BreakerState
 
 LIMITS = HealthLimits()
@@ -295,3 +305,17 @@ def test_the_limits_are_those_that_are_given() -> None:
     )
     assert codes(found) == []
     assert sorted(codes(found, strict)) == ["api_errors", "feed_stalled", "no_trades"]
+
+
+def test_the_age_of_trades_is_that_of_each_bot_that_tells_one() -> None:
+    hour = timedelta(hours=1)
+    known = Vitals(now=NOON, last_trade_at=NOON - 9 * hour)
+    assert trade_ages(Vitals(now=NOON)) == {}
+    assert trade_ages(known) == {"the ledger": 9 * hour}
+    bots = tuple(
+        record(beat(name, last_trade_at=NOON - age * hour, running=runs))
+        for name, age, runs in (("alpha", 2, True), ("beta", 5, True), ("gone", 7, False))
+    )
+    assert trade_ages(replace(known, bots=bots)) == {"bot alpha": 2 * hour, "bot beta": 5 * hour}
+    silent = replace(record(), first_heard_at=NOON - 3 * hour)
+    assert trade_ages(Vitals(now=NOON, bots=(silent,))) == {"the ledger": 3 * hour}

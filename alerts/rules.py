@@ -1,0 +1,120 @@
+"""Every alert of the product, and those of the documents that have nothing to read yet."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from alerts.arm_rules import arm_rules
+from alerts.bot_rules import bot_rules
+from alerts.drift_rules import drift_rules
+from alerts.limits import AlertLimits, AlertPlaces
+from alerts.money_rules import money_rules
+from alerts.rule import AlertRule, Coming, Severity, Source
+from alerts.service_rules import service_rules
+
+
+def rules(limits: AlertLimits, places: AlertPlaces) -> tuple[AlertRule, ...]:
+    """Return every rule, with the thresholds `limits`.
+
+    >>> found = rules(AlertLimits(), AlertPlaces())
+    >>> next(rule.threshold for rule in found if rule.name == "AccountBalanceLow")
+    "equity < 10 of the account's currency"
+    """
+    about_trading = (
+        *money_rules(limits),
+        *arm_rules(limits),
+        *bot_rules(limits),
+        *drift_rules(limits),
+    )
+    without = service_rules(limits, job=places.job, names=())
+    read = {reading.of for rule in (*about_trading, *without) for reading in rule.reads}
+    return (*service_rules(limits, job=places.job, names=read), *about_trading)
+
+
+def _coming(
+    name: str, severity: Severity, comes_with: str, *quotes: tuple[str, str]
+) -> Coming:
+    sources = tuple(Source(document=document, quote=quote) for document, quote in quotes)
+    return Coming(name=name, severity=severity, sources=sources, comes_with=comes_with)
+
+
+COMING: Final = (
+    _coming(
+        "DataPipelineFailed",
+        Severity.CRITICAL,
+        "the data pipeline, and a metric of each run's result and time (SLA: 2 h)",
+        ("003", "- Data pipeline failed"),
+        ("003", "**SLA**: Complete within 2 hours"),
+        ("003", "- Alert on anomalies"),
+    ),
+    _coming(
+        "DataPipelineCompleted",
+        Severity.INFO,
+        "the data pipeline",
+        ("003", "- Data pipeline completed"),
+    ),
+    _coming(
+        "TrainingPipelineFailed",
+        Severity.CRITICAL,
+        "the weekly maintenance, and a metric of each task's result and time (SLA: 6 h)",
+        ("003", "**SLA**: Complete within 6 hours"),
+    ),
+    _coming(
+        "ModelDeploymentFailed",
+        Severity.CRITICAL,
+        "rollouts in stages",
+        ("003", "- Model deployment failed"),
+    ),
+    _coming(
+        "RolloutErrorRateHigh",
+        Severity.CRITICAL,
+        "rollouts in stages, and a metric of requests by result",
+        ("003", "- Error rate > 1%"),
+    ),
+    _coming(
+        "RolloutSharpeDropped",
+        Severity.CRITICAL,
+        "rollouts in stages",
+        ("003", "- Sharpe ratio drops > 20%"),
+        ("003", "- Sharpe drops > 20%"),
+    ),
+    _coming(
+        "RolloutWinRateDropped",
+        Severity.CRITICAL,
+        "rollouts in stages",
+        ("003", "- Win rate drops > 5%"),
+    ),
+    _coming(
+        "RolloutBreakerTrips",
+        Severity.CRITICAL,
+        "rollouts in stages, and a counter of breaker trips (bots tell the state only)",
+        ("003", "- Circuit breaker trips > 5/hour"),
+    ),
+    _coming(
+        "LatencyHigh",
+        Severity.WARNING,
+        "a histogram of request durations with an edge at exactly 0.2 s: the rule is the share "
+        "of requests within 0.2 s under 0.99, exact whatever the other edges",
+        ("003", "- High latency (p99 > 200ms)"),
+        ("003", "- Latency p99 > 200ms"),
+    ),
+    _coming(
+        "ModelPromotedToStaging",
+        Severity.INFO,
+        "rollouts in stages; another champion is told of by ChampionChanged",
+        ("003", "- Model promoted to staging"),
+    ),
+    _coming(
+        "WeeklyReport",
+        Severity.INFO,
+        "the notifier's weekly report; a report is no alert rule",
+        ("003", "- Weekly performance report"),
+    ),
+    _coming(
+        "BackupOld",
+        Severity.WARNING,
+        "backups, and a metric of the newest one's time (also in S3)",
+        ("004", "- last_backup_time > 1 hour"),
+    ),
+)
+"""Alerts of the documents without a rule: one that reads nothing would never fire."""
