@@ -41,6 +41,13 @@ SERVICE: Final = "liveops"
 WATCHDOG: Final = "watchdog"
 
 
+_TITLE: Final = "{{ .CommonAnnotations.summary }}"
+_TEXT: Final = (
+    "{{ range .Alerts }}{{ .Status }}: {{ .Annotations.description }} "
+    "{{ .Annotations.runbook_url }} {{ end }}"
+)
+
+
 def render_alertmanager(places: AlertPlaces) -> str:
     """Return Alertmanager's configuration.
 
@@ -79,7 +86,7 @@ def _route() -> dict[str, Any]:
         "repeat_interval": "12h",
         "routes": [
             {
-                "matchers": ['alertname="Watchdog"'],
+                "matchers": [f'component="{Component.ALERTING.value}"'],
                 "receiver": WATCHDOG,
                 "group_wait": "0s",
                 "group_interval": "30s",
@@ -105,60 +112,58 @@ def _route() -> dict[str, Any]:
 def _inhibition() -> dict[str, Any]:
     return {
         "source_matchers": ['severity="critical"'],
-        "target_matchers": ['severity=~"warning|info"', 'alertname!="Watchdog"'],
+        "target_matchers": [
+            'severity=~"warning|info"',
+            f'component!="{Component.ALERTING.value}"',
+        ],
         "equal": list(SCOPE),
     }
 
 
 def _receivers(places: AlertPlaces) -> list[dict[str, Any]]:
-    secrets = places.secrets_dir
-    text = "{{ .CommonAnnotations.summary }}"
-    more = "{{ range .Alerts }}{{ .Annotations.description }} {{ .Annotations.runbook_url }}\n{{ end }}"
+    secrets, mail = places.secrets_dir, places.smtp_server
+    configured: dict[str, tuple[str, dict[str, Any]]] = {
+        PEOPLE[Severity.CRITICAL]: (
+            "pagerduty_configs",
+            {
+                "routing_key_file": f"{secrets}/pagerduty_routing_key",
+                "severity": "{{ .CommonLabels.severity }}",
+                "description": _TITLE,
+            },
+        ),
+        PEOPLE[Severity.WARNING]: (
+            "slack_configs",
+            {
+                "api_url_file": f"{secrets}/slack_webhook_url",
+                "channel": places.slack_channel,
+                "title": _TITLE,
+                "text": _TEXT,
+            },
+        ),
+        PEOPLE[Severity.INFO]: (
+            "email_configs",
+            {
+                "to": ", ".join(places.mail_to),
+                "from": places.mail_from,
+                "smarthost": mail,
+                "require_tls": not mail.startswith(("localhost:", "127.0.0.1:")),
+                "headers": {"Subject": _TITLE},
+            },
+        ),
+        SERVICE: ("webhook_configs", _webhook(places.webhook_url, places)),
+        WATCHDOG: ("webhook_configs", _webhook(places.watchdog_url, places)),
+    }
     return [
-        {
-            "name": "pagerduty",
-            "pagerduty_configs": [
-                {
-                    "routing_key_file": f"{secrets}/pagerduty_routing_key",
-                    "severity": "{{ .CommonLabels.severity }}",
-                    "description": text,
-                }
-            ],
-        },
-        {
-            "name": "slack",
-            "slack_configs": [
-                {
-                    "api_url_file": f"{secrets}/slack_webhook_url",
-                    "channel": places.slack_channel,
-                    "title": text,
-                    "text": more,
-                    "send_resolved": True,
-                }
-            ],
-        },
-        {
-            "name": "email",
-            "email_configs": [
-                {
-                    "to": ", ".join(places.mail_to),
-                    "from": places.mail_from,
-                    "smarthost": places.smtp_server,
-                    "require_tls": not places.smtp_server.startswith("localhost:"),
-                    "send_resolved": True,
-                }
-            ],
-        },
-        {"name": SERVICE, "webhook_configs": [_webhook(places.webhook_url, secrets)]},
-        {"name": WATCHDOG, "webhook_configs": [_webhook(places.watchdog_url, secrets)]},
+        {"name": name, kind: [{**how, "send_resolved": True}]}
+        for name, (kind, how) in configured.items()
     ]
 
 
-def _webhook(url: str, secrets: str) -> dict[str, Any]:
+def _webhook(url: str, places: AlertPlaces) -> dict[str, Any]:
+    if url != places.webhook_url:
+        return {"url": url}  # somebody else's: our token is not for them
+    token = f"{places.secrets_dir}/webhook_token"
     return {
         "url": url,
-        "send_resolved": True,
-        "http_config": {
-            "authorization": {"type": "Bearer", "credentials_file": f"{secrets}/webhook_token"}
-        },
+        "http_config": {"authorization": {"type": "Bearer", "credentials_file": token}},
     }

@@ -41,7 +41,9 @@ _DRAWDOWN: Final = Recording(of="dd_challenger_pct", by=_ARM, take=Take.HIGHEST)
 _STREAK: Final = Recording(of="liveops_arm_losing_streak", by=_ARM, take=Take.HIGHEST)
 _WON: Final = Recording(of="liveops_arm_win_ratio", by=_ARM, take=Take.LOWEST)
 _SHARPE: Final = Recording(of="liveops_arm_sharpe_ratio", by=_ARM, take=Take.NEWEST_LOWEST)
-_WORSE: Final = Recording(of="liveops_arm_backtest_worse", by=(*_ARM, "what"), take=Take.HIGHEST)
+_WORSE: Final = Recording(
+    of="liveops_arm_backtest_worse", by=(*_ARM, "what"), take=Take.NEWEST_HIGHEST
+)
 _CHAMPION: Final = Recording(
     of="liveops_arm_traffic_ratio",
     by=_ARM,
@@ -214,9 +216,7 @@ def _win_rate_low(limits: AlertLimits) -> AlertRule:
             beside=_beside(limits),
             silent=(_too_few(limits), _IDLE),
             labels=_LABELS,
-            description=(
-                f"rl in experiment btc has won {float(below) * 100:.4g}% of its trades."
-            ),
+            description=(f"rl in experiment btc has won {float(below) * 100:.4g}% of its trades."),
         ),
     )
 
@@ -262,7 +262,7 @@ def _worse_than_backtest() -> AlertRule:
         reads=(_TRAFFIC, _WORSE),
         expression=f"{_WORSE} >= 1 {_AT_WORK}",
         threshold="the whole 95 % interval of the gap says worse",
-        at_once="the interval waits for 30 trades of either",
+        wait=timedelta(days=2),
         summary="An arm's live trades are worse than those of its backtest.",
         description=(
             f"{_WHO}: live trades are worse than the backtest's in {{{{ $labels.what }}}}, by the "
@@ -279,6 +279,7 @@ def _worse_than_backtest() -> AlertRule:
                 "rl in experiment btc: live trades are worse than the backtest's in return_mean, "
                 "by the whole 95 % interval of the difference."
             ),
+            holds=False,
         ),
     )
 
@@ -314,7 +315,7 @@ def _champion_changed() -> AlertRule:
 
 
 def _changes() -> tuple[Case, ...]:
-    """Return a change after 20 minutes, a scrape a half minute; a new arm; a service that is new."""
+    """Return a change after 20 minutes, and what is none."""
     old = 'liveops_arm_traffic_ratio{experiment="btc",policy="prod",role="champion"}'
     new = 'liveops_arm_traffic_ratio{experiment="btc",policy="rl",role="champion"}'
     arm = 'liveops_arm_traffic_ratio{experiment="btc",policy="rl",role="challenger"}'

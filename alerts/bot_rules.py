@@ -27,9 +27,7 @@ _OWN_LIMIT: Final = "the limit is a time or a window itself"
 
 _RUNS: Final = Recording(of="liveops_bot_running", by=_BOT, take=Take.LOWEST)
 _SILENCE: Final = Recording(of="liveops_bot_heartbeat_age_seconds", by=_BOT, take=Take.HIGHEST)
-_CONNECTED: Final = Recording(
-    of="liveops_bot_api_connected", by=_BOT, take=Take.NEWEST_LOWEST
-)
+_CONNECTED: Final = Recording(of="liveops_bot_api_connected", by=_BOT, take=Take.NEWEST_LOWEST)
 _BREAKERS: Final = Recording(of="liveops_bot_breakers_open", by=_BOT, take=Take.NEWEST_HIGHEST)
 _ERRORS: Final = Recording(of="liveops_bot_api_errors", by=_BOT, take=Take.HIGHEST)
 _GAP: Final = Recording(of="liveops_candle_gap_seconds", by=("symbol",), take=Take.HIGHEST)
@@ -85,9 +83,7 @@ def _silent(limits: AlertLimits) -> AlertRule:
         at_once=_OWN_LIMIT,
         summary="A bot's heartbeat is overdue.",
         description=f"{_WHO} was last heard {VALUE} s ago.",
-        sources=(
-            Source(document="004", quote="**last_heartbeat**: Should be < 120 seconds ago"),
-        ),
+        sources=(Source(document="004", quote="**last_heartbeat**: Should be < 120 seconds ago"),),
         pair="LedgerUnavailable; a bot that was forgotten has no series",
         drill=Drill(
             wrong={series: number(seconds + 1)},
@@ -198,8 +194,7 @@ def _feed_stalled(limits: AlertLimits) -> AlertRule:
         at_once=_OWN_LIMIT,
         summary="A symbol has had no candle for too long.",
         description=(
-            f"The next candle of {{{{ $labels.symbol }}}} is due for {VALUE} s, "
-            f"longer than {told}."
+            f"The next candle of {{{{ $labels.symbol }}}} is due for {VALUE} s, longer than {told}."
         ),
         sources=(
             Source(document="000", quote="- Data feed stalled (no candles for > 15 minutes)"),

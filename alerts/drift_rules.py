@@ -38,9 +38,7 @@ _GPU: Final = Recording(
 
 def _kl(part: str) -> Recording:
     take = Take.HIGHEST if part == "calibrated" else Take.NEWEST_HIGHEST
-    return Recording(
-        of="liveops_drift_encoder_kl", by=_ARTIFACT, take=take, where={"part": part}
-    )
+    return Recording(of="liveops_drift_encoder_kl", by=_ARTIFACT, take=take, where={"part": part})
 
 
 def drift_rules(limits: AlertLimits) -> tuple[AlertRule, ...]:

@@ -52,7 +52,7 @@ class AlertPlaces:
     playbooks: str = "docs/playbooks"
     dashboards: str = "http://127.0.0.1:3000"
     webhook_url: str = "http://127.0.0.1:8801/v1/webhooks/alertmanager"
-    watchdog_url: str = "http://127.0.0.1:8801/v1/webhooks/alertmanager"
+    watchdog_url: str = webhook_url
     secrets_dir: str = "/etc/prometheus/liveops"
     slack_channel: str = "#liveops"
     smtp_server: str = "localhost:25"

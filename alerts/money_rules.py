@@ -165,9 +165,7 @@ def _killed() -> AlertRule:
             wrong={series: "1"},
             right={series: "0"},
             labels=_LABELS,
-            description=(
-                "Account usd is killed: nothing is decided until a person releases it."
-            ),
+            description=("Account usd is killed: nothing is decided until a person releases it."),
         ),
     )
 

@@ -52,7 +52,6 @@ class Component(StrEnum):
             case _:
                 return "system"
 
-
     @property
     def group(self) -> str:
         """The group of the rule file that it stands in; a group is evaluated in order."""

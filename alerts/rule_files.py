@@ -19,9 +19,7 @@ OF_PROMETHEUS: Final = frozenset({"up"})
 """Metrics that Prometheus itself makes."""
 
 _RECORDED = re.compile(r"[a-z_]+:[a-z0-9_]+:[a-z0-9_]+")
-_NO_NAMES = re.compile(
-    r'"[^"]*"|\{[^}]*\}|\[[^]]*\]|\boffset \w+|\b(?:by|on|without) \([^)]*\)'
-)
+_NO_NAMES = re.compile(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]|\boffset \w+|\b(?:by|on|without) \([^)]*\)')
 _NAME = re.compile(r"(?<![\w:])[a-zA-Z_][\w:]*(?![\w:]*\s*\()(?![\w:])")
 _WORDS: Final = frozenset({"and", "or", "unless"})
 
@@ -29,7 +27,7 @@ _WORDS: Final = frozenset({"and", "or", "unless"})
 class _Dumper(yaml.SafeDumper):
     """Writes no aliases: a label set that two rules share stands in each of them."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's interface
         return True
 
 
@@ -61,7 +59,7 @@ def rule_document(rules: Sequence[AlertRule], places: AlertPlaces) -> dict[str, 
     return {"groups": groups}
 
 
-def annotations(rule: AlertRule, places: AlertPlaces) -> dict[str, str]:
+def annotations_of(rule: AlertRule, places: AlertPlaces) -> dict[str, str]:
     """Return what an alert tells, and where it leads."""
     return {
         "summary": rule.summary,
@@ -79,7 +77,7 @@ def faults(rules: Sequence[AlertRule], places: AlertPlaces) -> Iterator[str]:
     known = {m.name for m in CATALOGUE} | {a.name for m in CATALOGUE for a in m.aliases}
     for rule in rules:
         yield from (f"{rule.name}: {fault}" for fault in _faults(rule, known | OF_PROMETHEUS))
-        for name, value in annotations(rule, places).items():
+        for name, value in annotations_of(rule, places).items():
             if not value:
                 yield f"{rule.name}: has no {name}"
 
@@ -125,5 +123,5 @@ def _alerting(rule: AlertRule, places: AlertPlaces) -> dict[str, Any]:
         "expr": rule.expression,
         **waits,
         "labels": rule.labels(),
-        "annotations": annotations(rule, places),
+        "annotations": annotations_of(rule, places),
     }

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from alerts.limits import AlertPlaces
 from alerts.rule import BRIDGE, STEP, AlertRule, Case, duration
-from alerts.rule_files import annotations, dumped
+from alerts.rule_files import annotations_of, dumped
 
 _NONE: Final = "NaN"
 _LONG_WAIT: Final = timedelta(minutes=30)
@@ -27,7 +27,7 @@ _EVALUATIONS: Final = 8
 _NAME = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})?")
 
 
-def test_files(
+def promtool_files(
     rules: Sequence[AlertRule], places: AlertPlaces, groups: Mapping[str, Path]
 ) -> dict[str, str]:
     """Return a file of promtool's unit tests for each rule, by the rule's name.
@@ -118,9 +118,8 @@ class _Drilled:
         return self._case("right after wrong", values, self._after_wrong(), keep=True)
 
     def _replicas(self) -> Case:
-        twice = {_in(name, instance=other): value for name, value in self._wrong() for other in "ab"}
-        beside = self.rule.drill.beside.items()
-        twice |= {_in(name, instance=other): value for name, value in beside for other in "ab"}
+        told = {**self.rule.drill.beside, **self.rule.drill.wrong}
+        twice = {_in(name, instance=at): value for name, value in told.items() for at in "ab"}
         return self._case("two replicas", twice, {self.waits: True})
 
     def _wrong(self) -> Sequence[tuple[str, str]]:
@@ -192,7 +191,7 @@ def _test(case: Case, rule: AlertRule, places: AlertPlaces, step: str) -> dict[s
         for name, values in case.series.items()
     ]
     told = rule.drill.labels if case.labels is None else case.labels
-    texts = annotations(rule, places)
+    texts = annotations_of(rule, places)
     texts["description"] = case.description or rule.drill.description
     alert = {"exp_labels": {**rule.labels(), **told}, "exp_annotations": texts}
     moments = sorted(case.fires.items())
@@ -212,9 +211,7 @@ def _test(case: Case, rule: AlertRule, places: AlertPlaces, step: str) -> dict[s
     }
 
 
-def _states(
-    rule: AlertRule, moments: Sequence[tuple[timedelta, bool]]
-) -> Iterator[dict[str, Any]]:
+def _states(rule: AlertRule, moments: Sequence[tuple[timedelta, bool]]) -> Iterator[dict[str, Any]]:
     """Ask besides that what will fire is pending one evaluation before, and what never does not."""
     name = f'ALERTS{{alertname="{rule.name}",alertstate="pending"}}'
     first = next((moment for moment, fires in moments if fires), None)

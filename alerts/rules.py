@@ -31,9 +31,7 @@ def rules(limits: AlertLimits, places: AlertPlaces) -> tuple[AlertRule, ...]:
     return (*service_rules(limits, job=places.job, names=read), *about_trading)
 
 
-def _coming(
-    name: str, severity: Severity, comes_with: str, *quotes: tuple[str, str]
-) -> Coming:
+def _coming(name: str, severity: Severity, comes_with: str, *quotes: tuple[str, str]) -> Coming:
     sources = tuple(Source(document=document, quote=quote) for document, quote in quotes)
     return Coming(name=name, severity=severity, sources=sources, comes_with=comes_with)
 

@@ -34,9 +34,7 @@ _UNSEALED: Final = Recording(of="liveops_audit_unsealed_rows", take=Take.NEWEST_
 _MISMATCHES: Final = Recording(of="liveops_statistics_mismatches", take=Take.HIGHEST)
 
 
-def service_rules(
-    limits: AlertLimits, *, job: str, names: Iterable[str]
-) -> tuple[AlertRule, ...]:
+def service_rules(limits: AlertLimits, *, job: str, names: Iterable[str]) -> tuple[AlertRule, ...]:
     """Return the alerts about the service whose targets are Prometheus' `job`.
 
     `names` are the metrics that may not be NaN: what any rule reads.
@@ -248,7 +246,7 @@ def _not_a_number(job: str, names: Iterable[str]) -> AlertRule:
             cases=(
                 Case(
                     name="numbers",
-                    series={name: "1 -1 0 Inf -Inf" for name in names},
+                    series=dict.fromkeys(names, "1 -1 0 Inf -Inf"),
                     fires={n * STEP: False for n in range(5)},
                 ),
                 *(
@@ -257,9 +255,7 @@ def _not_a_number(job: str, names: Iterable[str]) -> AlertRule:
                         series={name: "NaN 1"},
                         fires={timedelta(0): True, STEP: False},
                         labels={"metric": name},
-                        description=(
-                            f"1 series of {name} are NaN: alerts about them cannot fire."
-                        ),
+                        description=(f"1 series of {name} are NaN: alerts about them cannot fire."),
                     )
                     for name in names
                 ),

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_core import to_jsonable_python
 
 from bandit.core.errors import BanditError, InvalidInput
+from config.alerting import AlertRules
 from config.bot import (
     Exchange,
     Model,
@@ -87,6 +88,7 @@ class Settings(Section):
     kill_switch: KillSwitch = KillSwitch()
     audit: Audit = Audit()
     ageing: Ageing = Ageing()
+    alert_rules: AlertRules = AlertRules()
     logging: Logging = Logging()
     exchange: Exchange = Exchange()
     trading: Trading = Trading()

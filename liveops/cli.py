@@ -22,6 +22,7 @@ from bandit.core.errors import (
 from bandit.core.lifecycle import ArmVerb
 from liveops.commands import (
     accounts,
+    alerting,
     audit,
     budget,
     candles,
@@ -64,6 +65,7 @@ app.command("gates")(market.gates)
 app.command("simulate")(simulate.simulate)
 app.command("serve")(service.serve)
 app.command("setup")(setup.setup_live_ops)
+app.command("alerts")(alerting.prometheus_alerts)
 app.command("doctor")(service.doctor)
 app.command("reset")(service.reset)
 app.command("status")(health.status)
@@ -111,6 +113,7 @@ monitor_app = _script(monitor.live_ops_monitor)
 status_app = _script(health.status)
 health_app = _script(health.health)
 setup_app = _script(setup.setup_live_ops)
+alerts_app = _script(alerting.prometheus_alerts)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -136,6 +139,11 @@ def health_check(arguments: Sequence[str] | None = None) -> None:
 def setup_live_ops(arguments: Sequence[str] | None = None) -> None:
     """Run `setup_live_ops`."""
     sys.exit(exit_code(setup_app, arguments))
+
+
+def prometheus_alerts(arguments: Sequence[str] | None = None) -> None:
+    """Run `prometheus_alerts`."""
+    sys.exit(exit_code(alerts_app, arguments))
 
 
 def exit_code(entry: Callable[..., object], arguments: Sequence[str] | None) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from liveops.cli import app, health_app, monitor_app, setup_app, status_app
+from liveops.cli import alerts_app, app, health_app, monitor_app, setup_app, status_app
 
 HEAD = """# Commands
 
@@ -33,6 +33,7 @@ def render() -> str:
         "check_status": status_app,
         "health_check": health_app,
         "setup_live_ops": setup_app,
+        "prometheus_alerts": alerts_app,
     }
     for name, entry in scripts.items():
         for path, command in _leaves(get_command(entry), name):
