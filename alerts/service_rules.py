@@ -249,6 +249,11 @@ def _not_a_number(job: str, names: Iterable[str]) -> AlertRule:
                     series=dict.fromkeys(names, "1 -1 0 Inf -Inf"),
                     fires={n * STEP: False for n in range(5)},
                 ),
+                Case(
+                    name="of another job",
+                    series={f'{name}{{job="other"}}': "NaN 1" for name in names},
+                    fires={timedelta(0): False},
+                ),
                 *(
                     Case(
                         name=f"{name} is none, then one",
