@@ -222,7 +222,7 @@ def _win_rate_low(limits: AlertLimits) -> AlertRule:
 
 
 def _sharpe_low(limits: AlertLimits) -> AlertRule:
-    limit, below = number(limits.sharpe), number(limits.sharpe - 1 / 64)
+    limit, below = number(limits.sharpe), number(limits.sharpe - 1 / 128)
     series = f"liveops_arm_sharpe_ratio{_AT}"
     return AlertRule(
         name="SharpeRatioLow",
@@ -329,6 +329,11 @@ def _changes() -> tuple[Case, ...]:
             fires={**told, changed + _QUARTER: False},
         ),
         Case(
+            name="the champion of another job is none",
+            series={old: always, _elsewhere(new): after},
+            fires={changed: False, changed + _QUARTER: False},
+        ),
+        Case(
             name="another arm is none",
             series={old: always, arm: after},
             fires={changed: False, changed + _QUARTER: False},
@@ -344,3 +349,7 @@ def _changes() -> tuple[Case, ...]:
             fires={changed + n * STEP: False for n in range(40)},
         ),
     )
+
+
+def _elsewhere(series: str) -> str:
+    return series.replace("{", '{job="other",')

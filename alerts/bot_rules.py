@@ -232,9 +232,9 @@ def _no_trades(limits: AlertLimits) -> AlertRule:
         setting="operations.max_no_trade_hours",
         pair="BotSilent, LedgerUnavailable; before the first trade there is no age",
         drill=Drill(
-            wrong={"liveops_trade_age_seconds": number(seconds + 60)},
+            wrong={"liveops_trade_age_seconds": number(seconds + 1)},
             right={"liveops_trade_age_seconds": number(seconds)},
-            description=f"The newest trade was {_told_in_days(seconds + 60)} ago.",
+            description=f"The newest trade was {_told_in_days(seconds + 1)} ago.",
         ),
     )
 
@@ -242,8 +242,8 @@ def _no_trades(limits: AlertLimits) -> AlertRule:
 def _told_in_days(seconds: float) -> str:
     """Return a time as Prometheus' humanizeDuration does.
 
-    >>> _told_in_days(604860)
-    '7d 0h 1m 0s'
+    >>> _told_in_days(604801)
+    '7d 0h 0m 1s'
     """
     whole = int(seconds)
     parts = [f"{whole // 3600 % 24}h", f"{whole // 60 % 60}m", f"{whole % 60}s"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -10,6 +11,7 @@ from alerts.rule import (
     PERCENT,
     VALUE,
     AlertRule,
+    Case,
     Component,
     Drill,
     Recording,
@@ -112,7 +114,6 @@ def _encoder_kl_high(limits: AlertLimits) -> AlertRule:
         part: f'liveops_drift_encoder_kl{{artifact="5ca1ab1e",part="{part}"}}'
         for part in ("calibrated", "raw", "null_median", "null_p99")
     }
-    by_chance = {series["calibrated"]: "8", series["null_median"]: "1", series["null_p99"]: "9"}
     return AlertRule(
         name="EncoderKLDivergenceHigh",
         component=Component.DRIFT,
@@ -138,14 +139,35 @@ def _encoder_kl_high(limits: AlertLimits) -> AlertRule:
         drill=Drill(
             wrong={series["calibrated"]: above},
             right={series["calibrated"]: limit},
-            beside={series["raw"]: "1", series["null_median"]: "0.5", series["null_p99"]: "0.75"},
-            silent=(by_chance, {series["calibrated"]: "0", series["raw"]: "9"}),
+            silent=({series["calibrated"]: "0", series["raw"]: "9"},),
             labels=_LABELS,
             description=(
                 f"The encoder of 5ca1ab1e diverges by {float(above):.4g} nats from training, "
                 "chance taken off."
             ),
+            cases=_nulls(series, above),
         ),
+    )
+
+
+def _nulls(series: Mapping[str, str], above: str) -> tuple[Case, ...]:
+    """Return what the null says of a value: far above it, within it, and that of another job."""
+    found, raw, median, top = series.values()
+    half = number(float(above) / 2)
+    chance = {found: above, median: "0", top: above}
+
+    def elsewhere(part: str) -> dict[str, str]:
+        return {s.replace("{", '{job="other",') if s == part else s: v for s, v in chance.items()}
+
+    return (
+        Case(
+            name="above what chance reads",
+            series={found: above, raw: "9", median: half, top: above},
+            fires={timedelta(0): True},
+        ),
+        Case(name="what chance reads", series=chance, fires={timedelta(0): False}),
+        Case(name="median elsewhere", series=elsewhere(median), fires={timedelta(0): True}),
+        Case(name="p99 elsewhere", series=elsewhere(top), fires={timedelta(0): True}),
     )
 
 
@@ -212,10 +234,10 @@ def _stale() -> AlertRule:
         choice="003 checks hourly: two runs missed; after 30 days nobody waits for a check",
         pair="an artefact that was never checked has no reference to be held against",
         drill=Drill(
-            wrong={series: str(seconds + 60)},
+            wrong={series: str(seconds + 1)},
             right={series: str(seconds)},
             labels=_LABELS,
-            description="5ca1ab1e was last checked for drift 3h 1m 0s ago.",
+            description="5ca1ab1e was last checked for drift 3h 0m 1s ago.",
             holds=False,
         ),
     )
@@ -224,7 +246,7 @@ def _stale() -> AlertRule:
 def _gpu_high(limits: AlertLimits) -> AlertRule:
     limit, ratio = number(limits.gpu_percent), limits.gpu_percent / 100
     series = 'liveops_gpu_busy_ratio{gpu="0",model="H100"}'
-    above = number(min(1.0, ratio + 1 / 64))
+    above = number(min(1.0, ratio + 1 / 128))
     return AlertRule(
         name="GPUUtilizationHigh",
         component=Component.LEARNER,

@@ -291,6 +291,11 @@ def _recoveries() -> tuple[Case, ...]:
             fires={timedelta(0): False, recovers: False},
         ),
         Case(
+            name="a guard of another job is none",
+            series={_GUARD_AT.replace("{", '{job="other",'): "1x9 0x60"},
+            fires={recovers: False, recovers + _QUARTER: False},
+        ),
+        Case(
             name="a guard that vanishes has not recovered",
             series={_GUARD_AT: "1x9 stale"},
             fires={recovers: False, recovers + timedelta(minutes=3): False},

@@ -86,13 +86,26 @@ class _Drilled:
         yield self._case("at the limit", right, self._never())
         for n, changes in enumerate(self.rule.drill.silent, 1):
             yield self._case(f"silent {n}", {**wrong, **changes}, self._never())
-        yield self._case("of another job", wrong, self._absent(), job="other")
+        yield from self._elsewhere()
         yield self._absence()
         yield self._stale()
         yield from self._not_a_number()
         yield self._ends()
         if "instance" not in self.rule.drill.labels:
             yield self._replicas()
+
+    def _elsewhere(self) -> Iterator[Case]:
+        """Yield readings of another job: each of those that are needed, and one that is right."""
+        drill = self.rule.drill
+        if drill.is_absence:
+            right = {_in(name, job="other"): value for name, value in drill.right.items()}
+            yield self._case("right in another job", right, self._absent())
+            return
+        for name in (*drill.wrong, *drill.beside):
+            told = {**drill.beside, **drill.wrong}
+            value = told.pop(name)
+            there = {**told, _in(name, job="other"): value, name: "_"}
+            yield self._case(f"{_metric(name)} of another job", there, self._never())
 
     def _absence(self) -> Case:
         nothing = dict.fromkeys(self.rule.drill.wrong, "_")
@@ -149,7 +162,6 @@ class _Drilled:
         series: Mapping[str, str],
         fires: Mapping[int, bool],
         *,
-        job: str = "",
         keep: bool = False,
     ) -> Case:
         """Return a case; a value that is not `keep`, or beside, is repeated to its end."""
@@ -158,8 +170,6 @@ class _Drilled:
         told = {} if any("instance=" in name for name in series) else beside
         values = {n: v if keep else _lasting(v, length) for n, v in series.items()}
         values |= {n: _lasting(v, length) for n, v in told.items()}
-        if job:
-            values = {_in(n, job=job): v for n, v in values.items()}
         moments = {n * self.step: is_told for n, is_told in fires.items()}
         return Case(name=name, series=values, fires=moments)
 
@@ -170,6 +180,10 @@ def _lasting(values: str, length: int) -> str:
         return values
     # promtool repeats numbers only.
     return " ".join([_NONE] * length) if values == _NONE else f"{values}x{length}"
+
+
+def _metric(series: str) -> str:
+    return series.partition("{")[0]
 
 
 def _in(series: str, **labels: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -159,8 +159,8 @@ def _readings_missing() -> AlertRule:
     parts = (
         _missing(f"{_UP} == 1", _LEDGER, "service"),
         _missing(f"{_LEDGER} == 1", _LEVEL, "health"),
-        _missing(f"{_EPOCH} > 0", _EQUITY, "accounts"),
-        _missing(f"{_EPOCH} > 0", _TRAFFIC, "arms"),
+        _missing(_EPOCH.name, _EQUITY, "accounts"),
+        _missing(_EPOCH.name, _TRAFFIC, "arms"),
     )
     return AlertRule(
         name="ReadingsMissing",
@@ -190,35 +190,47 @@ def _families() -> tuple[Case, ...]:
         'liveops_account_equity{account="usd"}': "1000x30",
         'liveops_arm_traffic_ratio{experiment="btc",policy="rl",role="champion"}': "0x30",
     }
-    up, ledger, level, _, equity, traffic = whole
-    kept = {
-        "service": {up},
-        "health": {up, ledger},
-        "accounts": set(whole) - {equity},
-        "arms": set(whole) - {traffic},
+    up, ledger, level, epoch, equity, traffic = whole
+    # family: what is told without it, what of this says that it must be there, and the family
+    lacks: dict[str, tuple[set[str], str, str]] = {
+        "service": ({up}, up, ledger),
+        "health": ({up, ledger}, ledger, level),
+        "accounts": (set(whole) - {equity}, epoch, equity),
+        "arms": (set(whole) - {traffic}, epoch, traffic),
     }
     every = {n * STEP: False for n in range(25)}
-    away = {up: whole[up], ledger: "0x30"}
-    new = {series: whole[series] for series in (up, ledger, level)}
-    return (
-        Case(name="a service that tells everything", series=whole, fires=every),
-        Case(name="a service without a ledger", series=away, fires=every),
-        Case(name="a service without an experiment", series=new, fires=every),
-        Case(name="no service at all", series={}, fires=every),
-        *(
-            Case(
-                name=f"a service without {family}",
-                series={name: values for name, values in whole.items() if name in told},
-                fires={_FIVE - STEP: False, _FIVE: True},
-                labels={"family": family},
-                description=(
-                    f"The service answers, but tells nothing of its {family}: alerts about them "
-                    "cannot fire."
-                ),
-            )
-            for family, told in kept.items()
+    cases = {
+        "a service that tells everything": whole,
+        "a service without a ledger": {up: whole[up], ledger: "0x30"},
+        "a service without an experiment": {name: whole[name] for name in (up, ledger, level)},
+        "no service at all": {},
+    }
+    for family, (_, known, _) in lacks.items():
+        cases[f"another job without {family}"] = {_elsewhere(known): whole[known]}
+    silent = [Case(name=name, series=told, fires=every) for name, told in cases.items()]
+    return (*silent, *(_lacking(family, whole, *parts) for family, parts in lacks.items()))
+
+
+def _lacking(
+    family: str, whole: Mapping[str, str], told: set[str], known: str, missing: str
+) -> Case:
+    """Return a service that lacks a family, which another job has."""
+    assert known in told, family
+    return Case(
+        name=f"a service without {family}",
+        series={**{name: whole[name] for name in told}, _elsewhere(missing): whole[missing]},
+        fires={_FIVE - STEP: False, _FIVE: True},
+        labels={"family": family},
+        description=(
+            f"The service answers, but tells nothing of its {family}: alerts about them cannot "
+            "fire."
         ),
     )
+
+
+def _elsewhere(series: str) -> str:
+    name, _, labels = series.partition("{")
+    return f'{name}{{job="other",{labels}' if labels else f'{name}{{job="other"}}'
 
 
 def _not_a_number(job: str, names: Iterable[str]) -> AlertRule:
