@@ -148,6 +148,8 @@ SERVICE_METRICS: Final = (
         help="Time since the monitor of the experiment said last that it sees.",
         labels=("experiment",),
         absent="where no monitor was begun, or a person ended it",
+    ),
+    Metric(
         name="liveops_trade_age_seconds",
         kind=MetricKind.GAUGE,
         unit="seconds",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
@@ -11,7 +11,6 @@ from typing import Final, assert_never
 from bandit.core.account import AccountEquity
 from bandit.core.closing import WaitingToClose
 from bandit.core.health_table import TABLE, Condition, HealthLevel
-from bandit.core.heartbeat import BotRecord, BreakerState
 from bandit.core.heartbeat import HEARTBEAT_SECONDS_MAX, BotRecord, BreakerState
 from bandit.core.kill_switch import KillEvent
 from bandit.core.reconciling import Reconciliation, summary

@@ -53,12 +53,9 @@ def hear(
 ) -> BotRecord:
     """Store a heartbeat, hold it against the ledger, and return what is known of its bot then.
 
-    One that is no later than the newest changes nothing, whichever replica hears it. Once this
-    returns, nothing opens on an account that it showed to differ. Raises `InvalidInput` for a time
-    of the future, and for one bot more than `BOTS_MAX`.
     One that is no later than the newest changes nothing, whichever replica hears it, unless the
-    clock was set back since. Raises
-    `InvalidInput` for a time of the future, and for one bot more than `BOTS_MAX`.
+    clock was set back since. Once this returns, nothing opens on an account that it showed to
+    differ. Raises `InvalidInput` for a time of the future, and for one bot more than `BOTS_MAX`.
     """
     check_past(beat, now=checked_instant(now, field="now"))
 

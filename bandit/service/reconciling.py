@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Engine
 
-from bandit.core.health import HEARTBEAT_SECONDS_MAX
-from bandit.core.heartbeat import BotRecord
+from bandit.core.heartbeat import HEARTBEAT_SECONDS_MAX, BotRecord
 from bandit.core.model import checked_instant, checked_text
 from bandit.core.reconciling import (
     Books,

@@ -15,18 +15,8 @@ from ledger import NOON
 from vitals import KILLED, STARTED, account, beat, pulse, record, told_errors
 
 from bandit.core.closing import WaitingToClose
-from bandit.core.health import HealthLimits, Vitals, assess, is_halted
+from bandit.core.health import HealthLimits, Vitals, assess, is_halted, trade_ages
 from bandit.core.health_table import TABLE, Condition, HealthLevel
-from bandit.core.health import (
-    TABLE,
-    Condition,
-    HealthLevel,
-    HealthLimits,
-    Vitals,
-    assess,
-    is_halted,
-    trade_ages,
-)
 from bandit.core.heartbeat import BreakerState
 
 LIMITS = HealthLimits()
