@@ -166,6 +166,8 @@ def test_every_section_of_the_document_waits_for_its_use_but_those_in_force() ->
         "operations.api_error_window_minutes",
         "operations.max_no_trade_hours",
         *(f"operations.reconciliation.{name}" for name in Reconciliation.model_fields),
+        "operations.monitor_throttle_intervals",
+        "operations.monitor_halt_intervals",
         "operations.model_rotation.retrain_frequency_days",
         *(f"performance_guard.{name}" for name in PerformanceGuard.model_fields),
     }
