@@ -81,15 +81,23 @@ class Model(Section):
 
 
 class Risk(Section):
-    """Sizing and loss limits."""
+    """Sizing and loss limits; an experiment keeps the sizing limits it was opened with."""
 
     rising = (("base_position_size", "max_position_size"),)
 
-    max_leverage: Number = planned(
-        2.0, meaning="Highest leverage of a position.", unit="times equity", gt=0, le=100
+    max_leverage: Number = setting(
+        2.0,
+        meaning="Highest leverage of a position; a claim that tells more is refused.",
+        unit="times equity",
+        gt=0,
+        le=100,
     )
-    max_position_size: Number = planned(
-        0.05, meaning="Largest position.", unit="fraction of equity", gt=0, le=1
+    max_position_size: Number = setting(
+        0.05,
+        meaning="Largest position: a claim that tells more is refused, `decide` opens no larger.",
+        unit="fraction of equity",
+        gt=0,
+        le=1,
     )
     base_position_size: Number = setting(
         0.01,
@@ -112,14 +120,25 @@ class Risk(Section):
         gt=0,
         le=float(DRAWDOWN_HARD_LIMIT),
     )
-    max_open_positions: Count = planned(
-        2, meaning="Most positions open at once.", unit="positions", ge=1
+    max_open_positions: Count | None = setting(
+        2,
+        meaning="Most positions open at once in an account: one more claim is refused; null: any.",
+        unit="positions",
+        ge=1,
     )
-    stop_loss_pct: Number = planned(
-        0.02, meaning="Stop loss, below or above entry.", unit="fraction of price", gt=0, lt=1
+    stop_loss_pct: Number = setting(
+        0.02,
+        meaning="Stop loss, below or above entry; told with every assignment.",
+        unit="fraction of price",
+        gt=0,
+        lt=1,
     )
-    take_profit_pct: Number = planned(
-        0.03, meaning="Take profit, above or below entry.", unit="fraction of price", gt=0, le=10
+    take_profit_pct: Number = setting(
+        0.03,
+        meaning="Take profit, above or below entry; told with every assignment.",
+        unit="fraction of price",
+        gt=0,
+        le=10,
     )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bandit.core.acting import ActingRules, Action, acted
 from bandit.core.errors import InvalidInput
+from bandit.core.sizing import Sizing
 from learners.artifact import Artifact
 from learners.embedding_memory import Embeddings
 from learners.environment import Observations
@@ -55,6 +56,7 @@ class Decider:
         history: History | None = None,
         size_multiplier: float = 1.0,
         confidence_bump: float = 0.0,
+        sizing: Sizing | None = None,
     ) -> Action:
         """Return what is done of what the policy wants, by `acted`.
 
@@ -70,6 +72,7 @@ class Decider:
             rules=rules,
             size_multiplier=size_multiplier,
             confidence_bump=confidence_bump,
+            sizing=sizing,
         )
 
     def observation(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -23,6 +22,7 @@ from sqlalchemy import Engine
 from bandit.core.account import LossLimits
 from bandit.core.closing import CloseTarget
 from bandit.core.errors import BanditError, Expired, Killed, Paused, Revoked
+from bandit.core.errors import BanditError, Expired, Killed, Paused, PositionLimit, Revoked
 from bandit.core.limits import Limits
 from bandit.core.model import (
     Assignment,
@@ -68,6 +68,8 @@ CAPITAL = Decimal(10_000)
 COMPLETE = "replay_complete"
 PREFIX = "paper-"
 """Of the names of the experiments that hold replays."""
+OPEN_MAX = 1000
+"""MEASURE"""
 
 STOPS_MAX = 16
 """Decisions looked back on for what guards stopped in a day: the demo has four challengers."""
@@ -99,7 +101,8 @@ class Step:
     """How far the replay is: the bar just decided, and the night's work when there was one.
 
     `stops` are what the checklist throttled and halted since the night before, `refused` how many
-    opportunities a performance guard refused so far; they were followed on paper.
+    opportunities a performance guard refused so far; they were followed on paper. `full` is how
+    many found no place among the positions that may be open at once; they were declined.
     """
 
     done: int
@@ -108,6 +111,7 @@ class Step:
     night: scaling.Night | None
     stops: tuple[DecisionRecord, ...]
     refused: int
+    full: int
 
 
 @dataclass(order=True, slots=True)
@@ -127,8 +131,9 @@ def demo_rules(rules: Rules) -> Rules:
     four trades in ten: guards that pause under three of ten would refuse half of all opportunities.
     """
     checklist = replace(rules.checklist, pf_throttle=0.4, pf_band=(0.8, 1.6))
+    sizing = None if rules.sizing is None else replace(rules.sizing, max_open_positions=OPEN_MAX)
     guard = replace(rules.guard, win_rate_paused=0.1, win_rate_reduced=0.2, recovery_win_rate=0.3)
-    return replace(rules, checklist=checklist, guard=guard)
+    return replace(rules, checklist=checklist, guard=guard, sizing=sizing)
 
 
 def experiment_name(
@@ -178,6 +183,7 @@ def replay(engine: Engine, plan: Plan) -> Iterator[Step]:
             night=night,
             stops=stops,
             refused=drive.refused,
+            full=drive.full,
         )
         if drive.is_killed:
             break
@@ -208,6 +214,8 @@ class _Drive:
         )
         self.is_killed = False
         self.refused = 0
+        self.full = 0
+        self._open = 0
         self._told = 0
 
     def bar(self, bar: int, *, now: datetime) -> scaling.Night | None:
@@ -259,11 +267,28 @@ class _Drive:
             if made.id in self._ordered:  # where a replay starts again, which was told before
                 self._leave(self._ordered[made.id])
                 return
+        if wish is not None and self._may_open(made):
+            self._open += 1
             closed = self._closed(bar, wish)
             if closed is None:
                 return
             outcome, due = outcome_of(made.id, closed), self._due(bar, closed.closed_at)
         heapq.heappush(self._reports, _Report(due=due, unit=made.unit_id, outcome=outcome))
+
+    def _may_open(self, made: Assignment) -> bool:
+        """Claim a decision, and say whether a position is opened on it."""
+        sizing = made.sizing
+        most = None if sizing is None else sizing.max_open_positions
+        # By its own count too: a replay that starts again claims where places are free by now.
+        is_full = most is not None and self._open >= most
+        try:
+            self._router.claim(made.id, now=made.decided_at)
+        except PositionLimit:
+            is_full = True
+        except (Revoked, Expired, Paused):
+            pass  # only where a replay starts again: what was claimed then may be revoked since
+        self.full += is_full
+        return not is_full
 
     def _follow(self, paused: Paused, bar: int, unit: UnitId) -> None:
         """Let the arm of a refused opportunity trade on paper, as if no guard had spoken."""
@@ -326,6 +351,7 @@ class _Drive:
             told = heapq.heappop(self._reports).outcome
             if isinstance(told, Outcome):
                 live.append(told)
+                self._open -= not told.no_trade
             else:
                 paper.append(told)
         for start in range(0, len(live), recording.BATCH_MAX):

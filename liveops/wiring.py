@@ -23,6 +23,7 @@ from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strate
 from bandit.core.reading import ChecklistRule, RampRule, Rules
 from bandit.core.reconciling import ReconciliationRule
 from bandit.core.selection import SelectionRule
+from bandit.core.sizing import SizingRule
 from bandit.core.upkeep import GpuRule
 from bandit.core.watch import WatchRule
 from bandit.service.assigning import Router
@@ -320,6 +321,23 @@ def selection_rule_of(settings: Settings) -> SelectionRule:
         rebalance_minutes=chosen.rebalance_interval_minutes,
         lookback_days=chosen.lookback_days,
         universe=settings.trading.symbols if chosen.enabled else (),
+        sizing=sizing_rule_of(settings),
+    )
+
+
+def sizing_rule_of(settings: Settings) -> SizingRule:
+    """Return the sizing limits that a new experiment gets.
+
+    >>> sizing_rule_of(Settings()) == SizingRule()
+    True
+    """
+    chosen = settings.risk
+    return SizingRule(
+        max_leverage=chosen.max_leverage,
+        max_position_size=chosen.max_position_size,
+        max_open_positions=chosen.max_open_positions,
+        stop_loss=chosen.stop_loss_pct,
+        take_profit=chosen.take_profit_pct,
     )
 
 

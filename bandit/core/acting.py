@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from bandit.core.errors import InvalidInput
 from bandit.core.model import Verdict
+from bandit.core.sizing import Sizing
 from bandit.core.verdicts import Reason, above, at_least, at_most, known
 
 
@@ -111,10 +112,12 @@ def acted(
     rules: ActingRules,
     size_multiplier: float = 1.0,
     confidence_bump: float = 0.0,
+    sizing: Sizing | None = None,
 ) -> Action:
     """Decide what is done of a choice while `held` is the position.
 
-    `size_multiplier` and `confidence_bump` are those of the assignment: the guards' share.
+    `size_multiplier` and `confidence_bump` are those of the assignment, the guards' share, and
+    `sizing` are its limits: a position over the largest one is opened as large as may be.
 
     >>> rising = Regime(adx=31.0, trend=1, volatility=2.5)
     >>> long = Choice(name="long", position=1.0, confidence=0.8)
@@ -139,18 +142,18 @@ def acted(
         at_least("confidence", choice.confidence, threshold),
         *_entry_reasons(wanted, regime, rules),
     )
-    sizing = _sizing_reasons(regime, rules)
-    reasons = (*entry, *sizing)
+    volatility = _volatility_reasons(regime, rules)
+    reasons = (*entry, *volatility)
     is_open = all(reason.verdict is Verdict.PASS for reason in entry)
-    if not is_open or any(reason.verdict is Verdict.INCONCLUSIVE for reason in sizing):
+    if not is_open or any(reason.verdict is Verdict.INCONCLUSIVE for reason in volatility):
         return _action(choice, held=held, position=kept, reasons=reasons)
     share = size_multiplier
-    if any(reason.verdict is Verdict.FAIL for reason in sizing):
+    if any(reason.verdict is Verdict.FAIL for reason in volatility):
         share *= HIGH_VOLATILITY_SIZE
+    size, capped = _capped(abs(wanted) * share, sizing)
     # What is held already is no new exposure: a smaller share does not sell it.
-    size = max(abs(kept), abs(wanted) * share)
-    position = math.copysign(size, wanted)
-    return _action(choice, held=held, position=position, reasons=reasons)
+    position = math.copysign(max(abs(kept), size), wanted)
+    return _action(choice, held=held, position=position, reasons=(*reasons, *capped))
 
 
 def _entry_reasons(wanted: float, regime: Regime, rules: ActingRules) -> tuple[Reason, ...]:
@@ -174,13 +177,23 @@ def _entry_reasons(wanted: float, regime: Regime, rules: ActingRules) -> tuple[R
     return (trending, direction)
 
 
-def _sizing_reasons(regime: Regime, rules: ActingRules) -> tuple[Reason, ...]:
+def _volatility_reasons(regime: Regime, rules: ActingRules) -> tuple[Reason, ...]:
     if not rules.filters_regime:
         return ()
     volatility = at_most("volatility", regime.volatility, rules.volatility_max)
     if volatility.verdict is Verdict.FAIL:
         volatility = replace(volatility, note=f"size times {HIGH_VOLATILITY_SIZE:g}")
     return (volatility,)
+
+
+def _capped(size: float, sizing: Sizing | None) -> tuple[float, tuple[Reason, ...]]:
+    if sizing is None:
+        return size, ()
+    most = sizing.max_position_size
+    found = at_most("position_size", size * sizing.base_position_size, most)
+    if found.verdict is Verdict.FAIL:
+        found = replace(found, note=f"capped at {most:g} of equity")
+    return min(size, sizing.position_max), (found,)
 
 
 def _action(choice: Choice, *, held: float, position: float, reasons: tuple[Reason, ...]) -> Action:

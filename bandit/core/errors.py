@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -190,6 +190,45 @@ class Expired(BanditError):
     """The decision was not claimed in time."""
 
     code = "expired"
+
+
+class PositionLimit(BanditError):
+    """As many positions are open in the account as the experiment's rule lets be; none was claimed.
+
+    `open` names the longest open ones: assignment, experiment, instrument and when it was claimed.
+    """
+
+    code = "position_limit"
+
+    def __init__(self, *, limit: int, found: int, open: Sequence[Mapping[str, str]]) -> None:
+        named = ", ".join(
+            f"{each['instrument']} of {each['experiment']} since {each['claimed_at']} "
+            f"({each['assignment_id']})"
+            for each in open
+        )
+        super().__init__(f"{found} positions are open in the account, and {limit} may be: {named}")
+        self.limit = limit
+        self.found = found
+        self.open = tuple(open)
+
+
+class SizeLimit(BanditError):
+    """The position that was to open is over a limit; nothing was claimed.
+
+    `field` is `position_size`, `leverage` or `symbol_share`: all that would be open in the
+    instrument.
+
+    >>> str(SizeLimit(field="leverage", limit=2.0, found=3.0))
+    'leverage is 3, at most 2 is allowed'
+    """
+
+    code = "size_limit"
+
+    def __init__(self, *, field: str, limit: float, found: float) -> None:
+        super().__init__(f"{field} is {found:g}, at most {limit:g} is allowed")
+        self.field = field
+        self.limit = limit
+        self.found = found
 
 
 class ExtraMissing(BanditError):

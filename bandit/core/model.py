@@ -13,6 +13,7 @@ from typing import NewType
 from uuid import UUID
 
 from bandit.core.errors import InvalidAllocation, InvalidInput
+from bandit.core.sizing import Sizing
 
 PolicyName = NewType("PolicyName", str)
 PolicySha = NewType("PolicySha", str)
@@ -369,7 +370,10 @@ class Experiment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """One opportunity and the arm that decides it, for ever."""
+    """One opportunity and the arm that decides it, for ever.
+
+    `sizing` are the limits of its experiment; None where that has none.
+    """
 
     id: UUID
     experiment: str
@@ -387,3 +391,4 @@ class Assignment:
     confidence_bump: float
     decided_at: datetime
     expires_at: datetime
+    sizing: Sizing | None

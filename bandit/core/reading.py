@@ -29,6 +29,7 @@ from bandit.core.model import (
 from bandit.core.performance import ClosedTrade, in_closing_order, nominal_drawdown
 from bandit.core.profit_factor import ProfitFactor, profit_factor
 from bandit.core.selection import SelectionRule
+from bandit.core.sizing import SizingRule
 
 _UNASKED = ProfitFactor(gross_profit=0.0, gross_loss=0.0, n=0, n_losses=0)
 
@@ -278,6 +279,8 @@ class Rules:
     `weigh_paper` lets a strategy weigh arms by their results on paper, where these are believed.
     `promote` says who makes an eligible arm the champion. `guard` is the performance guard's,
     `selection` says which symbols may be entered.
+    `promote` says who makes an eligible arm the champion. `guard` is the performance guard's.
+    `sizing` are the limits of positions; None where there are none, as of releases before them.
     """
 
     ramp: RampRule = field(default_factory=RampRule)
@@ -289,6 +292,7 @@ class Rules:
     promote: Promoter = Promoter.PERSON
     guard: GuardRule = field(default_factory=GuardRule)
     selection: SelectionRule = field(default_factory=SelectionRule)
+    sizing: SizingRule | None = None
 
     def weighs_paper(self, gap: FillGap, *, on_paper: int, live: int) -> bool:
         """Say whether an arm is weighed by its trades on paper: where they agree and are more.
@@ -320,4 +324,5 @@ class Rules:
             promote=Promoter(stored.get("promote", Promoter.PERSON)),
             guard=GuardRule.from_json(stored.get("guard", {})),
             selection=SelectionRule.from_json(stored.get("selection", {})),
+            sizing=SizingRule.from_json(stored.get("sizing")),
         )

@@ -17,12 +17,15 @@ from bandit.core.errors import (
     InvalidInput,
     Killed,
     Paused,
+    PositionLimit,
     Revoked,
+    SizeLimit,
     StaleEpoch,
     UnknownName,
     Unreconciled,
 )
 from bandit.core.model import Assignment, checked_instant, require_past
+from bandit.core.sizing import Claim
 from bandit.service.routing_table import Opportunity, RoutingTable, read_table, routed
 from bandit.service.selecting import Selections
 from bandit.storage import assignments, claims, locks
@@ -107,15 +110,26 @@ class Router:
                 drawn_max = fewer(drawn_max, spent)
 
     @again_where(SessionLost)
-    def claim(self, assignment: UUID, *, now: datetime) -> datetime:
+    def claim(
+        self,
+        assignment: UUID,
+        *,
+        now: datetime,
+        position_size: float | None = None,
+        leverage: float | None = None,
+    ) -> datetime:
         """Return when the decision was first claimed: now, unless it was before.
 
         Raises `UnknownName`, `Expired`, `Revoked`, `Paused`, `Unreconciled` and `Killed`.
+        `position_size` and `leverage` tell of the position that is about to open, as `Claim`.
+        Raises `UnknownName`, `Expired`, `Revoked`, `Paused`, `Killed`, `PositionLimit` and
+        `SizeLimit`.
         """
         checked_instant(now, field="now")
+        asked = Claim(assignment=assignment, position_size=position_size, leverage=leverage)
         with transaction(self._engine) as connection:
             locks.as_batch(connection)
-            found = claims.commit(connection, [assignment], now=now)
+            found = claims.commit(connection, [asked], now=now)
         return _or_raise(claim_answer(assignment, found.get(assignment)))
 
     def table(self, experiment: str) -> RoutingTable:
@@ -194,6 +208,12 @@ def claim_answer(assignment: UUID, found: ClaimVerdict | None) -> datetime | Ban
             return Revoked("the arm was stopped or replaced since this decision")
         case "expired":
             return Expired(f"the decision was valid until {found.expires_at.isoformat()}")
+        case "full":
+            assert found.over is not None
+            return PositionLimit(**found.over)
+        case "oversized":
+            assert found.over is not None
+            return SizeLimit(**found.over)
         case _:
             assert found.claimed_at is not None
             return found.claimed_at

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from uuid import UUID
 
 from bandit.core.errors import BanditError, BudgetSpent, StaleEpoch, Unreconciled
 from bandit.core.model import Assignment
+from bandit.core.sizing import Claim
 from bandit.service.assigning import BATCH_MAX, Router, claim_answer, fewer
 from bandit.service.group_commit import GroupCommit
 from bandit.service.routing_table import Opportunity, RoutingTable, routed
+from bandit.storage.claims import ClaimVerdict
 from bandit.storage.writer import DecisionWriter
 
 LANES = 2
@@ -75,9 +76,9 @@ class LiveRouter:
         """Return the opportunity's assignment once it is durable; errors as `Router.assign`."""
         return await self._assignments.submit(experiment, opportunity)
 
-    async def claim(self, assignment: UUID) -> datetime:
+    async def claim(self, asked: Claim) -> datetime:
         """Claim a decision just before its order; errors as `Router.claim`."""
-        return await self._claims.submit(None, assignment)
+        return await self._claims.submit(None, asked)
 
     async def _assign(
         self, lane: int, experiment: str, asked: Sequence[Opportunity]
@@ -121,7 +122,13 @@ class LiveRouter:
                 return batch.answers(stored)
 
     async def _claim(
-        self, _lane: int, _key: None, ids: Sequence[UUID]
+        self, _lane: int, _key: None, asked: Sequence[Claim]
     ) -> Sequence[datetime | BanditError]:
-        found = await self._claimer.claim(list(set(ids)), now=self._now())
-        return [claim_answer(key, found.get(key)) for key in ids]
+        now = self._now()
+        found: dict[Claim, ClaimVerdict | None] = {}
+        # Whoever asks for one decision with two sizes is answered as if they came one by one.
+        while waiting := [claim for claim in asked if claim not in found]:
+            turn = {claim.assignment: claim for claim in reversed(waiting)}
+            verdicts = await self._claimer.claim(list(turn.values()), now=now)
+            found |= {claim: verdicts.get(key) for key, claim in turn.items()}
+        return [claim_answer(claim.assignment, found[claim]) for claim in asked]

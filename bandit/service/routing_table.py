@@ -31,6 +31,7 @@ from bandit.core.routing import (
     repartitioned,
     router,
 )
+from bandit.core.sizing import Sizing
 from bandit.storage import decisions, experiments
 from bandit.storage.assignments import AssignmentBatch, AssignmentRow, StoredAssignment
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
@@ -84,6 +85,7 @@ class RoutingTable:
     routes: Callable[[Iterable[UnitId]], list[Route]]
     arms: Mapping[PolicyName, ArmRecord]
     by_id: Mapping[int, ArmRecord]
+    sizing: Sizing | None
 
     def batch(
         self, asked: Mapping[UUID, Opportunity], *, now: datetime, drawn_max: int | None
@@ -150,6 +152,7 @@ class RoutingTable:
             confidence_bump=0.0,
             decided_at=decided_at,
             expires_at=decided_at + (batch.expires_at - batch.decided_at),
+            sizing=self.sizing,
         )
 
     def kept(self, stored: StoredAssignment) -> Assignment:
@@ -172,6 +175,7 @@ class RoutingTable:
             confidence_bump=stored.confidence_bump,
             decided_at=stored.decided_at,
             expires_at=stored.expires_at,
+            sizing=self.sizing,
         )
 
 
@@ -282,6 +286,7 @@ def read_table(
         ),
         arms={arm.place.policy: arm for arm in record.arms},
         by_id={arm.id: arm for arm in record.arms},
+        sizing=record.sizing,
     )
 
 

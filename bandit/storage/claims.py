@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
 
+from bandit.core.sizing import Claim
 from bandit.storage.engine import PROTOCOL, rows
 
 
@@ -18,6 +19,11 @@ class ClaimVerdict(NamedTuple):
     `claimed_at` is the time of the first claim that was granted; None when none was. The rest is
     None but for a pause: what it was to decide, whose pause, since when and why. Of an account
     that is not reconciled `reason` says what differs.
+    """What became of a claim: claimed, expired, revoked, paused, killed, full or oversized.
+
+    `claimed_at` is the time of the first claim that was granted; None when none was. The rest is
+    None but for a pause: what it was to decide, whose pause, since when and why. `over` is the
+    limit that the last two are over: `limit`, what was `found`, its `field`, and what is `open`.
     """
 
     id: UUID
@@ -29,6 +35,7 @@ class ClaimVerdict(NamedTuple):
     scope: str | None
     since: datetime | None
     reason: str | None
+    over: Mapping[str, Any] | None
 
 
 class RoutedUnits(NamedTuple):
@@ -44,13 +51,17 @@ class RoutedUnits(NamedTuple):
     failed: int
 
 
-COMMIT = f"SELECT {', '.join(ClaimVerdict._fields)} FROM commit_claims(%s, %s, %s)"  # noqa: S608 - names are ours
+COMMIT = f"""
+  SELECT {", ".join(ClaimVerdict._fields)} FROM commit_claims(
+  %s, %s, %s::uuid[], %s::double precision[], %s::double precision[])
+"""  # noqa: S608 - names are ours
 """Claims decisions; gives a verdict for each that exists."""
 
 
-def parameters(ids: Sequence[UUID], *, now: datetime) -> tuple[object, ...]:
+def parameters(asked: Sequence[Claim], *, now: datetime) -> tuple[object, ...]:
     """Return what `COMMIT` takes, in its order."""
-    return PROTOCOL, now, list(ids)
+    told = [(claim.assignment, claim.position_size, claim.leverage) for claim in asked]
+    return PROTOCOL, now, *map(list, zip(*told, strict=True))
 
 
 def by_id(rows: Iterable[Sequence[Any]]) -> dict[UUID, ClaimVerdict]:
@@ -59,10 +70,13 @@ def by_id(rows: Iterable[Sequence[Any]]) -> dict[UUID, ClaimVerdict]:
 
 
 def commit(
-    connection: Connection, ids: Sequence[UUID], *, now: datetime
+    connection: Connection, asked: Sequence[Claim], *, now: datetime
 ) -> dict[UUID, ClaimVerdict]:
-    """Claim what may still be acted on; return the verdict on each assignment that exists."""
-    return by_id(connection.exec_driver_sql(COMMIT, parameters(ids, now=now)).all())
+    """Claim what may still be acted on; return the verdict on each assignment that exists.
+
+    Each assignment is asked for once; places are given in the order of ids.
+    """
+    return by_id(connection.exec_driver_sql(COMMIT, parameters(asked, now=now)).all())
 
 
 def routed_units(

@@ -27,6 +27,7 @@ from bandit.core.model import (
     checked_amount,
 )
 from bandit.core.reading import ChecklistRule, Rules
+from bandit.core.sizing import Sizing
 from bandit.storage.engine import one, rows, run
 
 
@@ -66,6 +67,12 @@ class ExperimentRecord:
     def places(self) -> list[ArmPlace]:
         """What the limits need to know of every arm that is not retired."""
         return [arm.place for arm in self.kept_arms]
+
+    @property
+    def sizing(self) -> Sizing | None:
+        """The sizing limits as bots are told of them; None for an experiment without any."""
+        rule = self.rules.sizing
+        return None if rule is None else rule.sizing(self.experiment.equity_fraction)
 
     def arm_of(self, policy: PolicyName) -> ArmRecord:
         """Return the arm of `policy`, or raise `UnknownName` with the arms there are."""

@@ -1,9 +1,12 @@
-"""Lock classes and their order: kill key, use case, gate, audit chain, then rows by id.
+"""Lock classes and their order: kill key, use case, gate, positions, audit chain, then rows by id.
 
 - `use_case`: a session lock held by long jobs; busy means another process does the work.
 - `gate`: held only round the final writes. An assignment batch takes it shared, whatever changes
   who may be routed to takes it exclusively; both as a statement of their own, before the read they
   protect, so that no assignment to a halted arm commits after the halt was acknowledged.
+- Positions: held by `commit_claims`, behind the gates, for each account in id order whose open
+  positions are limited; so that two replicas never let the same last place be taken twice. What
+  frees a place needs no lock.
 - `audit_chain`: held by whoever seals, and by nobody who writes audit rows: those never wait.
 - `Lease`: held on a session of its own by what goes on for hours, and waits for no other lock.
 - `newcomer`: held by who adds a bot that is not known yet; beats of known ones never wait for it.
@@ -40,7 +43,7 @@ _SEALING_SECONDS_MAX = 5
 
 
 class LockClass(IntEnum):
-    """First key of an advisory lock; the second is the experiment's id, or 0 for the whole ledger.
+    """First key of an advisory lock; the second is an experiment's or account's id, or 0 for all.
 
     Values are never reused.
     """
@@ -53,6 +56,7 @@ class LockClass(IntEnum):
     LEARNER = 5
     MONITOR = 6
     NEWCOMER = 7
+    POSITIONS = 8
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from bandit.core.errors import InvalidInput, LedgerUnavailable
+from bandit.core.sizing import Claim
 from bandit.storage import claims
 from bandit.storage.assignments import COMMIT, AssignmentBatch, StoredAssignment
 from bandit.storage.claims import ClaimVerdict
@@ -45,9 +46,9 @@ class DecisionWriter:
         found = await self._rows(COMMIT, batch.parameters())
         return {row[0]: StoredAssignment._make(row) for row in found}
 
-    async def claim(self, ids: Sequence[UUID], *, now: datetime) -> dict[UUID, ClaimVerdict]:
+    async def claim(self, asked: Sequence[Claim], *, now: datetime) -> dict[UUID, ClaimVerdict]:
         """Claim decisions; see `bandit.storage.claims.commit`."""
-        return claims.by_id(await self._rows(claims.COMMIT, claims.parameters(ids, now=now)))
+        return claims.by_id(await self._rows(claims.COMMIT, claims.parameters(asked, now=now)))
 
     def abandon(self) -> None:
         """Close the connection; one that does not answer, once whoever waits for it is told."""

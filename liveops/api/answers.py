@@ -97,6 +97,19 @@ class ArmAnswer(Answer):
         )
 
 
+class SizingAnswer(Answer):
+    """Limits of positions; sizes are fractions of equity."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    base_position_size: float = Field(description="Nominal size of a trade.")
+    max_position_size: float = Field(description="A claim that tells more is refused.")
+    max_leverage: float = Field(description="A claim that tells more is refused.")
+    max_open_positions: int | None = Field(description="In the account; null: any number.")
+    stop_loss_pct: float = Field(description="Fraction of the entry price.")
+    take_profit_pct: float = Field(description="Fraction of the entry price.")
+
+
 class ExperimentAnswer(Answer):
     """An experiment with all its arms, retired ones too."""
 
@@ -111,6 +124,7 @@ class ExperimentAnswer(Answer):
     decision_seconds_valid: float
     epoch: int = Field(description="Rises with every change of who may be routed to.")
     opened_at: Time
+    sizing: SizingAnswer | None = Field(description="null: opened without sizing limits.")
     arms: list[ArmAnswer]
 
     @classmethod
@@ -129,6 +143,7 @@ class ExperimentAnswer(Answer):
             decision_seconds_valid=experiment.decision_seconds_valid,
             epoch=record.epoch,
             opened_at=time_of(record.opened_at),
+            sizing=None if record.sizing is None else SizingAnswer.model_validate(record.sizing),
             arms=[ArmAnswer.of(arm) for arm in record.arms],
         )
 
@@ -150,6 +165,7 @@ class AssignmentAnswer(Answer):
     confidence_bump: float
     decided_at: Time
     expires_at: Time
+    sizing: SizingAnswer | None = Field(description="null: its experiment has no sizing limits.")
 
 
 def assignment_values(made: Assignment) -> dict[str, Any]:
@@ -169,6 +185,7 @@ def assignment_values(made: Assignment) -> dict[str, Any]:
         "confidence_bump": made.confidence_bump,
         "decided_at": time_of(made.decided_at),
         "expires_at": time_of(made.expires_at),
+        "sizing": made.sizing,
     }
 
 

@@ -55,6 +55,7 @@ from liveops.api.links import link
 from liveops.api.problems import Problem, declared, install
 from liveops.api.selecting import NewScores
 from liveops.api.shadowing import NewShadowOutcome
+from liveops.api.trading import NewClaim
 from liveops.deciders import Deciders, artifact_home
 from liveops.metrics import registry_of
 from liveops.wiring import App
@@ -69,6 +70,7 @@ _DESCRIBED_HERE: tuple[type[BaseModel], ...] = (
     NewAssignment,
     NewAction,
     NewCloseFailure,
+    NewClaim,
     NewFallback,
     NewHeartbeat,
     NewScores,

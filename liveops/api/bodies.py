@@ -324,10 +324,10 @@ def body_of(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
     return dependency
 
 
-def schema_of(model: type[Body]) -> dict[str, Any]:
+def schema_of(model: type[Body], *, required: bool = True) -> dict[str, Any]:
     """Return what OpenAPI says of a request whose body is one `model`."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
+    return {"requestBody": {"required": required, "content": {JSON: {"schema": schema}}}}
 
 
 def require_type(request: Request, *types: str) -> str:

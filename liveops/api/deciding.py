@@ -104,7 +104,7 @@ class NewAction(NewAssignment):
 
 
 class ActionAnswer(Answer):
-    """What is done of what the policy wants, after regime filter and guards."""
+    """What is done of what the policy wants, after regime filter, guards and sizing limits."""
 
     move: Move
     position: float = Field(description="Signed share of the nominal size to go to.", ge=-1, le=1)
@@ -224,6 +224,7 @@ def action_of(
             history=sight.history,
             size_multiplier=made.size_multiplier,
             confidence_bump=made.confidence_bump,
+            sizing=made.sizing,
         )
     except InvalidInput as error:
         return f"{made.policy} has no answer: {error}"

@@ -29,7 +29,9 @@ from bandit.core.errors import (
     NotSelected,
     Overloaded,
     Paused,
+    PositionLimit,
     Revoked,
+    SizeLimit,
     StaleEpoch,
     UnknownName,
     Unreconciled,
@@ -54,6 +56,15 @@ class PauseProblem(BaseModel):
     policy: str = Field(description="Whom the opportunity was routed to.")
 
 
+class OpenPosition(BaseModel):
+    """A position that takes a place of its account."""
+
+    assignment_id: str
+    experiment: str
+    instrument: str
+    claimed_at: str
+
+
 class Problem(BaseModel):
     """Why a request was refused; nothing of it was stored."""
 
@@ -66,6 +77,11 @@ class Problem(BaseModel):
     rule: str | None = None
     candidates: list[str] | None = Field(default=None, description="Names that would have fit.")
     paused: PauseProblem | None = None
+    limit: float | None = Field(default=None, description="The sizing limit that was reached.")
+    found: float | None = Field(default=None, description="What was held against it.")
+    open: list[OpenPosition] | None = Field(
+        default=None, description="What is open in the account, the oldest ten."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +109,8 @@ _OF_ERROR: Final[Mapping[type[BanditError], Kind]] = {
         (Unreconciled, 423, "Bots and ledger differ: nothing new opens"),
         (Paused, 409, "A performance guard lets nothing new open"),
         (NotSelected, 409, "Nothing new opens in this instrument now"),
+        (PositionLimit, 409, "As many positions are open as may be"),
+        (SizeLimit, 409, "The position would be over a sizing limit"),
         (Revoked, 409, "The arm may not act on the decision any more"),
         (Expired, 409, "The decision was not claimed in time"),
         (ArtifactRefused, 409, "A stored policy is not what its hash says"),
@@ -182,6 +200,15 @@ def problem_of(error: BanditError) -> Problem:
             return _problem(kind, str(error), candidates=error.candidates)
         case Paused():
             return _problem(kind, str(error), paused=_pause(error))
+        case PositionLimit():
+            named = [OpenPosition.model_validate(each) for each in error.open]
+            problem = _problem(kind, str(error))
+            return problem.model_copy(
+                update={"limit": error.limit, "found": error.found, "open": named}
+            )
+        case SizeLimit():
+            problem = _problem(kind, str(error), field=error.field)
+            return problem.model_copy(update={"limit": error.limit, "found": error.found})
         case _:
             return _problem(kind, str(error))
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import Field
 
 from bandit.core.errors import BanditError, InvalidInput
 from bandit.core.model import PolicyName, UnitId
 from bandit.core.outcomes import Outcome
+from bandit.core.sizing import Claim
 from bandit.service import promoting, recording
 from bandit.service.live_recording import LiveRecorder
 from bandit.service.live_routing import LiveRouter
@@ -27,9 +30,11 @@ from liveops.api.batches import NDJSON, answered, batch_of, batch_schema, entrie
 from liveops.api.bodies import (
     JSON,
     JSON_BYTES_MAX,
+    Body,
     NewAssignment,
     NewFallback,
     NewOutcome,
+    Ratio,
     body_of,
     read,
     read_bytes,
@@ -41,6 +46,7 @@ from liveops.api.outcome_lines import outcome_in
 from liveops.api.parameters import Application, AssignmentId, Caller, ExperimentName
 from liveops.api.problems import declared, problem_of
 from liveops.api.watching import NAMES_EXPERIMENT, WATCHED, watch_headers
+from liveops.api.strict_json import parse
 from liveops.wiring import App
 
 router = APIRouter(prefix="/v1", responses=declared(503))
@@ -48,6 +54,23 @@ hot = APIRouter(prefix="/v1", responses=declared(503))
 hot_outcomes = APIRouter(prefix="/v1", responses=declared(503))
 
 _WRITES = declared(400, 404, 409, 413, 415, 422)
+
+
+class NewClaim(Body):
+    """What is about to be opened, if the decision still stands; all of it may be left out."""
+
+    position_size: Ratio | None = Field(
+        default=None, description="The position as a fraction of equity."
+    )
+    leverage: Ratio | None = Field(default=None, description="Times its margin.")
+
+    def claim(self, assignment: UUID) -> Claim:
+        """Return the checked claim; raises `InvalidInput` naming the field and the rule."""
+        return Claim(
+            assignment=assignment,
+            position_size=None if self.position_size is None else float(self.position_size),
+            leverage=None if self.leverage is None else float(self.leverage),
+        )
 
 
 @hot.post(
@@ -71,10 +94,21 @@ async def assign(request: Request, experiment: ExperimentName) -> Response:
     openapi_extra=NAMES_EXPERIMENT,
     response_model=ClaimAnswer,
     responses=declared(404, 409, 422, 423) | WATCHED,
+    openapi_extra=schema_of(NewClaim, required=False),
+    response_model=ClaimAnswer,
+    responses=_WRITES | declared(423),
 )
 async def claim(request: Request, assignment: AssignmentId) -> Response:
-    """Ask just before the order whether the decision still stands; again, the same answer."""
-    claimed_at = await _live(request).claim(uuid_in(assignment, field="assignment"))
+    """Ask just before the order whether the decision still stands; again, the same answer.
+
+    What is told of the position that is about to open is held against the sizing limits.
+    """
+    asked = Claim(assignment=uuid_in(assignment, field="assignment"))
+    body = await read_bytes(request, most=JSON_BYTES_MAX)
+    if body:
+        require_type(request, JSON)
+        asked = read(NewClaim, parse(body)).claim(asked.assignment)
+    claimed_at = await _live(request).claim(asked)
     _app(request).latch.require_open()
     return JSONResponse(claim_values(assignment, claimed_at), headers=watch_headers(request))
 

@@ -15,10 +15,12 @@ from liveops.client.errors import (
     Killed,
     NotSelected,
     Paused,
+    PositionLimit,
     Problem,
     RequestRefused,
     Revoked,
     ServiceUnavailable,
+    SizeLimit,
     SpoolError,
     SpoolFull,
     SpoolUnusable,
@@ -27,7 +29,7 @@ from liveops.client.errors import (
 )
 from liveops.client.heartbeat import Heartbeat
 from liveops.client.sync import Client
-from liveops.client.values import Acted, Action, Assignment, AssignmentId, Kind, Refusal
+from liveops.client.values import Acted, Action, Assignment, AssignmentId, Kind, Refusal, Sizing
 
 __all__ = [
     "Acted",
@@ -47,11 +49,14 @@ __all__ = [
     "Kind",
     "NotSelected",
     "Paused",
+    "PositionLimit",
     "Problem",
     "Refusal",
     "RequestRefused",
     "Revoked",
     "ServiceUnavailable",
+    "SizeLimit",
+    "Sizing",
     "SpoolError",
     "SpoolFull",
     "SpoolUnusable",

@@ -11,6 +11,7 @@ from typing import Final, Self, Unpack
 from liveops.client import closing
 from liveops.client.closing import CloseOrder, ClosingAll
 from liveops.client.heartbeat import Heartbeat
+from liveops.client.protocol import claim_fields
 from liveops.client.values import (
     Acted,
     Assignment,
@@ -148,13 +149,25 @@ class AsyncClient:
             deadline=deadline,
         )
 
-    async def claim(self, assignment: Assignment, *, deadline: float | None = None) -> datetime:
+    async def claim(
+        self,
+        assignment: Assignment,
+        *,
+        position_size: Decimal | float | None = None,
+        leverage: Decimal | float | None = None,
+        deadline: float | None = None,
+    ) -> datetime:
         """Ask, just before the order, whether a decision still stands; return when it was claimed.
 
         Raises `Revoked`, `Expired`, `Killed` and `Unwatched`, and `ServiceUnavailable` for a
         decision of a service that is away now.
+        `position_size` is what is about to be opened as a fraction of equity, `leverage` times its
+        margin: told, they are held against the limits in `assignment.sizing`. Raises `Revoked`,
+        `Expired`, `Killed`, `Paused`, `PositionLimit` and `SizeLimit`, and `ServiceUnavailable`
+        for a decision of a service that is away now.
         """
-        return await self._driver.claim(assignment, deadline=deadline)
+        told = claim_fields(position_size=position_size, leverage=leverage)
+        return await self._driver.claim(assignment, told=told, deadline=deadline)
 
     async def outcome(
         self,

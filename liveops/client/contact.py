@@ -17,6 +17,8 @@ from liveops.client.errors import (
 )
 from liveops.client.values import Assignment, Champion
 from liveops.client.watch import Watch, later
+from liveops.client.errors import Killed, Paused, Problem, ServiceUnavailable
+from liveops.client.values import Assignment, Champion, Sizing
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """A stored time further ahead of now than this was written under a wrong clock."""
@@ -55,6 +57,7 @@ class Contact:
     size_multiplier: float = 1.0
     confidence_bump: float = 0.0
     watch: Watch = field(default_factory=Watch)
+    sizing: Sizing | None = None
 
 
 def routed(
@@ -84,6 +87,7 @@ def routed(
         epoch=epoch,
         size_multiplier=made.size_multiplier,
         confidence_bump=made.confidence_bump,
+        sizing=made.sizing,
     )
 
 
@@ -161,6 +165,8 @@ def newest(ours: Contact, stored: Contact, *, now: datetime) -> Contact:
             latest = replace(ours, away_seconds=away)
     watch = later(ours.watch, stored.watch, latest=now + CLOCK_TOLERANCE)
     latest = replace(latest, epoch=max(ours.epoch, stored.epoch), watch=watch)
+    sizing = latest.sizing or ours.sizing or stored.sizing  # of an experiment: it never changes
+    latest = replace(latest, epoch=max(ours.epoch, stored.epoch), sizing=sizing)
     for known in (ours.champion, stored.champion):
         latest = latest if known is None else crowned(latest, known)
     return latest

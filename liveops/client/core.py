@@ -111,6 +111,7 @@ class Core:
             return None
         made = fallback.assignment(self.experiment)
         return self._under_watch(replace(made, is_opening=is_opening))
+        return fallback.assignment(self.experiment, self.spool.contact().sizing)
 
     def assigned(
         self,
@@ -369,7 +370,7 @@ class Core:
         )
         made = self.spool.add_fallback(fallback, replace(contact, away_seconds=silent))
         _log.warning("decided alone", extra={"unit_id": unit_id, "reason": reason.value})
-        return made.assignment(self.experiment)
+        return made.assignment(self.experiment, contact.sizing)
 
     def _claim_alone(self, assignment: Assignment) -> datetime:
         now = self.now()

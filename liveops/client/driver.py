@@ -194,7 +194,9 @@ class Driver:
             await self.on_disk(core.heard_champion, asked.reply)
         return made, exchange.reply
 
-    async def claim(self, assignment: Assignment, *, deadline: float | None) -> datetime:
+    async def claim(
+        self, assignment: Assignment, *, told: Mapping[str, float], deadline: float | None
+    ) -> datetime:
         """Claim a decision; what was decided alone is reported first."""
         core, ends_at = self.core, self._decision_ends_at(deadline)
         known = await self.on_disk(core.id_or_report, assignment)
@@ -204,7 +206,7 @@ class Driver:
             if reply is None or protocol.is_unreachable(reply):
                 return await self.on_disk(core.claimed, exchange, assignment)
             known = await self.on_disk(core.reported, assignment, reply)
-        exchange = await self._ask(protocol.claim_request(known), ends_at=ends_at)
+        exchange = await self._ask(protocol.claim_request(known, told), ends_at=ends_at)
         return await self.on_disk(core.claimed, exchange, assignment)
 
     async def asked(self, request: Request, *, deadline: float | None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
@@ -21,6 +21,9 @@ class Problem:
     field: str | None = None
     rule: str | None = None
     paused: Mapping[str, str] | None = None
+    limit: float | None = None
+    found: float | None = None
+    open: Sequence[Mapping[str, str]] | None = None
 
 
 class ClientError(Exception):
@@ -144,6 +147,43 @@ class Unwatched(ClientError):
     def __init__(self, assignment: Assignment | None) -> None:
         super().__init__("the monitor has been silent for too long: open nothing new")
         self.assignment = assignment
+class PositionLimit(RequestRefused):
+    """As many positions are open in the account as may be: place no order, tell `no_trade`.
+
+    >>> told = {"assignment_id": "0198c5d2-0000-8000-8000-000000000000", "instrument": "BTCUSD"}
+    >>> full = PositionLimit(Problem(status=409, code="position_limit", detail="no", limit=1.0,
+    ...                              found=1.0, open=(told,)))
+    >>> full.limit, full.open[0]["instrument"]
+    (1, 'BTCUSD')
+    """
+
+    @property
+    def limit(self) -> int | None:
+        """How many may be open."""
+        return None if self.problem.limit is None else int(self.problem.limit)
+
+    @property
+    def open(self) -> Sequence[Mapping[str, str]]:
+        """The oldest open ones: assignment_id, experiment, instrument and claimed_at."""
+        return self.problem.open or ()
+
+
+class SizeLimit(RequestRefused):
+    """The position would be over a limit: place no order of this size.
+
+    `field` says over which: `position_size`, `leverage`, or `symbol_share` of all in an instrument.
+    A smaller claim of the same decision may be granted.
+    """
+
+    @property
+    def limit(self) -> float | None:
+        """The largest that is allowed."""
+        return self.problem.limit
+
+    @property
+    def found(self) -> float | None:
+        """What was told, or what would be open."""
+        return self.problem.found
 
 
 class ServiceUnavailable(ClientError):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,12 +17,15 @@ from liveops.client.errors import (
     Killed,
     NotSelected,
     Paused,
+    PositionLimit,
     Problem,
     RequestRefused,
     Revoked,
     Unreconciled,
+    SizeLimit,
 )
 from liveops.client.values import (
+    RATIO_LIMIT,
     Acted,
     Action,
     Assignment,
@@ -29,6 +33,7 @@ from liveops.client.values import (
     Champion,
     Fallback,
     Reason,
+    Sizing,
 )
 
 JSON = "application/json"
@@ -121,9 +126,27 @@ def assignment_request(
     return post(f"/v1/experiments/{experiment}/{route}", encoded({**told, **(sight or {})}))
 
 
-def claim_request(assignment: AssignmentId) -> Request:
-    """Return the question whether an order may be placed on a decision."""
-    return Request(method="POST", path=f"/v1/assignments/{checked_id(assignment)}/claim")
+def claim_request(assignment: AssignmentId, told: Mapping[str, float]) -> Request:
+    """Return the question whether an order may be placed on a decision, and of which size."""
+    path = f"/v1/assignments/{checked_id(assignment)}/claim"
+    return post(path, encoded(told) if told else b"")
+
+
+def claim_fields(
+    *, position_size: Decimal | float | None, leverage: Decimal | float | None
+) -> dict[str, float]:
+    """Return what is told of a position that is about to open, checked; nothing of what is None.
+
+    >>> claim_fields(position_size=Decimal("0.02"), leverage=None)
+    {'position_size': 0.02}
+    """
+    told = {"position_size": position_size, "leverage": leverage}
+    fields = {name: float(value) for name, value in told.items() if value is not None}
+    for name, value in fields.items():
+        if not 0 < value <= RATIO_LIMIT:
+            rule = f"must be above 0 and at most {RATIO_LIMIT}"
+            raise InvalidInput(field=name, rule=rule, found=value)
+    return fields
 
 
 def champion_request(experiment: str) -> Request:
@@ -212,6 +235,12 @@ def refusal_of(problem: Problem) -> RequestRefused:
     if problem.status == 423 or problem.code == "killed":
         return Killed(problem)
     by_code = {"not_selected": NotSelected, "revoked": Revoked, "expired": Expired}
+    by_code = {
+        "revoked": Revoked,
+        "expired": Expired,
+        "position_limit": PositionLimit,
+        "size_limit": SizeLimit,
+    }
     return by_code.get(problem.code, RequestRefused)(problem)
 
 
@@ -241,10 +270,25 @@ def assignment_of(answer: Mapping[str, Any]) -> tuple[Assignment, int]:
             confidence_bump=float(answer["confidence_bump"]),
             decided_at=datetime.fromisoformat(answer["decided_at"]),
             expires_at=datetime.fromisoformat(answer["expires_at"]),
+            sizing=_sizing_of(answer.get("sizing")),  # a service of before has none
         )
         return made, int(answer["epoch"])
     except (KeyError, TypeError, ValueError) as error:
         raise unexpected("an assignment") from error
+
+
+def _sizing_of(told: Mapping[str, Any] | None) -> Sizing | None:
+    if told is None:
+        return None
+    most = told["max_open_positions"]
+    return Sizing(
+        base_position_size=float(told["base_position_size"]),
+        max_position_size=float(told["max_position_size"]),
+        max_leverage=float(told["max_leverage"]),
+        max_open_positions=None if most is None else int(most),
+        stop_loss_pct=float(told["stop_loss_pct"]),
+        take_profit_pct=float(told["take_profit_pct"]),
+    )
 
 
 def acted_of(made: Assignment, answer: Mapping[str, Any]) -> Acted:
@@ -304,6 +348,7 @@ def parsed(body: bytes) -> Any:
 def problem_from(said: Mapping[str, Any], *, status: int) -> Problem:
     """Return the problem of a document that may lack every field."""
     field, rule, paused = said.get("field"), said.get("rule"), said.get("paused")
+    open_ = said.get("open")
     return Problem(
         status=status,
         code=str(said.get("code", "unexpected_answer")),
@@ -313,7 +358,16 @@ def problem_from(said: Mapping[str, Any], *, status: int) -> Problem:
         paused={str(name): str(told) for name, told in paused.items()}
         if isinstance(paused, dict)
         else None,
+        limit=_number(said.get("limit")),
+        found=_number(said.get("found")),
+        open=[dict(each) for each in open_ if isinstance(each, dict)]
+        if isinstance(open_, list)
+        else None,
     )
+
+
+def _number(told: object) -> float | None:
+    return float(told) if isinstance(told, int | float) else None
 
 
 def encoded(value: object, *, field: str = "context") -> bytes:

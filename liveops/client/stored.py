@@ -12,6 +12,7 @@ from liveops.client.errors import Problem
 from liveops.client.protocol import with_assignment
 from liveops.client.values import AssignmentId, Champion, Fallback, Kind, Reason, Refusal
 from liveops.client.watch import Watch
+from liveops.client.values import AssignmentId, Champion, Fallback, Kind, Reason, Refusal, Sizing
 
 
 def row_of(
@@ -62,6 +63,7 @@ def contact_of(said: dict[str, Any]) -> Contact:
     """Return what is known of the service."""
     champion, known_at = said["champion"], said["known_at"]
     watch = {"heard_at": None} | said.get("watch", {})  # none of a release before there were any
+    sizing = said.get("sizing")
     return Contact(
         **said
         | {
@@ -69,6 +71,7 @@ def contact_of(said: dict[str, Any]) -> Contact:
             "known_at": _time(known_at),
             "watch": Watch(**watch | {"heard_at": _time(watch["heard_at"])}),
             "champion": None if champion is None else Champion(**champion),
+            "sizing": None if sizing is None else Sizing(**sizing),
         }
     )
 

@@ -130,9 +130,20 @@ class Client:
             )
         )
 
-    def claim(self, assignment: Assignment, *, deadline: float | None = None) -> datetime:
+    def claim(
+        self,
+        assignment: Assignment,
+        *,
+        position_size: Decimal | float | None = None,
+        leverage: Decimal | float | None = None,
+        deadline: float | None = None,
+    ) -> datetime:
         """Ask, just before the order, whether a decision still stands; see `AsyncClient.claim`."""
-        return self._run(self._client.claim(assignment, deadline=deadline))
+        return self._run(
+            self._client.claim(
+                assignment, position_size=position_size, leverage=leverage, deadline=deadline
+            )
+        )
 
     def outcome(
         self,

@@ -67,11 +67,27 @@ class Options(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sizing:
+    """Limits of positions: sizes are fractions of equity, the last two of the entry price.
+
+    `max_open_positions` counts the account; None where any number may be open.
+    """
+
+    base_position_size: float
+    max_position_size: float
+    max_leverage: float
+    max_open_positions: int | None
+    stop_loss_pct: float
+    take_profit_pct: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """Which policy decides a unit; `is_fallback` when the client chose the champion alone.
 
     `is_opening` says that it may open a position, as one about an open position does not;
     `is_unwatched` that `size_multiplier` was made smaller here, as the monitor is silent.
+    `sizing` are its limits, None for an experiment without any; a fallback's are the last known.
     """
 
     id: AssignmentId
@@ -86,6 +102,7 @@ class Assignment:
     confidence_bump: float
     decided_at: datetime
     expires_at: datetime
+    sizing: Sizing | None = None
     is_fallback: bool = False
     is_opening: bool = True
     is_unwatched: bool = False
@@ -142,7 +159,7 @@ class Fallback:
     assignment_id: AssignmentId | None = None
     problem: Problem | None = None
 
-    def assignment(self, experiment: str) -> Assignment:
+    def assignment(self, experiment: str, sizing: Sizing | None) -> Assignment:
         """Return the decision as the bot gets it."""
         return Assignment(
             id=AssignmentId(FALLBACK_PREFIX + self.unit_id),
@@ -158,6 +175,7 @@ class Fallback:
             decided_at=self.decided_at,
             expires_at=self.expires_at,
             is_fallback=True,
+            sizing=sizing,
         )
 
 

@@ -235,11 +235,12 @@ def test_fallback_is_a_fact_that_a_kill_does_not_undo(engine: Engine) -> None:
 # Claims
 
 
-def claims(engine: Engine, url: str, *ids: object) -> list[object]:
+def claims(engine: Engine, url: str, *ids: UUID) -> list[object]:
+    asked = [Claim(assignment=key) for key in ids]
     return live(
         engine,
         url,
-        lambda r: asyncio.gather(*(r.claim(i) for i in ids), return_exceptions=True),
+        lambda r: asyncio.gather(*(r.claim(claim) for claim in asked), return_exceptions=True),
     )
 
 

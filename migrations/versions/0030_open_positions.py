@@ -1,0 +1,234 @@
+"""Sizing limits: what is open in an account, and claims that it leaves no room for."""
+
+from alembic import op
+
+revision = "0030"
+down_revision = "0026"
+
+
+def upgrade() -> None:
+    """Count open positions by account, and hold claims against the limits of their experiment."""
+    for statement in (TOLD, OPEN, CLAIMED, FILL, FREE, CLAIMS, GRANTS):
+        op.execute(statement)
+
+
+# What a claim told of the position that was about to open.
+TOLD = """
+ALTER TABLE claims
+  ADD COLUMN position_size double precision CHECK (position_size > 0 AND position_size <= 1000),
+  ADD COLUMN leverage double precision CHECK (leverage > 0 AND leverage <= 1000);
+"""
+
+# What may be open, so that a claim counts without reading history. A row goes with the outcome of
+# its decision; one that is never told counts until `alive_until`, as long as claims wait to be
+# reported, and longer while its position is marked.
+OPEN = """
+CREATE TABLE open_positions (
+  assignment_id uuid PRIMARY KEY REFERENCES assignments ON DELETE CASCADE,
+  account_id    integer NOT NULL REFERENCES accounts,
+  instrument    instrument_key NOT NULL,
+  share         numeric NOT NULL CHECK (share > 0),
+  claimed_at    instant NOT NULL,
+  attribution   interval NOT NULL,
+  alive_until   timestamptz NOT NULL
+);
+CREATE INDEX open_positions_of_account ON open_positions (account_id, alive_until);
+"""
+
+# The definition. By way of text a share has the digits that were told: limits are met exactly.
+CLAIMED = """
+CREATE VIEW claimed_positions AS
+SELECT s.id AS assignment_id, e.account_id, s.instrument,
+       coalesce(c.position_size, e.equity_fraction)::text::numeric AS share, c.claimed_at,
+       x.attribution, greatest(c.claimed_at, m.marked_at) + x.attribution AS alive_until
+FROM claims c
+JOIN assignments s ON s.id = c.assignment_id
+JOIN experiments e ON e.id = s.experiment_id
+CROSS JOIN LATERAL (SELECT make_interval(
+  hours => coalesce((e.rules #>> '{ladder,attribution_hours}')::integer, 72)) AS attribution) x
+LEFT JOIN marks m ON m.assignment_id = s.id
+WHERE s.position_id IS NULL AND s.mode = 'live'
+  AND NOT EXISTS (SELECT FROM outcomes o WHERE o.assignment_id = s.id);
+"""
+
+FILL = "INSERT INTO open_positions SELECT * FROM claimed_positions ORDER BY assignment_id;"
+
+# A mark skips a row that is held: only an outcome, which takes it away, can be holding it, and that
+# one may wait for the account, which whoever marks has.
+FREE = """
+CREATE FUNCTION positions_close() RETURNS trigger
+  LANGUAGE plpgsql SET enable_seqscan = off AS $$
+BEGIN
+  DELETE FROM open_positions p
+    WHERE p.assignment_id = ANY (ARRAY(SELECT t.assignment_id FROM told t));
+  RETURN NULL;
+END $$;
+CREATE TRIGGER positions_close AFTER INSERT ON outcomes REFERENCING NEW TABLE AS told
+  FOR EACH STATEMENT EXECUTE FUNCTION positions_close();
+
+CREATE FUNCTION position_lives() RETURNS trigger
+  LANGUAGE plpgsql SET enable_seqscan = off AS $$
+BEGIN
+  UPDATE open_positions p
+    SET alive_until = greatest(p.alive_until, NEW.marked_at + p.attribution)
+    WHERE p.assignment_id IN (
+      SELECT q.assignment_id FROM open_positions q WHERE q.assignment_id = NEW.assignment_id
+      FOR UPDATE SKIP LOCKED);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER position_lives AFTER INSERT OR UPDATE ON marks
+  FOR EACH ROW EXECUTE FUNCTION position_lives();
+
+-- What counts at a moment. An outcome that came together with its claim may leave a row behind.
+CREATE FUNCTION positions_open(account integer, moment timestamptz) RETURNS SETOF open_positions
+  STABLE LANGUAGE sql AS $$
+  SELECT p.* FROM open_positions p
+  WHERE p.account_id = account AND p.alive_until >= moment
+    AND NOT EXISTS (SELECT FROM outcomes o WHERE o.assignment_id = p.assignment_id OFFSET 0)
+$$;
+"""
+
+# As before, and what is about to open is held against the limits of its experiment: what was told
+# of its size, then how many are open. Claims of one call take the places that are left in the order
+# of their ids.
+CLAIMS = """
+DROP FUNCTION commit_claims;
+CREATE FUNCTION commit_claims(
+    spoken integer, claimed timestamptz, ids uuid[], sizes double precision[] DEFAULT NULL,
+    leverages double precision[] DEFAULT NULL)
+  RETURNS TABLE (id uuid, verdict text, claimed_at timestamptz, expires_at timestamptz,
+                 experiment text, policy text, scope text, since timestamptz, reason text,
+                 over jsonb)
+  VOLATILE LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+  is_limited boolean;
+  accounts   integer[];
+  c          record;
+  account    integer;
+  n_open     bigint;
+  share      numeric;
+  shares     jsonb;
+  limited    jsonb;
+  granted    uuid[] := '{}';
+  refused    jsonb := '{}';
+BEGIN
+  PERFORM pg_advisory_xact_lock_shared(1, x.account_id) FROM (
+    SELECT DISTINCT e.account_id FROM assignments s JOIN experiments e ON e.id = s.experiment_id
+    WHERE s.id = ANY (ids) ORDER BY 1) x;
+  PERFORM pg_advisory_xact_lock_shared(3, x.experiment_id) FROM (
+    SELECT DISTINCT s.experiment_id FROM assignments s WHERE s.id = ANY (ids) ORDER BY 1) x;
+  PERFORM require_protocol(spoken);
+  SELECT count(*) > 0, array_agg(DISTINCT e.account_id) FILTER (WHERE num_nonnulls(
+           e.rules #>> '{sizing,max_open_positions}', e.rules #>> '{sizing,symbol_share_max}') > 0)
+    INTO is_limited, accounts
+    FROM assignments s JOIN experiments e ON e.id = s.experiment_id
+    WHERE s.id = ANY (ids) AND s.position_id IS NULL
+      AND jsonb_typeof(e.rules -> 'sizing') = 'object';
+  IF is_limited THEN
+    PERFORM pg_advisory_xact_lock(8, x.id) FROM (
+      SELECT u.id FROM unnest(accounts) AS u (id) ORDER BY 1) x;
+    -- Behind the lock, in a snapshot of its own: it sees every place that was taken before.
+    FOR c IN
+      SELECT v.assignment_id, e.account_id, s.instrument::text AS instrument, t.size, t.leverage,
+             s.position_id IS NULL AND s.mode = 'live' AS opens,
+             coalesce(t.size, e.equity_fraction)::text::numeric AS share,
+             CASE WHEN s.position_id IS NULL THEN e.rules -> 'sizing' END AS rule
+      FROM claim_verdicts v
+      JOIN unnest(ids, sizes, leverages) AS t (id, size, leverage) ON t.id = v.assignment_id
+      JOIN assignments s ON s.id = v.assignment_id
+      JOIN experiments e ON e.id = s.experiment_id
+      WHERE v.assignment_id = ANY (ids) AND v.refusal IS NULL AND v.expires_at >= claimed
+        AND v.claimed_at IS NULL
+      ORDER BY e.account_id, v.assignment_id
+    LOOP
+      IF c.account_id IS DISTINCT FROM account THEN
+        account := c.account_id;
+        shares := '{}';
+        SELECT count(*) INTO n_open FROM positions_open(account, claimed);
+      END IF;
+      share := c.share;
+      IF c.rule ->> 'symbol_share_max' IS NOT NULL THEN
+        share := c.share + coalesce((shares ->> c.instrument)::numeric, 0)
+          + (SELECT coalesce(sum(p.share), 0) FROM positions_open(account, claimed) p
+             WHERE p.instrument = c.instrument);
+      END IF;
+      limited := CASE
+        WHEN c.size > (c.rule ->> 'max_position_size')::double precision
+        THEN jsonb_build_object(
+          'field', 'position_size', 'limit', c.rule -> 'max_position_size', 'found', c.size)
+        WHEN c.leverage > (c.rule ->> 'max_leverage')::double precision
+        THEN jsonb_build_object(
+          'field', 'leverage', 'limit', c.rule -> 'max_leverage', 'found', c.leverage)
+        WHEN n_open >= (c.rule ->> 'max_open_positions')::bigint
+        THEN jsonb_build_object('limit', c.rule -> 'max_open_positions', 'found', n_open)
+        WHEN share > (c.rule ->> 'symbol_share_max')::numeric
+        THEN jsonb_build_object(
+          'field', 'symbol_share', 'limit', c.rule -> 'symbol_share_max', 'found', share)
+      END;
+      IF limited IS NOT NULL THEN
+        refused := refused || jsonb_build_object(c.assignment_id, limited);
+        CONTINUE;
+      END IF;
+      granted := granted || c.assignment_id;
+      IF c.opens THEN
+        n_open := n_open + 1;
+        shares := shares || jsonb_build_object(
+          c.instrument, coalesce((shares ->> c.instrument)::numeric, 0) + c.share);
+      END IF;
+    END LOOP;
+  ELSE
+    granted := ARRAY(SELECT v.assignment_id FROM claim_verdicts v
+      WHERE v.assignment_id = ANY (ids) AND v.refusal IS NULL AND v.expires_at >= claimed
+        AND v.claimed_at IS NULL);
+  END IF;
+  IF granted <> '{}' THEN
+    INSERT INTO claims (assignment_id, claimed_at, position_size, leverage)
+      SELECT t.id, claimed, t.size, t.leverage
+      FROM unnest(ids, sizes, leverages) AS t (id, size, leverage)
+      WHERE t.id = ANY (granted) ORDER BY t.id
+      ON CONFLICT DO NOTHING;
+    INSERT INTO open_positions SELECT p.* FROM claimed_positions p
+      WHERE p.assignment_id = ANY (granted) ORDER BY p.assignment_id
+      ON CONFLICT DO NOTHING;
+  END IF;
+  -- A snapshot of its own: the later of two claims at once answers with the earlier one's time.
+  RETURN QUERY SELECT v.assignment_id, coalesce(v.refusal,
+      CASE WHEN v.claimed_at IS NOT NULL THEN 'claimed' WHEN r.told IS NULL THEN 'expired'
+           WHEN r.told ? 'field' THEN 'oversized' ELSE 'full' END),
+      v.claimed_at::timestamptz, v.expires_at::timestamptz, w.*,
+      CASE WHEN r.told ? 'field' THEN r.told ELSE r.told || jsonb_build_object(
+        'open', coalesce(o.named, '[]')) END
+    FROM claim_verdicts v
+    LEFT JOIN LATERAL (
+      SELECT p.experiment::text, p.policy::text, p.scope, p.since, p.reason
+      FROM assignment_pauses p
+      WHERE v.refusal = 'paused' AND p.assignment_id = v.assignment_id OFFSET 0) w ON true
+    LEFT JOIN LATERAL (SELECT refused -> v.assignment_id::text AS told) r ON true
+    LEFT JOIN LATERAL (
+      SELECT jsonb_agg(jsonb_build_object(
+               'assignment_id', q.assignment_id, 'experiment', q.experiment,
+               'instrument', q.instrument, 'claimed_at', q.claimed_at)
+               ORDER BY q.claimed_at, q.assignment_id) AS named
+      FROM (SELECT p.assignment_id, p.instrument, p.claimed_at, m.name AS experiment
+            FROM assignments s JOIN experiments e ON e.id = s.experiment_id
+            CROSS JOIN LATERAL positions_open(e.account_id, claimed) p
+            JOIN assignments b ON b.id = p.assignment_id
+            JOIN experiments m ON m.id = b.experiment_id
+            WHERE s.id = v.assignment_id AND r.told IS NOT NULL AND NOT r.told ? 'field'
+            ORDER BY p.claimed_at, p.assignment_id LIMIT 10) q) o ON true
+    WHERE v.assignment_id = ANY (ids);
+END $$;
+"""
+
+GRANTS = """
+DO $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'liveops_app') THEN
+    GRANT SELECT, INSERT, UPDATE, DELETE ON open_positions TO liveops_app;
+    GRANT SELECT ON claimed_positions TO liveops_app;
+  END IF;
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'liveops_archivist') THEN
+    GRANT SELECT ON open_positions, claimed_positions TO liveops_archivist;
+  END IF;
+END $$;
+"""
