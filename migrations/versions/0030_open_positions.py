@@ -15,8 +15,8 @@ def upgrade() -> None:
 # What a claim told of the position that was about to open.
 TOLD = """
 ALTER TABLE claims
-  ADD COLUMN position_size double precision CHECK (position_size > 0 AND position_size <= 1000),
-  ADD COLUMN leverage double precision CHECK (leverage > 0 AND leverage <= 1000);
+  ADD COLUMN position_size ratio CHECK (position_size > 0 AND position_size <= 1000),
+  ADD COLUMN leverage ratio CHECK (leverage > 0 AND leverage <= 1000);
 """
 
 # What may be open, so that a claim counts without reading history. A row goes with the outcome of
@@ -27,10 +27,10 @@ CREATE TABLE open_positions (
   assignment_id uuid PRIMARY KEY REFERENCES assignments ON DELETE CASCADE,
   account_id    integer NOT NULL REFERENCES accounts,
   instrument    instrument_key NOT NULL,
-  share         numeric NOT NULL CHECK (share > 0),
+  share         numeric NOT NULL CHECK (share > 0 AND share <= 1000),
   claimed_at    instant NOT NULL,
   attribution   interval NOT NULL,
-  alive_until   timestamptz NOT NULL
+  alive_until   instant NOT NULL
 );
 CREATE INDEX open_positions_of_account ON open_positions (account_id, alive_until);
 """

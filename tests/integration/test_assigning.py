@@ -73,6 +73,7 @@ def test_assignment_says_arm_propensity_version_mode_and_time(engine: Engine) ->
         confidence_bump=0.0,
         decided_at=NOON,
         expires_at=NOON + timedelta(seconds=2),
+        sizing=None,
     )
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
+from uuid import UUID
 
 import pytest
 from ledger import (
@@ -40,6 +41,7 @@ from bandit.core.errors import (
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import UnitId
+from bandit.core.sizing import Claim
 from bandit.service import killing
 from bandit.service.assigning import Router
 from bandit.service.live_routing import LiveRouter

@@ -129,6 +129,7 @@ def test_accounts_of_an_older_release_carry_on_where_their_outcomes_left_them(
     assert {name: folded[name] for name in expected} == expected
     before = ScriptDirectory.from_config(config(None)).get_revision("0007").down_revision
     with engine.begin() as connection:
+        connection.execute(text("DROP VIEW claimed_positions"))
         connection.execute(text("DROP TABLE account_equity, marks"))
         connection.execute(text("DROP FUNCTION mark_guard"))
         connection.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": before})

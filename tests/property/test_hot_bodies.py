@@ -6,12 +6,14 @@ import json
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from ledger import NOON
 
 from bandit.core.errors import BanditError
 from bandit.core.model import ArmMode, ArmRole, Assignment, PolicyName, PolicySha, UnitId
+from bandit.core.sizing import Sizing, SizingRule
 from bandit.service.routing_table import Opportunity
 from liveops.api.answers import AssignmentAnswer, assignment_values
 from liveops.api.bodies import NewAssignment, read
@@ -94,7 +96,8 @@ def test_usual_bodies_are_read_quickly_and_doubtful_ones_are_not() -> None:
         assert _usual(doubtful) is None, doubtful
 
 
-def test_answer_has_the_documented_fields_in_their_order() -> None:
+@pytest.mark.parametrize("sizing", [None, SizingRule(max_open_positions=None).sizing(0.01)])
+def test_answer_has_the_documented_fields_in_their_order(sizing: Sizing | None) -> None:
     made = Assignment(
         id=UUID(POSITION),
         experiment="btc",
@@ -112,6 +115,7 @@ def test_answer_has_the_documented_fields_in_their_order() -> None:
         confidence_bump=0.0,
         decided_at=NOON + timedelta(microseconds=1),
         expires_at=NOON,
+        sizing=sizing,
     )
     answer = assignment_json(made)
     # Held against the model that OpenAPI describes: same fields, same order, same values.
