@@ -6,13 +6,21 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from bandit.core.errors import BanditError, Expired, InvalidTransition, Killed, Revoked
+from bandit.core.errors import (
+    BanditError,
+    Expired,
+    InvalidTransition,
+    Killed,
+    PositionLimit,
+    Revoked,
+)
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import Assignment
 from bandit.core.outcomes import Outcome, declined, trade
 
 CHAMPION = "prod"
 START, LEAST, HOLD_OUT = 100_000, 20_000, 100_000
+OPEN_MAX, WINDOW = 3, timedelta(hours=2)
 UNITS = [f"u-{i}" for i in range(30)]
 RESULTS = [Decimal(r) for r in ("0.0001", "-0.0001", "0.0003", "0")]
 TARGETS = {
@@ -32,6 +40,7 @@ class Unit:
     first: Outcome | None = None
     told: Outcome | None = None
     revisions: int = 0
+    marked_at: datetime | None = None
 
 
 @dataclass
@@ -87,7 +96,19 @@ class Model:
             return Revoked
         if unit.claimed_at is None and now > unit.made.expires_at:
             return Expired
+        if unit.claimed_at is None and len(self.open(now)) >= OPEN_MAX:
+            return PositionLimit
         return unit.claimed_at or now
+
+    def open(self, now: datetime) -> list[Unit]:
+        """What takes a place: claimed, without an outcome, and heard of within the window."""
+        return [
+            unit
+            for unit in self.units.values()
+            if unit.claimed_at is not None
+            and unit.told is None
+            and max(unit.claimed_at, unit.marked_at or unit.claimed_at) + WINDOW >= now
+        ]
 
 
 def outcome_of(made: Assignment, result: Decimal | None, minutes: int) -> Outcome:

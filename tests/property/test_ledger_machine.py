@@ -27,10 +27,12 @@ from ledger_model import (
     CHAMPION,
     HOLD_OUT,
     LEAST,
+    OPEN_MAX,
     RESULTS,
     START,
     TARGETS,
     UNITS,
+    WINDOW,
     Model,
     Unit,
     outcome_of,
@@ -46,13 +48,18 @@ from bandit.core.errors import (
     UnknownName,
 )
 from bandit.core.kill_switch import KillCause
+from bandit.core.ladder import LadderRule
 from bandit.core.lifecycle import ArmVerb
+from bandit.core.marks import Mark
 from bandit.core.model import ArmMode, PolicyName, UnitId
 from bandit.core.outcomes import Outcome
+from bandit.core.reading import Rules
+from bandit.core.sizing import SizingRule
 from bandit.service import (
     auditing,
     experiments,
     killing,
+    marking,
     promoting,
     rebuilding,
     recording,
@@ -81,7 +88,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize()
     def opens(self) -> None:
-        open_btc(self.engines[0], challengers=arms(2), equity_fraction=0.01)
+        hours = int(WINDOW / timedelta(hours=1))
+        rules = Rules(
+            ladder=LadderRule(attribution_hours=hours),
+            sizing=SizingRule(max_open_positions=OPEN_MAX),
+        )
+        open_btc(self.engines[0], challengers=arms(2), equity_fraction=0.01, rules=rules)
         register(self.engines[0], "later", "bbbbbbbb")
         names = [name for name, _ in arms(2)]
         self.model.status = dict.fromkeys([CHAMPION, *names], "active")
@@ -135,6 +147,19 @@ class LedgerMachine(RuleBasedStateMachine):
         if isinstance(wanted, datetime):
             assert got == wanted
             unit.claimed_at = wanted
+
+    @precondition(lambda self: self.model.units)
+    @rule(replica=st.integers(0, 1), index=st.integers(0, 99), late=st.booleans())
+    def marks(self, replica: int, index: int, late: bool) -> None:
+        known = sorted(self.model.units)
+        unit = self.model.units[known[index % len(known)]]
+        at = self.now - timedelta(seconds=1) if late else self.now
+        mark = Mark(assignment_id=unit.made.id, unrealised_pnl=Decimal(0), marked_at=at)
+        [answer] = marking.mark(self.engines[replica], [mark], now=self.now)
+        if unit.told is not None:
+            assert isinstance(answer, Conflict), answer
+        elif not isinstance(answer, BanditError):
+            unit.marked_at = max(unit.marked_at or at, at)
 
     @precondition(lambda self: self.model.units)
     @rule(
@@ -337,6 +362,19 @@ class LedgerMachine(RuleBasedStateMachine):
             for name, outcomes in told.items()
         }
         assert equity == sum((o.pnl for os in told.values() for o in os), Decimal(0))
+
+    @invariant()
+    def open_positions_are_those_that_were_claimed_and_have_no_outcome(self) -> None:
+        counted = "SELECT count(*) FROM positions_open((SELECT id FROM accounts), :now)"
+        same = (
+            "SELECT NOT EXISTS (SELECT * FROM open_positions EXCEPT SELECT * FROM"
+            " claimed_positions) AND NOT EXISTS (SELECT * FROM claimed_positions"
+            " EXCEPT SELECT * FROM open_positions)"
+        )
+        with self.engines[1].connect() as connection:
+            found = connection.execute(text(counted), {"now": self.now}).scalar_one()
+            assert connection.execute(text(same)).scalar_one()
+        assert found == len(self.model.open(self.now))
 
     def teardown(self) -> None:
         try:
