@@ -268,6 +268,7 @@ def _drive(app: App, plan: Plan, *, out: Console, progress: Console) -> None:
     )
     with Progress(*columns, console=out if out.is_terminal else progress) as shown:
         task, refused = shown.add_task(plan.candles.instrument, total=len(plan.bars)), 0
+        full = 0
         for step in replay(app.engine, plan):
             shown.update(task, completed=step.done, description=f"{step.at:%Y-%m-%d}")
             for stop in step.stops:
@@ -275,11 +276,14 @@ def _drive(app: App, plan: Plan, *, out: Console, progress: Console) -> None:
                     out.print(line)
             for line in night_lines(step.night) if step.night is not None else ():
                 out.print(line)
-            refused = step.refused
+            refused, full = step.refused, step.full
     out.print(
         f"the performance guard refused {refused} of {len(plan.bars)} opportunities; "
         "they were followed on paper"
     )
+    if plan.rules.sizing is not None:
+        most = plan.rules.sizing.max_open_positions
+        out.print(f"{full} wishes found no place among the {most} positions that may be open")
 
 
 def _print_ways_on(out: Console, url: str, experiment: str) -> None:

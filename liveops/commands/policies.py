@@ -1,19 +1,21 @@
-"""`liveops policy register|list` and `liveops experiment open|add|list`."""
+"""`liveops policy register|list` and `liveops experiment open|add|show|list`."""
 
 from __future__ import annotations
 
 import secrets
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from bandit.core.model import WHOLE_PPM, ArmMode, PolicyKind, Profile
+from bandit.core.sizing import Sizing
 from liveops.commands.options import AsJson, ConfigFile, Demo, actor, ledger_app, money, print_json
 
 policy_commands = typer.Typer(help="Register and list policies.", no_args_is_help=True)
 experiment_commands = typer.Typer(
-    help="Open experiments, add policies to them, and list them.", no_args_is_help=True
+    help="Open experiments, add policies to them, show and list them.", no_args_is_help=True
 )
 
 
@@ -132,6 +134,52 @@ def add_arm(
     said = "joins" if is_new else "was in before; nothing changed:"
     sys.stdout.write(
         f"{place.policy} {said} {experiment} ({place.mode}), {100 * share:g} % of traffic\n"
+    )
+
+
+@experiment_commands.command("show")
+def show_experiment(
+    name: Annotated[str, typer.Argument(help="Experiment to show.")],
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Show what an experiment was opened with: money, rules of traffic and sizing limits."""
+    from bandit.service import experiments
+
+    with ledger_app(config=config, demo=demo) as app:
+        record = experiments.load(app.engine, name)
+    opened, sizing = record.experiment, record.sizing
+    if as_json:
+        print_json(
+            {
+                "name": name,
+                "champion": opened.champion,
+                "account": opened.account_name,
+                "capital": f"{opened.capital:f}",
+                "currency": opened.currency,
+                "profile": opened.profile.value,
+                "strategy": opened.strategy.value,
+                "sizing": None if sizing is None else asdict(sizing),
+            }
+        )
+        return
+    sys.stdout.write(
+        f"{name}: champion {opened.champion}, {opened.capital:f} {opened.currency} of account "
+        f"{opened.account_name}, {opened.profile}, {opened.strategy}\n{_sizing_line(sizing)}\n"
+    )
+
+
+def _sizing_line(sizing: Sizing | None) -> str:
+    if sizing is None:
+        return "sizing: no limits; it was opened before there were any"
+    most = sizing.max_open_positions
+    places = "any number of positions" if most is None else f"at most {most} positions"
+    return (
+        f"sizing: {places} open in the account, {100 * sizing.base_position_size:g} % of equity "
+        f"nominal and {100 * sizing.max_position_size:g} % at most, leverage "
+        f"{sizing.max_leverage:g} at most, stop loss {100 * sizing.stop_loss_pct:g} %, take profit "
+        f"{100 * sizing.take_profit_pct:g} %"
     )
 
 

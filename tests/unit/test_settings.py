@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 from bandit.core.acting import ActingRules
 from bandit.core.errors import InvalidInput
 from bandit.core.model import Profile, Strategy
-from config.bot import PerformanceGuard, Reconciliation
+from config.bot import PerformanceGuard, Reconciliation, Risk
 from config.settings import (
     InvalidSettings,
     LoadedSettings,
@@ -152,9 +152,7 @@ def test_every_section_of_the_document_waits_for_its_use_but_those_in_force() ->
         "model.confidence_threshold",
         "model.use_ensemble",
         "model.ensemble_xgb_weight",
-        "risk.base_position_size",
-        "risk.max_daily_loss",
-        "risk.max_drawdown",
+        *(f"risk.{name}" for name in Risk.model_fields),
         "regime_filter.enabled",
         "regime_filter.adx_threshold",
         "regime_filter.volatility_threshold",
@@ -172,7 +170,7 @@ def test_every_section_of_the_document_waits_for_its_use_but_those_in_force() ->
         *(f"performance_guard.{name}" for name in PerformanceGuard.model_fields),
     }
     assert set(loaded.not_in_force) == set(loaded.sources) - in_force
-    assert "risk.max_leverage" in loaded.not_in_force
+    assert "operations.alerts.enabled" in loaded.not_in_force
 
 
 @pytest.mark.parametrize(
