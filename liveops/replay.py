@@ -71,6 +71,7 @@ PREFIX = "paper-"
 OPEN_MAX = 1000
 """MEASURE"""
 OPEN_MAX = 16
+OPEN_MAX = 20
 """How many positions the demo holds at once: outcomes arrive late, and 27 were open without it."""
 
 STOPS_MAX = 16

@@ -8,7 +8,7 @@ down_revision = "0026"
 
 def upgrade() -> None:
     """Count open positions by account, and hold claims against the limits of their experiment."""
-    for statement in (TOLD, OPEN, CLAIMED, FILL, FREE, CLAIMS, GRANTS):
+    for statement in (TOLD, LIMITS, OPEN, CLAIMED, FILL, FREE, CLAIMS, GRANTS):
         op.execute(statement)
 
 
@@ -19,13 +19,28 @@ ALTER TABLE claims
   ADD COLUMN leverage ratio CHECK (leverage > 0 AND leverage <= 1000);
 """
 
+# As the experiment's rules say, and NULL where they say nothing: read for every claim.
+LIMITS = """
+ALTER TABLE experiments
+  ADD COLUMN max_position_size ratio GENERATED ALWAYS AS
+    ((rules #>> '{sizing,max_position_size}')::double precision) STORED,
+  ADD COLUMN max_leverage ratio GENERATED ALWAYS AS
+    ((rules #>> '{sizing,max_leverage}')::double precision) STORED,
+  ADD COLUMN max_open_positions integer GENERATED ALWAYS AS
+    ((rules #>> '{sizing,max_open_positions}')::integer) STORED,
+  ADD COLUMN symbol_share_max ratio GENERATED ALWAYS AS
+    ((rules #>> '{sizing,symbol_share_max}')::double precision) STORED,
+  ADD COLUMN attribution interval NOT NULL GENERATED ALWAYS AS (make_interval(
+    hours => coalesce((rules #>> '{ladder,attribution_hours}')::integer, 72))) STORED;
+"""
+
 # What may be open, so that a claim counts without reading history. A row goes with the outcome of
 # its decision; one that is never told counts until `alive_until`, as long as claims wait to be
 # reported, and longer while its position is marked.
 OPEN = """
 CREATE TABLE open_positions (
   assignment_id uuid PRIMARY KEY REFERENCES assignments ON DELETE CASCADE,
-  account_id    integer NOT NULL REFERENCES accounts,
+  account_id    integer NOT NULL,
   instrument    instrument_key NOT NULL,
   share         numeric NOT NULL CHECK (share > 0 AND share <= 1000),
   claimed_at    instant NOT NULL,
@@ -40,12 +55,10 @@ CLAIMED = """
 CREATE VIEW claimed_positions AS
 SELECT s.id AS assignment_id, e.account_id, s.instrument,
        coalesce(c.position_size, e.equity_fraction)::text::numeric AS share, c.claimed_at,
-       x.attribution, greatest(c.claimed_at, m.marked_at) + x.attribution AS alive_until
+       e.attribution, greatest(c.claimed_at, m.marked_at) + e.attribution AS alive_until
 FROM claims c
 JOIN assignments s ON s.id = c.assignment_id
 JOIN experiments e ON e.id = s.experiment_id
-CROSS JOIN LATERAL (SELECT make_interval(
-  hours => coalesce((e.rules #>> '{ladder,attribution_hours}')::integer, 72)) AS attribution) x
 LEFT JOIN marks m ON m.assignment_id = s.id
 WHERE s.position_id IS NULL AND s.mode = 'live'
   AND NOT EXISTS (SELECT FROM outcomes o WHERE o.assignment_id = s.id);
@@ -86,6 +99,18 @@ CREATE FUNCTION positions_open(account integer, moment timestamptz) RETURNS SETO
   WHERE p.account_id = account AND p.alive_until >= moment
     AND NOT EXISTS (SELECT FROM outcomes o WHERE o.assignment_id = p.assignment_id OFFSET 0)
 $$;
+
+-- The oldest of them, for whoever is refused.
+CREATE FUNCTION positions_named(account integer, moment timestamptz) RETURNS jsonb
+  STABLE LANGUAGE sql AS $$
+  SELECT coalesce(jsonb_agg(jsonb_build_object(
+           'assignment_id', q.assignment_id, 'experiment', q.name, 'instrument', q.instrument,
+           'claimed_at', q.claimed_at) ORDER BY q.claimed_at, q.assignment_id), '[]')
+  FROM (SELECT p.assignment_id, p.instrument, p.claimed_at, e.name
+        FROM positions_open(account, moment) p
+        JOIN assignments s ON s.id = p.assignment_id JOIN experiments e ON e.id = s.experiment_id
+        ORDER BY p.claimed_at, p.assignment_id LIMIT 10) q
+$$;
 """
 
 # As before, and what is about to open is held against the limits of its experiment: what was told
@@ -101,38 +126,43 @@ CREATE FUNCTION commit_claims(
                  over jsonb)
   VOLATILE LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
-  is_limited boolean;
-  accounts   integer[];
-  c          record;
-  account    integer;
-  n_open     bigint;
-  share      numeric;
-  shares     jsonb;
-  limited    jsonb;
-  granted    uuid[] := '{}';
-  refused    jsonb := '{}';
+  account_ids    integer[];
+  experiment_ids integer[];
+  counted_ids    integer[];
+  is_limited     boolean;
+  c              record;
+  account        integer;
+  n_open         bigint;
+  taken          numeric;
+  held           numeric;
+  shares         jsonb;
+  limited        jsonb;
+  granted        uuid[] := '{}';
+  refused        jsonb := '{}';
 BEGIN
-  PERFORM pg_advisory_xact_lock_shared(1, x.account_id) FROM (
-    SELECT DISTINCT e.account_id FROM assignments s JOIN experiments e ON e.id = s.experiment_id
-    WHERE s.id = ANY (ids) ORDER BY 1) x;
-  PERFORM pg_advisory_xact_lock_shared(3, x.experiment_id) FROM (
-    SELECT DISTINCT s.experiment_id FROM assignments s WHERE s.id = ANY (ids) ORDER BY 1) x;
+  -- In ascending order, all of them.
+  SELECT array_agg(DISTINCT e.account_id), array_agg(DISTINCT e.id),
+         array_agg(DISTINCT e.account_id) FILTER (WHERE s.position_id IS NULL
+           AND num_nonnulls(e.max_open_positions, e.symbol_share_max) > 0),
+         bool_or(s.position_id IS NULL AND e.max_position_size IS NOT NULL)
+    INTO account_ids, experiment_ids, counted_ids, is_limited
+    FROM assignments s JOIN experiments e ON e.id = s.experiment_id WHERE s.id = ANY (ids);
+  PERFORM pg_advisory_xact_lock_shared(1, x.id) FROM unnest(account_ids) AS x (id);
+  PERFORM pg_advisory_xact_lock_shared(3, x.id) FROM unnest(experiment_ids) AS x (id);
   PERFORM require_protocol(spoken);
-  SELECT count(*) > 0, array_agg(DISTINCT e.account_id) FILTER (WHERE num_nonnulls(
-           e.rules #>> '{sizing,max_open_positions}', e.rules #>> '{sizing,symbol_share_max}') > 0)
-    INTO is_limited, accounts
-    FROM assignments s JOIN experiments e ON e.id = s.experiment_id
-    WHERE s.id = ANY (ids) AND s.position_id IS NULL
-      AND jsonb_typeof(e.rules -> 'sizing') = 'object';
+  IF counted_ids IS NOT NULL THEN
+    PERFORM pg_advisory_xact_lock(8, x.id) FROM unnest(counted_ids) AS x (id);
+  END IF;
   IF is_limited THEN
-    PERFORM pg_advisory_xact_lock(8, x.id) FROM (
-      SELECT u.id FROM unnest(accounts) AS u (id) ORDER BY 1) x;
     -- Behind the lock, in a snapshot of its own: it sees every place that was taken before.
     FOR c IN
       SELECT v.assignment_id, e.account_id, s.instrument::text AS instrument, t.size, t.leverage,
              s.position_id IS NULL AND s.mode = 'live' AS opens,
              coalesce(t.size, e.equity_fraction)::text::numeric AS share,
-             CASE WHEN s.position_id IS NULL THEN e.rules -> 'sizing' END AS rule
+             CASE WHEN s.position_id IS NULL THEN e.max_position_size END AS size_max,
+             CASE WHEN s.position_id IS NULL THEN e.max_leverage END AS leverage_max,
+             CASE WHEN s.position_id IS NULL THEN e.max_open_positions END AS open_max,
+             CASE WHEN s.position_id IS NULL THEN e.symbol_share_max END AS share_max
       FROM claim_verdicts v
       JOIN unnest(ids, sizes, leverages) AS t (id, size, leverage) ON t.id = v.assignment_id
       JOIN assignments s ON s.id = v.assignment_id
@@ -146,34 +176,31 @@ BEGIN
         shares := '{}';
         SELECT count(*) INTO n_open FROM positions_open(account, claimed);
       END IF;
-      share := c.share;
-      IF c.rule ->> 'symbol_share_max' IS NOT NULL THEN
-        share := c.share + coalesce((shares ->> c.instrument)::numeric, 0)
-          + (SELECT coalesce(sum(p.share), 0) FROM positions_open(account, claimed) p
-             WHERE p.instrument = c.instrument);
+      -- What this batch would open in the instrument.
+      taken := c.share + coalesce((shares ->> c.instrument)::numeric, 0);
+      held := NULL;
+      IF c.share_max IS NOT NULL THEN
+        held := taken + (SELECT coalesce(sum(p.share), 0) FROM positions_open(account, claimed) p
+                         WHERE p.instrument = c.instrument);
       END IF;
       limited := CASE
-        WHEN c.size > (c.rule ->> 'max_position_size')::double precision
-        THEN jsonb_build_object(
-          'field', 'position_size', 'limit', c.rule -> 'max_position_size', 'found', c.size)
-        WHEN c.leverage > (c.rule ->> 'max_leverage')::double precision
-        THEN jsonb_build_object(
-          'field', 'leverage', 'limit', c.rule -> 'max_leverage', 'found', c.leverage)
-        WHEN n_open >= (c.rule ->> 'max_open_positions')::bigint
-        THEN jsonb_build_object('limit', c.rule -> 'max_open_positions', 'found', n_open)
-        WHEN share > (c.rule ->> 'symbol_share_max')::numeric
-        THEN jsonb_build_object(
-          'field', 'symbol_share', 'limit', c.rule -> 'symbol_share_max', 'found', share)
+        WHEN c.size > c.size_max THEN jsonb_build_object(
+          'field', 'position_size', 'limit', c.size_max, 'found', c.size)
+        WHEN c.leverage > c.leverage_max THEN jsonb_build_object(
+          'field', 'leverage', 'limit', c.leverage_max, 'found', c.leverage)
+        WHEN n_open >= c.open_max THEN jsonb_build_object(
+          'limit', c.open_max, 'found', n_open, 'account', account)
+        WHEN held > c.share_max::text::numeric THEN jsonb_build_object(
+          'field', 'symbol_share', 'limit', c.share_max, 'found', held)
       END;
       IF limited IS NOT NULL THEN
         refused := refused || jsonb_build_object(c.assignment_id, limited);
-        CONTINUE;
-      END IF;
-      granted := granted || c.assignment_id;
-      IF c.opens THEN
-        n_open := n_open + 1;
-        shares := shares || jsonb_build_object(
-          c.instrument, coalesce((shares ->> c.instrument)::numeric, 0) + c.share);
+      ELSE
+        granted := granted || c.assignment_id;
+        IF c.opens THEN
+          n_open := n_open + 1;
+          shares := shares || jsonb_build_object(c.instrument, taken);
+        END IF;
       END IF;
     END LOOP;
   ELSE
@@ -196,26 +223,15 @@ BEGIN
       CASE WHEN v.claimed_at IS NOT NULL THEN 'claimed' WHEN r.told IS NULL THEN 'expired'
            WHEN r.told ? 'field' THEN 'oversized' ELSE 'full' END),
       v.claimed_at::timestamptz, v.expires_at::timestamptz, w.*,
-      CASE WHEN r.told ? 'field' THEN r.told ELSE r.told || jsonb_build_object(
-        'open', coalesce(o.named, '[]')) END
+      CASE WHEN NOT r.told ? 'field' THEN (r.told - 'account') || jsonb_build_object(
+             'open', positions_named((r.told ->> 'account')::integer, claimed))
+           ELSE r.told END
     FROM claim_verdicts v
+    CROSS JOIN LATERAL (SELECT refused -> v.assignment_id::text AS told) r
     LEFT JOIN LATERAL (
       SELECT p.experiment::text, p.policy::text, p.scope, p.since, p.reason
       FROM assignment_pauses p
       WHERE v.refusal = 'paused' AND p.assignment_id = v.assignment_id OFFSET 0) w ON true
-    LEFT JOIN LATERAL (SELECT refused -> v.assignment_id::text AS told) r ON true
-    LEFT JOIN LATERAL (
-      SELECT jsonb_agg(jsonb_build_object(
-               'assignment_id', q.assignment_id, 'experiment', q.experiment,
-               'instrument', q.instrument, 'claimed_at', q.claimed_at)
-               ORDER BY q.claimed_at, q.assignment_id) AS named
-      FROM (SELECT p.assignment_id, p.instrument, p.claimed_at, m.name AS experiment
-            FROM assignments s JOIN experiments e ON e.id = s.experiment_id
-            CROSS JOIN LATERAL positions_open(e.account_id, claimed) p
-            JOIN assignments b ON b.id = p.assignment_id
-            JOIN experiments m ON m.id = b.experiment_id
-            WHERE s.id = v.assignment_id AND r.told IS NOT NULL AND NOT r.told ? 'field'
-            ORDER BY p.claimed_at, p.assignment_id LIMIT 10) q) o ON true
     WHERE v.assignment_id = ANY (ids);
 END $$;
 """
