@@ -56,12 +56,15 @@ CREATE VIEW claimed_positions AS
 SELECT s.id AS assignment_id, e.account_id, s.instrument,
        coalesce(c.position_size, e.equity_fraction)::text::numeric AS share, c.claimed_at,
        e.attribution, greatest(c.claimed_at, m.marked_at) + e.attribution AS alive_until
-FROM claims c
-JOIN assignments s ON s.id = c.assignment_id
+FROM assignments s
 JOIN experiments e ON e.id = s.experiment_id
-LEFT JOIN marks m ON m.assignment_id = s.id
+-- By their keys, one by one, whatever a plan was made for.
+CROSS JOIN LATERAL (SELECT x.claimed_at, x.position_size FROM claims x
+  WHERE x.assignment_id = s.id OFFSET 0) c
+LEFT JOIN LATERAL (SELECT x.marked_at FROM marks x
+  WHERE x.assignment_id = s.id OFFSET 0) m ON true
 WHERE s.position_id IS NULL AND s.mode = 'live'
-  AND NOT EXISTS (SELECT FROM outcomes o WHERE o.assignment_id = s.id);
+  AND NOT EXISTS (SELECT FROM outcomes o WHERE o.assignment_id = s.id OFFSET 0);
 """
 
 FILL = "INSERT INTO open_positions SELECT * FROM claimed_positions ORDER BY assignment_id;"
@@ -115,8 +118,37 @@ $$;
 
 # As before, and what is about to open is held against the limits of its experiment: what was told
 # of its size, then how many are open. Claims of one call take the places that are left in the order
-# of their ids.
+# of their ids. Its statements are planned once a session: planning them took longer than running
+# them, and every look at a table that grows is one by its key.
 CLAIMS = """
+CREATE OR REPLACE VIEW claim_verdicts AS
+SELECT s.id AS assignment_id, s.expires_at,
+       CASE WHEN acc.is_killed IS NOT FALSE THEN 'killed'
+            WHEN r.assignment_id IS NOT NULL THEN 'paused'
+            -- A position's own arm may always act on it.
+            WHEN s.position_id IS NULL AND (s.epoch < e.champion_epoch OR NOT (
+              a.status = 'active' AND a.mode = s.mode AND a.traffic_allocation > 0))
+            THEN 'revoked'
+            WHEN s.position_id IS NULL AND EXISTS (
+              SELECT FROM guard_states g WHERE g.account_id = e.account_id AND g.state = 'PAUSED'
+                AND (g.experiment_id IS NULL OR g.experiment_id = e.id))
+            THEN 'paused'
+       END AS refusal,
+       s.claimed_at
+FROM (
+  SELECT x.id, x.experiment_id, x.arm_id, x.mode, x.epoch, x.position_id, x.expires_at, c.claimed_at
+  FROM assignments x
+  LEFT JOIN LATERAL (SELECT y.claimed_at FROM claims y
+    WHERE y.assignment_id = x.id OFFSET 0) c ON true
+  UNION ALL
+  SELECT g.id, g.experiment_id, g.arm_id, g.mode, g.epoch, g.position_id, g.expires_at, g.claimed_at
+  FROM aged_assignments g) s
+JOIN experiments e ON e.id = s.experiment_id
+JOIN arms a ON a.id = s.arm_id
+LEFT JOIN accounts acc ON acc.id = e.account_id
+LEFT JOIN LATERAL (SELECT y.assignment_id FROM refusals y
+  WHERE y.assignment_id = s.id OFFSET 0) r ON true;
+
 DROP FUNCTION commit_claims;
 CREATE FUNCTION commit_claims(
     spoken integer, claimed timestamptz, ids uuid[], sizes double precision[] DEFAULT NULL,
@@ -124,7 +156,8 @@ CREATE FUNCTION commit_claims(
   RETURNS TABLE (id uuid, verdict text, claimed_at timestamptz, expires_at timestamptz,
                  experiment text, policy text, scope text, since timestamptz, reason text,
                  over jsonb)
-  VOLATILE LANGUAGE plpgsql SET enable_seqscan = off AS $$
+  VOLATILE LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off
+  SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   account_ids    integer[];
   experiment_ids integer[];
