@@ -23,6 +23,7 @@ from bandit.core.limits import Limits
 from bandit.core.model import DecisionKind, Policy, PolicyKind, PolicyName, Profile, UnitId
 from bandit.core.outcomes import Outcome, declined, trade
 from bandit.core.reading import Rules
+from bandit.core.sizing import SizingRule
 from bandit.service import accounts, experiments, ledger, policies, reporting
 from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
@@ -206,6 +207,28 @@ def test_what_guards_refuse_is_followed_on_paper_also_by_a_replay_that_was_cut_o
                 )
             ).scalar_one()
     assert ended > 0, "pauses end by what was refused"
+
+
+def test_wishes_that_find_no_place_are_declined_also_by_a_replay_that_was_cut_off(
+    postgres_server: PostgresServer,
+) -> None:
+    rules = replace(demo_rules(Rules()), sizing=SizingRule(max_open_positions=5))
+    chosen = replace(plan(nights=4), rules=rules)
+    with ledgers(postgres_server, 2) as (unbroken, cut):
+        *_, last = replay(unbroken, chosen)
+        for stop in (30, 70):
+            list(itertools.islice(replay(cut, chosen), stop))
+        *_, again = replay(cut, chosen)
+        assert 5 < last.full == again.full
+        assert ledger.ledger_digest(cut) == ledger.ledger_digest(unbroken)
+        with unbroken.connect() as connection:
+            declined = connection.execute(
+                text(
+                    "SELECT count(*) FROM outcomes o WHERE o.no_trade AND NOT EXISTS"
+                    " (SELECT FROM claims c WHERE c.assignment_id = o.assignment_id)"
+                )
+            ).scalar_one()
+    assert declined >= last.full
 
 
 def test_nights_are_decided_once_each_and_explained(engine: Engine) -> None:
