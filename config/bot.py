@@ -246,7 +246,7 @@ class CrossSectional(Section):
         ge=1,
         le=3650,
     )
-    max_symbol_risk_pct: Number = planned(
+    max_symbol_risk_pct: Number = setting(
         0.10, meaning="Most of the equity in one symbol.", unit="fraction of equity", gt=0, le=1
     )
 

@@ -21,7 +21,6 @@ from sqlalchemy import Engine
 
 from bandit.core.account import LossLimits
 from bandit.core.closing import CloseTarget
-from bandit.core.errors import BanditError, Expired, Killed, Paused, Revoked
 from bandit.core.errors import BanditError, Expired, Killed, Paused, PositionLimit, Revoked
 from bandit.core.limits import Limits
 from bandit.core.model import (
@@ -68,9 +67,7 @@ CAPITAL = Decimal(10_000)
 COMPLETE = "replay_complete"
 PREFIX = "paper-"
 """Of the names of the experiments that hold replays."""
-OPEN_MAX = 1000
-"""MEASURE"""
-OPEN_MAX = 16
+
 OPEN_MAX = 20
 """How many positions the demo holds at once: outcomes arrive late, and 27 were open without it."""
 
@@ -264,15 +261,11 @@ class _Drive:
             bar, size_multiplier=made.size_multiplier, confidence_bump=made.confidence_bump
         )
         outcome, due = declined(made.id), made.decided_at
-        if wish is not None:
-            # Refused only where a replay starts again: what was claimed then may be revoked since.
-            with suppress(Revoked, Expired, Paused):
-                self._router.claim(made.id, now=made.decided_at)
+        if wish is not None and self._may_open(made):
+            self._open += 1
             if made.id in self._ordered:  # where a replay starts again, which was told before
                 self._leave(self._ordered[made.id])
                 return
-        if wish is not None and self._may_open(made):
-            self._open += 1
             closed = self._closed(bar, wish)
             if closed is None:
                 return

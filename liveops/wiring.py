@@ -309,6 +309,7 @@ def rules_of(settings: Settings) -> Rules:
         promote=evidence.promote,
         guard=guard_rule_of(settings),
         selection=selection_rule_of(settings),
+        sizing=sizing_rule_of(settings),
     )
 
 
@@ -321,7 +322,6 @@ def selection_rule_of(settings: Settings) -> SelectionRule:
         rebalance_minutes=chosen.rebalance_interval_minutes,
         lookback_days=chosen.lookback_days,
         universe=settings.trading.symbols if chosen.enabled else (),
-        sizing=sizing_rule_of(settings),
     )
 
 
@@ -331,13 +331,14 @@ def sizing_rule_of(settings: Settings) -> SizingRule:
     >>> sizing_rule_of(Settings()) == SizingRule()
     True
     """
-    chosen = settings.risk
+    chosen, selecting = settings.risk, settings.portfolio.cross_sectional
     return SizingRule(
         max_leverage=chosen.max_leverage,
         max_position_size=chosen.max_position_size,
         max_open_positions=chosen.max_open_positions,
         stop_loss=chosen.stop_loss_pct,
         take_profit=chosen.take_profit_pct,
+        symbol_share_max=selecting.max_symbol_risk_pct if selecting.enabled else None,
     )
 
 

@@ -278,9 +278,8 @@ class Rules:
     `allocator` are the settings of its strategy, by name; what is left out has its default.
     `weigh_paper` lets a strategy weigh arms by their results on paper, where these are believed.
     `promote` says who makes an eligible arm the champion. `guard` is the performance guard's,
-    `selection` says which symbols may be entered.
-    `promote` says who makes an eligible arm the champion. `guard` is the performance guard's.
-    `sizing` are the limits of positions; None where there are none, as of releases before them.
+    `selection` says which symbols may be entered. `sizing` are the limits of positions; None where
+    there are none, as of releases before them.
     """
 
     ramp: RampRule = field(default_factory=RampRule)

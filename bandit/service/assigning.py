@@ -120,10 +120,9 @@ class Router:
     ) -> datetime:
         """Return when the decision was first claimed: now, unless it was before.
 
-        Raises `UnknownName`, `Expired`, `Revoked`, `Paused`, `Unreconciled` and `Killed`.
         `position_size` and `leverage` tell of the position that is about to open, as `Claim`.
-        Raises `UnknownName`, `Expired`, `Revoked`, `Paused`, `Killed`, `PositionLimit` and
-        `SizeLimit`.
+        Raises `UnknownName`, `Expired`, `Revoked`, `Paused`, `Unreconciled`, `Killed`,
+        `PositionLimit` and `SizeLimit`.
         """
         checked_instant(now, field="now")
         asked = Claim(assignment=assignment, position_size=position_size, leverage=leverage)

@@ -14,16 +14,13 @@ from bandit.storage.engine import PROTOCOL, rows
 
 
 class ClaimVerdict(NamedTuple):
-    """What became of a claim: claimed, expired, revoked, paused, unreconciled or killed.
+    """What became of a claim.
 
+    `verdict` is claimed, expired, revoked, paused, unreconciled, killed, full or oversized.
     `claimed_at` is the time of the first claim that was granted; None when none was. The rest is
     None but for a pause: what it was to decide, whose pause, since when and why. Of an account
-    that is not reconciled `reason` says what differs.
-    """What became of a claim: claimed, expired, revoked, paused, killed, full or oversized.
-
-    `claimed_at` is the time of the first claim that was granted; None when none was. The rest is
-    None but for a pause: what it was to decide, whose pause, since when and why. `over` is the
-    limit that the last two are over: `limit`, what was `found`, its `field`, and what is `open`.
+    that is not reconciled `reason` says what differs. `over` is the limit that the last two are
+    over: `limit`, what was `found`, its `field`, and what is `open`.
     """
 
     id: UUID

@@ -45,8 +45,8 @@ from liveops.api.hot import QuickJson, assignment_json, opportunity_in, uuid_in
 from liveops.api.outcome_lines import outcome_in
 from liveops.api.parameters import Application, AssignmentId, Caller, ExperimentName
 from liveops.api.problems import declared, problem_of
-from liveops.api.watching import NAMES_EXPERIMENT, WATCHED, watch_headers
 from liveops.api.strict_json import parse
+from liveops.api.watching import NAMES_EXPERIMENT, WATCHED, watch_headers
 from liveops.wiring import App
 
 router = APIRouter(prefix="/v1", responses=declared(503))
@@ -91,12 +91,9 @@ async def assign(request: Request, experiment: ExperimentName) -> Response:
 
 @hot.post(
     "/assignments/{assignment}/claim",
-    openapi_extra=NAMES_EXPERIMENT,
+    openapi_extra=schema_of(NewClaim, required=False) | NAMES_EXPERIMENT,
     response_model=ClaimAnswer,
-    responses=declared(404, 409, 422, 423) | WATCHED,
-    openapi_extra=schema_of(NewClaim, required=False),
-    response_model=ClaimAnswer,
-    responses=_WRITES | declared(423),
+    responses=_WRITES | declared(423) | WATCHED,
 )
 async def claim(request: Request, assignment: AssignmentId) -> Response:
     """Ask just before the order whether the decision still stands; again, the same answer.

@@ -159,12 +159,10 @@ class AsyncClient:
     ) -> datetime:
         """Ask, just before the order, whether a decision still stands; return when it was claimed.
 
-        Raises `Revoked`, `Expired`, `Killed` and `Unwatched`, and `ServiceUnavailable` for a
-        decision of a service that is away now.
         `position_size` is what is about to be opened as a fraction of equity, `leverage` times its
         margin: told, they are held against the limits in `assignment.sizing`. Raises `Revoked`,
-        `Expired`, `Killed`, `Paused`, `PositionLimit` and `SizeLimit`, and `ServiceUnavailable`
-        for a decision of a service that is away now.
+        `Expired`, `Killed`, `Paused`, `Unwatched`, `PositionLimit` and `SizeLimit`, and
+        `ServiceUnavailable` for a decision of a service that is away now.
         """
         told = claim_fields(position_size=position_size, leverage=leverage)
         return await self._driver.claim(assignment, told=told, deadline=deadline)

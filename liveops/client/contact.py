@@ -15,10 +15,8 @@ from liveops.client.errors import (
     ServiceUnavailable,
     Unreconciled,
 )
-from liveops.client.values import Assignment, Champion
-from liveops.client.watch import Watch, later
-from liveops.client.errors import Killed, Paused, Problem, ServiceUnavailable
 from liveops.client.values import Assignment, Champion, Sizing
+from liveops.client.watch import Watch, later
 
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """A stored time further ahead of now than this was written under a wrong clock."""
@@ -164,9 +162,9 @@ def newest(ours: Contact, stored: Contact, *, now: datetime) -> Contact:
             away = max(ours.away_seconds, stored.away_seconds)
             latest = replace(ours, away_seconds=away)
     watch = later(ours.watch, stored.watch, latest=now + CLOCK_TOLERANCE)
-    latest = replace(latest, epoch=max(ours.epoch, stored.epoch), watch=watch)
     sizing = latest.sizing or ours.sizing or stored.sizing  # of an experiment: it never changes
-    latest = replace(latest, epoch=max(ours.epoch, stored.epoch), sizing=sizing)
+    epoch = max(ours.epoch, stored.epoch)
+    latest = replace(latest, epoch=epoch, watch=watch, sizing=sizing)
     for known in (ours.champion, stored.champion):
         latest = latest if known is None else crowned(latest, known)
     return latest

@@ -109,9 +109,8 @@ class Core:
         fallback = self.spool.fallback(unit_id)
         if fallback is None:
             return None
-        made = fallback.assignment(self.experiment)
+        made = fallback.assignment(self.experiment, self.spool.contact().sizing)
         return self._under_watch(replace(made, is_opening=is_opening))
-        return fallback.assignment(self.experiment, self.spool.contact().sizing)
 
     def assigned(
         self,

@@ -147,6 +147,8 @@ class Unwatched(ClientError):
     def __init__(self, assignment: Assignment | None) -> None:
         super().__init__("the monitor has been silent for too long: open nothing new")
         self.assignment = assignment
+
+
 class PositionLimit(RequestRefused):
     """As many positions are open in the account as may be: place no order, tell `no_trade`.
 

@@ -21,8 +21,8 @@ from liveops.client.errors import (
     Problem,
     RequestRefused,
     Revoked,
-    Unreconciled,
     SizeLimit,
+    Unreconciled,
 )
 from liveops.client.values import (
     RATIO_LIMIT,
@@ -234,8 +234,8 @@ def refusal_of(problem: Problem) -> RequestRefused:
         return Unreconciled(problem)
     if problem.status == 423 or problem.code == "killed":
         return Killed(problem)
-    by_code = {"not_selected": NotSelected, "revoked": Revoked, "expired": Expired}
     by_code = {
+        "not_selected": NotSelected,
         "revoked": Revoked,
         "expired": Expired,
         "position_limit": PositionLimit,

@@ -10,9 +10,8 @@ from liveops.client.contact import Contact, Standing
 from liveops.client.delivery import Row
 from liveops.client.errors import Problem
 from liveops.client.protocol import with_assignment
-from liveops.client.values import AssignmentId, Champion, Fallback, Kind, Reason, Refusal
-from liveops.client.watch import Watch
 from liveops.client.values import AssignmentId, Champion, Fallback, Kind, Reason, Refusal, Sizing
+from liveops.client.watch import Watch
 
 
 def row_of(

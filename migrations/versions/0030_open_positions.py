@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0030"
-down_revision = "0026"
+down_revision = "0029"
 
 
 def upgrade() -> None:
@@ -129,6 +129,10 @@ SELECT s.id AS assignment_id, s.expires_at,
             WHEN s.position_id IS NULL AND (s.epoch < e.champion_epoch OR NOT (
               a.status = 'active' AND a.mode = s.mode AND a.traffic_allocation > 0))
             THEN 'revoked'
+            WHEN s.position_id IS NULL AND EXISTS (
+              SELECT FROM reconciliations x WHERE x.account_id = e.account_id
+                AND x.state = 'BLOCKED')
+            THEN 'unreconciled'
             WHEN s.position_id IS NULL AND EXISTS (
               SELECT FROM guard_states g WHERE g.account_id = e.account_id AND g.state = 'PAUSED'
                 AND (g.experiment_id IS NULL OR g.experiment_id = e.id))
@@ -264,7 +268,12 @@ BEGIN
     LEFT JOIN LATERAL (
       SELECT p.experiment::text, p.policy::text, p.scope, p.since, p.reason
       FROM assignment_pauses p
-      WHERE v.refusal = 'paused' AND p.assignment_id = v.assignment_id OFFSET 0) w ON true
+      WHERE v.refusal = 'paused' AND p.assignment_id = v.assignment_id
+      UNION ALL
+      SELECT NULL, NULL, NULL, NULL, x.differs
+      FROM assignments s JOIN experiments e ON e.id = s.experiment_id
+      JOIN reconciliations x ON x.account_id = e.account_id
+      WHERE v.refusal = 'unreconciled' AND s.id = v.assignment_id OFFSET 0) w ON true
     WHERE v.assignment_id = ANY (ids);
 END $$;
 """

@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 from bandit.core.acting import ActingRules
 from bandit.core.errors import InvalidInput
 from bandit.core.model import Profile, Strategy
-from config.bot import PerformanceGuard, Reconciliation, Risk
+from config.bot import CrossSectional, PerformanceGuard, Reconciliation, Risk
 from config.settings import (
     InvalidSettings,
     LoadedSettings,
@@ -145,10 +145,7 @@ def test_every_section_of_the_document_waits_for_its_use_but_those_in_force() ->
     in_force = {row.key for row in describe(loaded) if row.in_force}
     assert {key for key in in_force if key.split(".")[0] in sections} == {
         "trading.symbols",
-        "portfolio.cross_sectional.enabled",
-        "portfolio.cross_sectional.top_k",
-        "portfolio.cross_sectional.rebalance_interval_minutes",
-        "portfolio.cross_sectional.lookback_days",
+        *(f"portfolio.cross_sectional.{name}" for name in CrossSectional.model_fields),
         "model.confidence_threshold",
         "model.use_ensemble",
         "model.ensemble_xgb_weight",
