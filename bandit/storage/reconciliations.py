@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from bandit.core.reading import Rules
 from bandit.core.reconciling import (
     Finding,
     Key,
@@ -147,31 +146,11 @@ def open_positions(
     Live decisions that opened a position, were claimed and have no outcome. One that was neither
     claimed nor marked within its experiment's attribution window came to nothing.
     """
-    windows = _windows(connection, account_id)
-    if not windows:
-        return {}
     found = rows(
         connection,
-        """
-        SELECT s.id, c.claimed_at
-        FROM (SELECT x.assignment_id AS id FROM claims x WHERE x.claimed_at >= :oldest
-              UNION SELECT m.assignment_id FROM marks m WHERE m.marked_at >= :oldest) k
-        -- By their keys, one by one: joined as sets, all of history would be read.
-        JOIN LATERAL (SELECT x.* FROM assignments x WHERE x.id = k.id OFFSET 0) s ON true
-        JOIN json_to_recordset(CAST(:windows AS json)) AS w (id integer, since timestamptz)
-          ON w.id = s.experiment_id
-        JOIN LATERAL (SELECT x.claimed_at FROM claims x
-          WHERE x.assignment_id = k.id OFFSET 0) c ON true
-        LEFT JOIN LATERAL (SELECT x.marked_at FROM marks x
-          WHERE x.assignment_id = k.id OFFSET 0) m ON true
-        WHERE s.mode = 'live' AND s.position_id IS NULL
-          AND greatest(c.claimed_at, m.marked_at) >= w.since
-          AND NOT EXISTS (SELECT FROM outcomes o WHERE o.assignment_id = k.id OFFSET 0)
-        """,
-        oldest=now - max(windows.values()),
-        windows=json.dumps(
-            [{"id": key, "since": (now - window).isoformat()} for key, window in windows.items()]
-        ),
+        "SELECT p.assignment_id AS id, p.claimed_at FROM positions_open(:account_id, :now) p",
+        account_id=account_id,
+        now=now,
     )
     return {row["id"]: row["claimed_at"] for row in found}
 
@@ -208,16 +187,6 @@ def standings(connection: Connection, account_id: int, ids: Iterable[UUID]) -> d
     )
     return {
         row["id"]: Standing(None if row["kind"] is None else Kind(row["kind"]), row["at"])
-        for row in found
-    }
-
-
-def _windows(connection: Connection, account_id: int) -> dict[int, timedelta]:
-    found = rows(
-        connection, "SELECT id, rules FROM experiments WHERE account_id = :id", id=account_id
-    )
-    return {
-        row["id"]: timedelta(hours=Rules.from_json(row["rules"]).ladder.attribution_hours)
         for row in found
     }
 

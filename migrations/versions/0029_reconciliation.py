@@ -8,7 +8,7 @@ down_revision = "0028"
 
 def upgrade() -> None:
     """Keep how every account compares, and let nothing new open where it does not."""
-    for statement in (POSITIONS, STATES, CHANGES, FOLLOW, OPEN_POSITIONS, ASSIGN, CLAIMS, GRANTS):
+    for statement in (POSITIONS, STATES, CHANGES, FOLLOW, ASSIGN, CLAIMS, GRANTS):
         op.execute(statement)
 
 
@@ -84,12 +84,6 @@ BEGIN
 END $$;
 CREATE TRIGGER reconciliation_follows BEFORE UPDATE ON reconciliations
   FOR EACH ROW EXECUTE FUNCTION reconciliation_follows();
-"""
-
-# What is open is found by when it was claimed or marked, without reading all of history.
-OPEN_POSITIONS = """
-CREATE INDEX claims_by_time ON claims (claimed_at);
-CREATE INDEX marks_by_time ON marks (marked_at);
 """
 
 # As before; and while bots and ledger differ, a batch that would open something is refused whole.
