@@ -204,8 +204,9 @@ class Day:
                 oracle.is_latched = False
             case 810 | 861:
                 oracle.job_said_at = self.time.seconds
-            case 900:
+            case 890:
                 (self.home / "learned").touch()
+            case 900:  # by now without a wait, which would cost the monitor its lease
                 until(lambda: self.learner.job is None, act=self.learner.tick)
                 oracle.job_said_at = None
             case 1005:
