@@ -230,11 +230,9 @@ def judged(
         if key not in held.accepted
     ]
     findings += [before[key] for key in kept if key in before]
-    # The oldest first: a difference must not be pushed out by those that come after it.
-    findings.sort(key=lambda each: (not each.in_force, each.since, each.key.kind, str(each.key)))
     return Reconciliation(
-        findings=tuple(findings[:FINDINGS_MAX]),
-        accepted=frozenset(key for key in held.accepted if key in seen or key in kept),
+        findings=tuple(sorted(findings, key=_turn)[:FINDINGS_MAX]),
+        accepted=frozenset(held.accepted & (seen.keys() | kept)),
         accepted_difference=held.accepted_difference,
     )
 
@@ -328,6 +326,11 @@ def _finding(
     was = before is not None and before.in_force
     in_force = was or outlasted or sight.at_once
     return Finding(key=key, since=since, in_force=in_force, told=sight.told, ledger=sight.ledger)
+
+
+def _turn(finding: Finding) -> tuple[bool, datetime, str]:
+    # The oldest first: a difference must not be pushed out by those that come after it.
+    return not finding.in_force, finding.since, f"{finding.key.kind} {finding.key.position}"
 
 
 def _tell_all(words: Sequence[Word]) -> bool:

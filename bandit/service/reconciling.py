@@ -63,18 +63,20 @@ def judge(
         began=_began(known, before),
     )
     state = found.state(rule)
-    is_turned = ReconciliationState.BLOCKED in (record.state, state) and state is not record.state
-    if is_turned and account_id not in held.account_ids:
-        raise Revealed(Keys(account_ids=frozenset({account_id})))
     after = replace(record, state=state, reconciliation=found, judged_at=now)
     if state is not record.state:
-        # What ended a difference is what differed: nothing does any more.
+        if ReconciliationState.BLOCKED in (record.state, state):
+            _require_key(account_id, held)
+        # Of what has ended is told what differed: nothing does any more.
         what = found.in_force or record.reconciliation.in_force
-        said = "bots and ledger agree again" if not found.in_force else _said(found)
-        after = _changed(
-            connection, record, after, what, name=beat.account, actor=RULE_ACTOR, reason=said
-        )
+        by = (RULE_ACTOR, _said(found))
+        after = _changed(connection, record, after, what, name=beat.account, by=by, at=now)
     reconciliations.write(connection, after)
+
+
+def _require_key(account_id: int, held: Keys) -> None:
+    if account_id not in held.account_ids:
+        raise Revealed(Keys(account_ids=frozenset({account_id})))
 
 
 def is_blocked(engine: Engine, name: str | None) -> bool:
@@ -110,9 +112,8 @@ def accept(engine: Engine, name: str, *, reason: str, now: datetime, actor: str)
                     reconciliation=found.with_accepted(),
                 )
                 what = found.findings
-                after = _changed(
-                    connection, record, after, what, name=name, actor=actor, reason=reason, at=now
-                )
+                by = (actor, reason)
+                after = _changed(connection, record, after, what, name=name, by=by, at=now)
                 reconciliations.write(connection, after)
     with snapshot(engine) as connection:
         [report] = accounts.read(connection, [name], day=now.astimezone(UTC).date())
@@ -126,18 +127,20 @@ def _changed(
     what: Sequence[Finding],
     *,
     name: str,
-    actor: str,
-    reason: str,
-    at: datetime | None = None,
+    by: tuple[str, str],
+    at: datetime,
 ) -> ReconciliationRecord:
-    """Append the change to the ledger and the audit log, and return what follows it."""
-    now = at or after.judged_at
+    """Append the change to the ledger and the audit log, and return what follows it.
+
+    `by` is who made it, and why.
+    """
+    actor, reason = by
     change_id = reconciliations.append_change(
-        connection, before, after, findings=what, now=now, actor=actor, reason=reason
+        connection, before, after, findings=what, now=at, actor=actor, reason=reason
     )
     audit.append(
         connection,
-        now=now,
+        now=at,
         actor=actor,
         action="reconciliation",
         subject=name,
@@ -149,10 +152,12 @@ def _changed(
             "accepted_difference": f"{after.reconciliation.accepted_difference:f}",
         },
     )
-    return replace(after, change_id=change_id, since=now)
+    return replace(after, change_id=change_id, since=at)
 
 
 def _said(found: Reconciliation) -> str:
+    if not found.in_force:
+        return "bots and ledger agree again"
     return summary(found.in_force, accepted_difference=found.accepted_difference)
 
 
