@@ -254,8 +254,8 @@ def _of_closing(found: Vitals, limits: HealthLimits) -> Iterator[Issue]:
             yield Issue(
                 condition=Condition.CLOSE_PENDING,
                 subject=f"experiment {waiting.experiment}",
-                text=f"{waiting.positions} positions of {waiting.experiment} are open that were "
-                f"to be closed {age:.6g} s ago, limit {most:.6g} s",
+                text=f"positions of {waiting.experiment} open {age:.6g} s after the order to close "
+                f"them: {waiting.positions}, limit {most:.6g} s",
                 value=age,
                 limit=most,
             )

@@ -46,8 +46,8 @@ def close_all(
         )
         if not as_json:
             sys.stdout.write(
-                f"order {order.id}: {len(order.targets)} positions of {experiment} are to be "
-                f"closed, {order.waiting} with those of earlier orders\n"
+                f"order {order.id} of {experiment}: positions to be closed {len(order.targets)}, "
+                f"with those of earlier orders {order.waiting}\n"
             )
             _print_targets(order.targets)
             sys.stdout.write(f"{order.note}\n")
@@ -73,7 +73,7 @@ def close_orders(
     if as_json:
         print_json([target.to_json() for target in found])
         return
-    sys.stdout.write(f"{len(found)} positions of {experiment} wait to be closed\n")
+    sys.stdout.write(f"{experiment}: positions that wait to be closed {len(found)}\n")
     _print_targets(found)
 
 

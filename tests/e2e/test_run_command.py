@@ -108,7 +108,7 @@ def test_what_a_replay_left_open_is_closed_by_who_serves_the_demo(
         command = ("close-all", experiment, "--demo", "--reason", "test", "--wait", "120")
         done = script("liveops", *command, home=home)
         assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "all are closed")
-        assert not re.search(r": 0 positions", done.stdout), "the replay left something open"
+        assert not re.search(r"to be closed 0", done.stdout), "the replay left something open"
         url = f"http://127.0.0.1:{port}/v1/experiments/{experiment}/close-orders"
         with urllib.request.urlopen(url, timeout=30) as answer:
             assert json.load(answer) == []

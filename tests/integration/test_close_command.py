@@ -40,13 +40,13 @@ def test_an_order_says_what_it_concerns_and_what_it_does_not_do(
     made = hold(engine)
     assert command(*ORDER) == 0
     first, target, note = capsys.readouterr().out.splitlines()
-    assert first.endswith(": 1 positions of btc are to be closed, 1 with those of earlier orders")
+    assert first.endswith(" of btc: positions to be closed 1, with those of earlier orders 1")
     assert target.startswith(f"  held BTCUSD by {made.policy}, order ")
     assert note == ("new positions may open: `liveops kill --account usd --reason ...` stops that")
     killing.kill(engine, None, cause=KillCause.HAND, reason="x", now=NIGHT, actor="ann")
     assert command(*ORDER) == 0
     said = capsys.readouterr().out.splitlines()
-    assert "0 positions of btc are to be closed, 1 with" in said[0]
+    assert "to be closed 0, with those of earlier orders 1" in said[0]
     assert said[1:] == ["account usd is killed: nothing new opens"]
 
 
@@ -63,7 +63,7 @@ def test_what_waits_is_listed_with_what_bots_said(
     closing.failed(engine, order["order_id"], made.id, reason="no bid", now=now, actor="bot")
     assert command("close-orders", "btc") == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "1 positions of btc wait to be closed"
+    assert said[0] == "btc: positions that wait to be closed 1"
     assert said[1].endswith(", failed: no bid")
     assert command("close-orders", "btc", "--json") == 0
     [told] = json.loads(capsys.readouterr().out)
