@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -43,65 +44,84 @@ def _kl(part: str) -> Recording:
     return Recording(of="liveops_drift_encoder_kl", by=_ARTIFACT, take=take, where={"part": part})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Broken:
+    """An alert about checks of one kind that broke their limit; no `level` is any."""
+
+    name: str
+    severity: Severity
+    check: str
+    level: str
+    threshold: str
+    says: str
+    sources: tuple[Source, ...]
+    choice: str = ""
+
+
+_BROKEN: Final = (
+    _Broken(
+        name="FeatureDriftCritical",
+        severity=Severity.CRITICAL,
+        check="psi",
+        level="critical",
+        threshold="PSI of a feature > 0.3, and not by chance",
+        says="features of {who} have a PSI above 0.3",
+        sources=(
+            Source(document="003", quote="- Feature drift PSI > 0.3"),
+            Source(document="003", quote="- PSI > 0.3: Critical"),
+        ),
+    ),
+    _Broken(
+        name="FeatureDriftHigh",
+        severity=Severity.WARNING,
+        check="psi",
+        level="warning",
+        threshold="PSI of a feature > 0.2, and not by chance",
+        says="features of {who} have a PSI above 0.2",
+        sources=(
+            Source(document="003", quote="- Feature drift PSI > 0.2"),
+            Source(document="003", quote="- PSI > 0.2: Warning"),
+        ),
+    ),
+    _Broken(
+        name="MissingDataCritical",
+        severity=Severity.CRITICAL,
+        check="missing",
+        level="critical",
+        threshold="> 10 % of a feature's rows are missing",
+        says="features of {who} miss more than 10 % of their rows",
+        sources=(Source(document="003", quote="- Missing rate > 10%: Critical"),),
+    ),
+    _Broken(
+        name="MissingDataHigh",
+        severity=Severity.WARNING,
+        check="missing",
+        level="warning",
+        threshold="> 5 % of a feature's rows are missing",
+        says="features of {who} miss more than 5 % of their rows",
+        sources=(
+            Source(document="003", quote="- Missing data > 5%"),
+            Source(document="003", quote="- Missing rate > 5%: Warning"),
+        ),
+    ),
+    _Broken(
+        name="ModelConfidenceLow",
+        severity=Severity.WARNING,
+        check="confidence",
+        level="",
+        threshold="PSI of the policy's confidence > 0.2, and not by chance",
+        says="checks find {who} otherwise sure of itself than where it was made",
+        sources=(Source(document="003", quote="- Model confidence low"),),
+        choice="003 gives no number: how far the confidence's distribution moved is taken",
+    ),
+)
+
+
 def drift_rules(limits: AlertLimits) -> tuple[AlertRule, ...]:
     """Return the alerts about drift and GPUs."""
     return (
         _encoder_kl_high(limits),
-        _broken(
-            name="FeatureDriftCritical",
-            severity=Severity.CRITICAL,
-            check="psi",
-            level="critical",
-            threshold="PSI of a feature > 0.3, and not by chance",
-            says="features of {who} have a PSI above 0.3",
-            sources=(
-                Source(document="003", quote="- Feature drift PSI > 0.3"),
-                Source(document="003", quote="- PSI > 0.3: Critical"),
-            ),
-        ),
-        _broken(
-            name="FeatureDriftHigh",
-            severity=Severity.WARNING,
-            check="psi",
-            level="warning",
-            threshold="PSI of a feature > 0.2, and not by chance",
-            says="features of {who} have a PSI above 0.2",
-            sources=(
-                Source(document="003", quote="- Feature drift PSI > 0.2"),
-                Source(document="003", quote="- PSI > 0.2: Warning"),
-            ),
-        ),
-        _broken(
-            name="MissingDataCritical",
-            severity=Severity.CRITICAL,
-            check="missing",
-            level="critical",
-            threshold="> 10 % of a feature's rows are missing",
-            says="features of {who} miss more than 10 % of their rows",
-            sources=(Source(document="003", quote="- Missing rate > 10%: Critical"),),
-        ),
-        _broken(
-            name="MissingDataHigh",
-            severity=Severity.WARNING,
-            check="missing",
-            level="warning",
-            threshold="> 5 % of a feature's rows are missing",
-            says="features of {who} miss more than 5 % of their rows",
-            sources=(
-                Source(document="003", quote="- Missing data > 5%"),
-                Source(document="003", quote="- Missing rate > 5%: Warning"),
-            ),
-        ),
-        _broken(
-            name="ModelConfidenceLow",
-            severity=Severity.WARNING,
-            check="confidence",
-            level="",
-            threshold="PSI of the policy's confidence > 0.2, and not by chance",
-            says="checks find {who} otherwise sure of itself than where it was made",
-            sources=(Source(document="003", quote="- Model confidence low"),),
-            choice="003 gives no number: how far the confidence's distribution moved is taken",
-        ),
+        *(_broken(told) for told in _BROKEN),
         _stale(),
         _gpu_high(limits),
     )
@@ -171,17 +191,8 @@ def _nulls(series: Mapping[str, str], above: str) -> tuple[Case, ...]:
     )
 
 
-def _broken(
-    *,
-    name: str,
-    severity: Severity,
-    check: str,
-    level: str,
-    threshold: str,
-    says: str,
-    sources: tuple[Source, ...],
-    choice: str = "",
-) -> AlertRule:
+def _broken(told: _Broken) -> AlertRule:
+    check, level = told.check, told.level
     where = {"check": check, "level": level} if level else {"check": check}
     reading = Recording(
         of="liveops_drift_broken_checks", by=_ARTIFACT, take=Take.HIGHEST, where=where
@@ -190,24 +201,24 @@ def _broken(
     other = _count(check, "critical" if level == "warning" else "warning")
     silent = [{own: "0", ks: "1"}, *([{own: "0", other: "1"}] if level else [])]
     return AlertRule(
-        name=name,
+        name=told.name,
         component=Component.DRIFT,
-        severity=severity,
+        severity=told.severity,
         reads=(reading,),
         expression=f"{reading} > 0",
-        threshold=threshold,
+        threshold=told.threshold,
         at_once=_ONCE,
         summary=f"What a policy reads has drifted: {' '.join(where.values())}.",
-        description=f"{VALUE} {says.format(who=_WHO)}.",
-        sources=sources,
-        choice=choice,
+        description=f"{VALUE} {told.says.format(who=_WHO)}.",
+        sources=told.sources,
+        choice=told.choice,
         pair=_PAIR,
         drill=Drill(
             wrong={own: "1"},
             right={own: "0"},
             silent=tuple(silent),
             labels=_LABELS,
-            description=f"1 {says.format(who='5ca1ab1e')}.",
+            description=f"1 {told.says.format(who='5ca1ab1e')}.",
         ),
     )
 

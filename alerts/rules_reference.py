@@ -82,7 +82,7 @@ alert links to its playbook.
 def render() -> str:
     """Return the page.
 
-    >>> "| `AccountBalanceLow` | critical |" in render()
+    >>> "playbooks/AccountBalanceLow.md" in render()
     True
     """
     found = rules(AlertLimits(), AlertPlaces())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -255,28 +255,33 @@ def _not_a_number(job: str, names: Iterable[str]) -> AlertRule:
         pair="a series that is gone is no NaN: ReadingsMissing",
         drill=Drill(
             description="",
-            cases=(
-                Case(
-                    name="numbers",
-                    series=dict.fromkeys(names, "1 -1 0 Inf -Inf"),
-                    fires={n * STEP: False for n in range(5)},
-                ),
-                Case(
-                    name="of another job",
-                    series={f'{name}{{job="other"}}': "NaN 1" for name in names},
-                    fires={timedelta(0): False},
-                ),
-                *(
-                    Case(
-                        name=f"{name} is none, then one",
-                        series={name: "NaN 1"},
-                        fires={timedelta(0): True, STEP: False},
-                        labels={"metric": name},
-                        description=(f"1 series of {name} are NaN: alerts about them cannot fire."),
-                    )
-                    for name in names
-                ),
-            ),
+            cases=_nones(names),
+        ),
+    )
+
+
+def _nones(names: Sequence[str]) -> tuple[Case, ...]:
+    """Return every kind of number, NaN of another job, and NaN of each metric in turn."""
+    return (
+        Case(
+            name="numbers",
+            series=dict.fromkeys(names, "1 -1 0 Inf -Inf"),
+            fires={n * STEP: False for n in range(5)},
+        ),
+        Case(
+            name="of another job",
+            series={f'{name}{{job="other"}}': "NaN 1" for name in names},
+            fires={timedelta(0): False},
+        ),
+        *(
+            Case(
+                name=f"{name} is none, then one",
+                series={name: "NaN 1"},
+                fires={timedelta(0): True, STEP: False},
+                labels={"metric": name},
+                description=f"1 series of {name} are NaN: alerts about them cannot fire.",
+            )
+            for name in names
         ),
     )
 

@@ -81,7 +81,7 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tested:
+class RuleTests:
     """What promtool's unit tests said: how many rules and cases, and in what words it failed."""
 
     rules: int
@@ -198,12 +198,12 @@ def _asked(path: Path) -> Iterator[str]:
         yield f"{program}: {' '.join((ran.stdout + ran.stderr).split())}"
 
 
-def run_tests(alerting: Alerting) -> Tested:
+def run_tests(alerting: Alerting) -> RuleTests:
     """Run promtool's unit tests of every rule; raises `ProgramMissing` without promtool."""
     with tempfile.TemporaryDirectory(prefix="liveops-alerts-") as folder:
         files = write_tests(alerting, Path(folder))
         ran = _run(Program.PROMTOOL, ["test", "rules", *map(str, files)])
-    return Tested(
+    return RuleTests(
         rules=len(alerting.rules),
         cases=sum(len(cases(rule)) for rule in alerting.rules),
         failures="" if ran.returncode == 0 else ran.stdout + ran.stderr,

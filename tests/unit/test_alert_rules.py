@@ -273,15 +273,8 @@ def test_promtool_finds_nothing_to_complain_about_in_the_rules() -> None:
 
 
 @pytest.mark.real_part
-def test_promtool_finds_every_rule_to_do_what_it_says() -> None:
-    promtool()
-    done = run_tests(alerting_of(Settings()))
-    assert done.failures == ""
-    assert done.rules == len(RULES)
-
-
-@pytest.mark.real_part
 def test_rules_of_other_settings_do_what_they_say() -> None:
+    """Those of the defaults do in tests/e2e/test_prometheus_alerts.py."""
     promtool()
     given = {
         "checklist": {"pf_throttle": 1.75, "drawdown_halt_percent": 5, "gpu_restart": 99.5},
