@@ -129,7 +129,7 @@ def demo_rules(rules: Rules) -> Rules:
     The documents expect profit factors of 2.1 to 2.8 and throttle under 1.6. Hourly rules after
     costs live near 1, so that limit would stop every arm of the demo in its first weeks. They win
     four trades in ten: guards that pause under three of ten would refuse half of all opportunities.
-    Two positions at once would leave no place for nine wishes of ten.
+    Up to 27 positions were open at once on the shipped candles: two places would be no market.
     """
     checklist = replace(rules.checklist, pf_throttle=0.4, pf_band=(0.8, 1.6))
     sizing = None if rules.sizing is None else replace(rules.sizing, max_open_positions=OPEN_MAX)

@@ -133,7 +133,10 @@ def _already_open(
     first, _ = decisions.allocations(connection, name)[0]
     # As it was opened: the champion may have been replaced since.
     opened = replace(found.experiment, champion=first.champion)
-    if (opened, found.limits, found.rules, set(first.ppm)) != wanted:
+    experiment, limits, rules, names = wanted
+    if found.rules.sizing is None:  # of a release before sizing limits: it stays without any
+        rules = replace(rules, sizing=None)
+    if (opened, found.limits, found.rules, set(first.ppm)) != (experiment, limits, rules, names):
         raise Conflict(f"experiment {name!r} is open already with other values")
     return found
 

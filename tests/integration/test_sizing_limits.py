@@ -17,6 +17,7 @@ from sqlalchemy import Engine, text
 from bandit.core.account import LossLimits
 from bandit.core.errors import (
     BanditError,
+    Conflict,
     Expired,
     InvalidInput,
     Killed,
@@ -140,6 +141,20 @@ def test_an_experiment_without_limits_refuses_nothing(engine: Engine) -> None:
     [huge] = assign(engine, ["huge"])
     assert claim(engine, huge.id, position_size=900.0, leverage=900.0) == NOON
     kept(engine)
+
+
+def test_opening_again_what_was_open_before_there_were_limits_changes_nothing(
+    engine: Engine,
+) -> None:
+    record = open_btc(engine)
+    assert open_btc(engine, rules=TWO) == record
+    assert record.sizing is None
+
+
+def test_other_limits_under_the_same_name_are_refused(engine: Engine) -> None:
+    open_btc(engine, rules=TWO)
+    with pytest.raises(Conflict):
+        open_btc(engine, rules=ONE)
 
 
 # How many may be open
