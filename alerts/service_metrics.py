@@ -60,6 +60,14 @@ SERVICE_METRICS: Final = (
         kind=MetricKind.GAUGE,
         unit="positions",
         help="Positions that a `close-all` is to close and whose outcome is not recorded yet.",
+        name="liveops_alert_notices_total",
+        kind=MetricKind.COUNTER,
+        unit="alerts",
+        help=(
+            "Alerts that Alertmanager sent, repeated ones included, by what was done about each; "
+            "`truncated` are those cut off from a payload."
+        ),
+        labels=("result",),
     ),
     Metric(
         name="liveops_bot_running",

@@ -17,6 +17,7 @@ from bandit.core.ladder import Standing
 from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus, Rung, Verdict
 from bandit.service import (
     accounts,
+    alerting,
     auditing,
     drift,
     experiments,
@@ -85,6 +86,7 @@ class LedgerCollector(Collector):
             held = accounts.listed(engine, now=now)
             watching = performance_guarding.listed(engine)
             runs = drift.latest(engine, since=now - DRIFT_FRESH)
+            heard = alerting.counts(engine)
             checked = seen(self._app)
         except LedgerUnavailable:
             return [("liveops_up", (), 0.0)]
@@ -95,6 +97,8 @@ class LedgerCollector(Collector):
         if mismatches is not None:
             samples.append(("liveops_statistics_mismatches", (), mismatches))
         samples += of_health(checked)
+        for result, n in heard.items():
+            samples.append(("liveops_alert_notices_total", (result.value,), n))
         for account in held:
             samples += _of_account(account)
         for guard in watching:

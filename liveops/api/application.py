@@ -33,6 +33,7 @@ from liveops.api import (
     selecting,
     shadowing,
     trading,
+    webhooks,
 )
 from liveops.api.access import OPEN_PATHS, Gatekeeper, Keyring, scope_of
 from liveops.api.bodies import (
@@ -56,6 +57,7 @@ from liveops.api.problems import Problem, declared, install
 from liveops.api.selecting import NewScores
 from liveops.api.shadowing import NewShadowOutcome
 from liveops.api.trading import NewClaim
+from liveops.api.webhooks import NewAlerts
 from liveops.deciders import Deciders, artifact_home
 from liveops.metrics import registry_of
 from liveops.wiring import App
@@ -79,6 +81,7 @@ _DESCRIBED_HERE: tuple[type[BaseModel], ...] = (
     NewRevision,
     NewShadowOutcome,
     KillOrder,
+    NewAlerts,
     Reasoned,
     Problem,
 )
@@ -134,6 +137,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
         selecting.router,
         reconciling.router,
         heartbeats.router,
+        webhooks.router,
         probes.router,
     ):
         api.include_router(router)

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from bandit.core.errors import InvalidInput
+from bandit.core.heartbeat import COUNT_MAX
 from bandit.core.marks import Mark
 from bandit.core.model import (
     ArmMode,
@@ -79,6 +80,12 @@ def is_uuid(text: str) -> bool:
     return UUID_TEXT.fullmatch(text) is not None
 
 
+def _whole(value: object) -> int:
+    if not isinstance(value, Decimal) or value != value.to_integral_value():
+        raise ValueError("must be a whole number")
+    return int(value)
+
+
 def _uuid(value: object) -> UUID:
     if not isinstance(value, str) or not is_uuid(value):
         raise ValueError("must be a UUID")
@@ -97,6 +104,11 @@ Instant = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 Id = Annotated[UUID, PlainValidator(_uuid), WithJsonSchema({"type": "string", "format": "uuid"})]
+Whole = Annotated[
+    int,
+    PlainValidator(_whole),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": COUNT_MAX}),
+]
 Json = Annotated[Any, AfterValidator(plain)]
 
 

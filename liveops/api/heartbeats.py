@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field, PlainValidator, WithJsonSchema
+from fastapi import APIRouter, Depends
+from pydantic import Field
 
 from bandit.core.heartbeat import (
     BREAKERS_MAX,
@@ -20,26 +21,13 @@ from bandit.core.heartbeat import (
 from bandit.core.model import checked_amount
 from bandit.service import health, reconciling
 from liveops.api.answers import Answer, Time, time_of
-from liveops.api.bodies import Body, Id, Instant, Money, Name, body_of, schema_of
+from liveops.api.bodies import Body, Id, Instant, Money, Name, Whole, body_of, schema_of
 from liveops.api.parameters import Application
 from liveops.api.problems import declared
 from liveops.api.watching import NAMES_EXPERIMENT, WATCHED, watch_headers
 from liveops.wiring import health_limits_of, reconciliation_rule_of
 
 router = APIRouter(prefix="/v1", responses=declared(503))
-
-
-def _whole(value: object) -> int:
-    if not isinstance(value, Decimal) or value != value.to_integral_value():
-        raise ValueError("must be a whole number")
-    return int(value)
-
-
-Whole = Annotated[
-    int,
-    PlainValidator(_whole),
-    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": COUNT_MAX}),
-]
 
 
 class ToldModel(Body):
