@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -44,6 +45,8 @@ from liveops.api.access import ADMIN_SCOPES, digest_of, scope_of
 from liveops.api.webhooks import ALERTS_BYTES_MAX, ALERTS_MAX
 from liveops.clock import VirtualClock
 
+# Two alerts that began and ended: whole, and with `max_alerts: 1`.
+RECORDED = Path(__file__).resolve().parents[1] / "data" / "alertmanager_0_25.json"
 HOOK = "/v1/webhooks/alertmanager"
 LATER = NOON + timedelta(hours=1)
 NO_END = "0001-01-01T00:00:00Z"
@@ -455,6 +458,23 @@ def test_hostile_labels_reach_no_line_of_the_log_no_metric_and_no_other_arm(
     with engine.connect() as connection:
         kept = connection.execute(text("SELECT policy FROM alert_notices WHERE fingerprint = 'a'"))
         assert kept.scalar_one() == told
+
+
+def test_what_alertmanager_0_25_sent_is_understood(engine: Engine) -> None:
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
+    with service(engine, clock=VirtualClock(LATER)) as client:
+        open_btc(engine, challengers=arms(3))
+
+        def heard(name: str) -> tuple[list[str], list[str]]:
+            answer = client.post(HOOK, json=recorded[name]).json()
+            told = [one["result"] for one in answer["results"]]
+            return told, [arm["policy"] for arm in answer["halted"]]
+
+        # Of two alerts one was cut off: who is not named is halted with the others.
+        assert heard("firing_cut") == (["halted"], ["arm-01", "arm-02"])
+        assert heard("firing_whole") == (["repeated", "already"], [])
+        assert heard("resolved_whole") == (["resolved", "resolved"], [])
+        assert heard("resolved_cut") == (["repeated"], [])
 
 
 def test_keys_of_newer_alertmanagers_and_times_in_nanoseconds_are_read(engine: Engine) -> None:

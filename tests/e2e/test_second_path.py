@@ -1,0 +1,116 @@
+"""The second path that stops an arm, the first one silent: Prometheus, Alertmanager, service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from api_service import CheckedClient, service
+from ledger import BEST, FALLEN, POOR, UNGUARDED, arms, feed, open_btc
+from sqlalchemy import Engine, text
+
+from bandit.core.lifecycle import ArmVerb
+from bandit.core.model import ArmStatus, PolicyName
+from bandit.core.reading import ChecklistRule, Rules
+from bandit.service import experiments
+from benchmarks.alerts._stack import ProgramMissing, Stack, alert_stack, await_that
+from config.scopes import KeyScope
+from liveops.api.access import digest_of
+from liveops.clock import SystemClock
+
+KEY = "lo_watcher"
+# Neither ever flags: what stops an arm here is the alert.
+SILENT = ChecklistRule(pf_throttle=0, drawdown_halt_percent=100)
+RULES = Rules(checklist=SILENT, guard=UNGUARDED.guard)
+# Alertmanager sends what still fires again after so long.
+REPEAT_SECONDS = 1
+PATIENCE_SECONDS = 90
+
+
+def status(engine: Engine, policy: str) -> ArmStatus:
+    return experiments.load(engine, "btc").arm_of(PolicyName(policy)).place.status
+
+
+def notices(engine: Engine, condition: str) -> int:
+    statement = text(f"SELECT count(*) FROM alert_notices WHERE {condition}")
+    with engine.connect() as connection:
+        return int(connection.execute(statement).scalar_one())
+
+
+def repeated(engine: Engine) -> int:
+    statement = text("SELECT coalesce(max(n), 0) FROM alert_counts WHERE result = 'repeated'")
+    with engine.connect() as connection:
+        return int(connection.execute(statement).scalar_one())
+
+
+def actors(engine: Engine) -> list[tuple[str, str]]:
+    statement = text("SELECT kind, actor FROM decisions WHERE kind <> 'ENTER' ORDER BY id")
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(statement)]
+
+
+@contextmanager
+def watched(engine: Engine, folder: Path) -> Iterator[tuple[CheckedClient, Stack]]:
+    """A service that is scraped each second, whose alerts come to it."""
+    scopes = [KeyScope.READ.value, KeyScope.WEBHOOK.value]
+    entry = {"name": "alertmanager", "scopes": scopes, "sha256": digest_of(KEY.encode())}
+    with service(engine, clock=SystemClock(), keys=[entry]) as client:
+        try:
+            with alert_stack(
+                folder, service=str(client.base_url), key=KEY, repeat_seconds=REPEAT_SECONDS
+            ) as stack:
+                yield client, stack
+        except ProgramMissing as missing:
+            pytest.skip(str(missing))
+
+
+@pytest.mark.real_part
+def test_alerts_alone_throttle_and_halt_and_undo_nobodys_resume(
+    engine: Engine, tmp_path: Path
+) -> None:
+    weak, deep, sound = (name for name, _ in arms(3))
+    open_btc(engine, challengers=arms(3), rules=RULES)
+    moment = feed(engine, sound, BEST, prefix="sound")
+    moment = feed(engine, weak, BEST, now=moment, prefix="before")
+    with watched(engine, tmp_path) as (_, stack):
+
+        def becomes(policy: str, wanted: ArmStatus) -> None:
+            await_that(lambda: status(engine, policy) is wanted, seconds=PATIENCE_SECONDS)
+
+        assert stack.firing() == set()
+        moment = feed(engine, weak, POOR, now=moment, prefix="weak")
+        moment = feed(engine, deep, FALLEN, now=moment, prefix="deep")
+        becomes(weak, ArmStatus.THROTTLED)
+        becomes(deep, ArmStatus.HALTED)
+
+        # The alert goes on, and is sent again: a person who lets the arm go on is not overruled.
+        experiments.change_arm(
+            engine,
+            name="btc",
+            policy=PolicyName(weak),
+            verb=ArmVerb.RESUME,
+            reason="looked into it",
+            now=SystemClock().now(),
+            actor="ann",
+        )
+        before = repeated(engine)
+        await_that(lambda: repeated(engine) > before + 4, seconds=PATIENCE_SECONDS)
+        assert ("ChallengerProfitFactorLow", weak) in stack.firing()
+        assert status(engine, weak) is ArmStatus.ACTIVE
+
+        # It ends, which undoes nothing; it begins anew, and stops the arm anew.
+        moment = feed(engine, weak, BEST, now=moment, prefix="better")
+        ended = f"status = 'resolved' AND result = 'resolved' AND policy = '{weak}'"
+        await_that(lambda: notices(engine, ended) == 1, seconds=PATIENCE_SECONDS)
+        feed(engine, weak, POOR, now=moment, prefix="again")
+        becomes(weak, ArmStatus.THROTTLED)
+    assert status(engine, sound) is ArmStatus.ACTIVE
+    by = "alertmanager"
+    assert actors(engine) == [
+        ("THROTTLE", by),
+        ("HALT", by),
+        ("RESUME", "ann"),
+        ("THROTTLE", by),
+    ]
