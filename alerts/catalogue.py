@@ -28,7 +28,7 @@ def render_page() -> str:
 `GET /metrics` exposes exactly these, for every arm that is not retired. A value that does not exist
 is a series that does not exist, never NaN, 0 or Infinity. `window` is a number of trades or `all`;
 the two windows are settings (`checklist.pf_window`, `checklist.long_window`). What is shown is at
-most two seconds old.
+most half a second old.
 
 | metric | kind | unit | labels | meaning | absent |
 |---|---|---|---|---|---|

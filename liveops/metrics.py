@@ -35,8 +35,9 @@ from liveops.health import seen
 from liveops.health_metrics import Sample, of_health
 from liveops.wiring import App
 
-FRESH = timedelta(seconds=2)
-"""For how long one reading of the ledger serves every scrape."""
+FRESH = timedelta(seconds=0.5)
+"""For how long one reading of the ledger serves every scrape: less than the second that whoever
+wants alerts to act soon leaves between two."""
 
 DRIFT_FRESH = timedelta(days=30)
 """For how long an artefact that is checked no more is still told of."""

@@ -17,12 +17,14 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 from vitals import beat
 
+from bandit.core.alert_actions import AlertStatus, Notice
 from bandit.core.evidence import Terms
 from bandit.core.kill_switch import KillCause
 from bandit.core.outcomes import declined
 from bandit.core.selection import Selection
 from bandit.service import (
     ageing,
+    alerting,
     auditing,
     closing,
     drift,
@@ -67,6 +69,7 @@ FACTS = {
     "close_orders": "reason",
     "close_targets": "order_id",
     "close_failures": "reason",
+    "alert_notices": "result",
 }
 
 
@@ -96,6 +99,9 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     trials.record(engine, a_trial(), now=NOON, actor="test")
     drift.record(engine, a_run(), now=NOON, actor="test")
     learner_jobs.keep_recipe(engine, "prod", {"learner": "rl"}, now=NOON)
+    notice = Notice(fingerprint="f", status=AlertStatus.RESOLVED, starts_at=NOON)
+    sent = alerting.AlertPayload(notices=(notice,), truncated=0, receiver="")
+    alerting.hear(engine, sent, now=NOON, key="test")
     pause(engine)
     refused_unit(engine, "refused")
     stray = beat(account="usd", positions=(UUID(int=9),), open_positions=1)

@@ -35,9 +35,11 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
 from vitals import beat
 
+from bandit.core.alert_actions import AlertResult, AlertStatus, Notice
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
 from bandit.service import (
+    alerting,
     auditing,
     closing,
     drift,
@@ -107,6 +109,18 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         act(service)
     for verb in (ArmVerb.RESUME, ArmVerb.THROTTLE, ArmVerb.HALT, ArmVerb.RETIRE):
         change(service, verb)
+    firing = Notice(
+        fingerprint="f",
+        status=AlertStatus.FIRING,
+        starts_at=NIGHT,
+        experiment="btc",
+        policy="later",
+        action="halt",
+    )
+    for _ in range(2):
+        sent = alerting.AlertPayload(notices=(firing,), truncated=1, receiver="")
+        alerting.hear(service, sent, now=NIGHT, key="test")
+    assert alerting.counts(service)[AlertResult.HALTED] == 1
     [made] = assign(service, ["claimed"])
     Router(service).claim(made.id, now=NOON)
     order = closing.close_all(service, "btc", reason="drill", now=NOON, actor="test")
@@ -163,6 +177,8 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         "DELETE FROM reconciliations",
         "UPDATE reconciliation_changes SET reason = 'x'",
         "DELETE FROM close_targets",
+        "UPDATE alert_notices SET result = 'no_action'",
+        "DELETE FROM alert_counts",
         "UPDATE decision_protocol SET version = 3",
         "SET session_replication_role = replica",
     ],
