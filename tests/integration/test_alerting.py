@@ -591,5 +591,5 @@ def test_a_hundred_lives_in_the_ledger_go_as_the_oracle_says(engine: Engine) -> 
 
 
 @pytest.mark.slow
-def test_two_thousand_lives_in_the_ledger_go_as_the_oracle_says(engine: Engine) -> None:
-    assert live_through(engine, 2_000)[0] == 0
+def test_a_thousand_lives_in_the_ledger_go_as_the_oracle_says(engine: Engine) -> None:
+    assert live_through(engine, 1_000)[0] == 0
