@@ -141,6 +141,17 @@ class KillSwitch(Section):
     )
 
 
+class Breakers(Section):
+    """The circuit breakers round whatever the service calls outside itself."""
+
+    failures_max: Count = setting(
+        3, meaning="A breaker opens after so many failures in a row.", unit="calls", ge=1, le=1000
+    )
+    recovery_seconds: Number = setting(
+        60.0, meaning="An open one lets a probe out after this time.", unit="seconds", gt=0, le=3600
+    )
+
+
 class Logging(Section):
     """What is written to stderr."""
 

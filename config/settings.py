@@ -39,6 +39,7 @@ from config.section import Leaf, Section, leaves, setting
 from config.service import (
     Ageing,
     Audit,
+    Breakers,
     Database,
     ExperimentDefaults,
     KillSwitch,
@@ -89,6 +90,7 @@ class Settings(Section):
     audit: Audit = Audit()
     ageing: Ageing = Ageing()
     alert_rules: AlertRules = AlertRules()
+    breakers: Breakers = Breakers()
     logging: Logging = Logging()
     exchange: Exchange = Exchange()
     trading: Trading = Trading()

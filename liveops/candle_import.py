@@ -9,13 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bandit.core.errors import InvalidInput
+from bandit.core.errors import ExtraMissing, InvalidInput
 from config.settings import Settings
 from learners.market.candle_store import Appended, CandleStore, SeriesName
 from learners.market.candles import Candles, load_candles
 from learners.market.exchange import Exchange
 from learners.market.intervals import interval_of
 from learners.market.validation import ValidationReport
+from liveops.breakers import Breakers
 from liveops.ledger_server import state_home
 
 
@@ -67,12 +68,14 @@ def import_from_exchange(
     *,
     since: datetime | None,
     options: Mapping[str, Any],
+    breakers: Breakers,
     now: datetime,
 ) -> ImportedCandles:
     """Append an exchange's closed bars; without `since`, from the last bar stored.
 
-    Raises `InvalidInput` without `since` for a series that is not stored yet, and what the exchange
-    and the store raise.
+    The fetch, which repeats what fails on the way, is one call of the breaker `exchange.NAME`.
+    Raises `InvalidInput` without `since` for a series that is not stored yet, `BreakerOpen`, and
+    what the exchange and the store raise.
     """
     if since is None:
         if name not in [stored.name for stored in store.series()]:
@@ -80,7 +83,12 @@ def import_from_exchange(
         kept = store.load(name)
         since = kept.opening(len(kept) - 1)
     exchange = Exchange(name=name.source, pause=threading.Event().wait, options=options)
-    candles = exchange.closed_candles(name.instrument, interval=name.interval, since=since)
+    begin = since
+    candles = breakers.call(
+        f"exchange.{name.source}",
+        lambda: exchange.closed_candles(name.instrument, interval=name.interval, since=begin),
+        answers=(InvalidInput, ExtraMissing),
+    )
     return _stored(store, name, candles, now)
 
 

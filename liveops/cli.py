@@ -24,6 +24,7 @@ from liveops.commands import (
     accounts,
     alerting,
     audit,
+    breakers,
     budget,
     candles,
     closing,
@@ -91,6 +92,7 @@ app.add_typer(health.bot_commands, name="bots")
 app.add_typer(budget.commands, name="budget")
 app.add_typer(guard.commands, name="guard")
 app.add_typer(selection.commands, name="selection")
+app.add_typer(breakers.commands, name="breakers")
 app.add_typer(ledger.commands, name="ledger")
 app.add_typer(imports.commands, name="import")
 app.add_typer(candles.commands, name="candles")

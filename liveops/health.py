@@ -77,7 +77,7 @@ def checkup(app: App, found: Reading | BanditError) -> Checkup:
         vitals, reading = found.vitals, found
         if app.demo:  # its trades are of the past that it replays: they are not waited for
             vitals = replace(vitals, last_trade_at=None)
-    vitals = replace(vitals, latch=latch)
+    vitals = replace(vitals, latch=latch, breakers=app.breakers.not_closed())
     return Checkup(vitals=vitals, health=assess(vitals, limits), limits=limits, reading=reading)
 
 

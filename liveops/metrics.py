@@ -33,6 +33,7 @@ from bandit.service.reporting import ExperimentReport
 from liveops.gpu import GpuReading
 from liveops.health import seen
 from liveops.health_metrics import Sample, of_health
+from liveops.outside_metrics import of_breakers
 from liveops.wiring import App
 
 FRESH = timedelta(seconds=0.5)
@@ -56,7 +57,7 @@ class LedgerCollector(Collector):
     """Reads every experiment's report; scrapes within `FRESH` share one reading.
 
     When the ledger does not answer, `liveops_up` is 0 and every other series of it is absent: an
-    old number would look like a new one. GPUs are this machine's own.
+    old number would look like a new one. GPUs and breakers are this machine's own.
     """
 
     def __init__(self, app: App) -> None:
@@ -72,7 +73,11 @@ class LedgerCollector(Collector):
             now = self._app.clock.now()
             if self._read_at is None or not timedelta(0) <= now - self._read_at < FRESH:
                 self._samples, self._read_at = self._read(), now
-            samples = [*self._samples, *_of_gpus(self._app.gpus.newest())]
+            samples = [
+                *self._samples,
+                *_of_gpus(self._app.gpus.newest()),
+                *of_breakers(self._app.breakers.listed()),
+            ]
         families = {name: family for metric in CATALOGUE for name, family in _families(metric)}
         for name, labels, value in samples:
             families[name].add_metric(labels, value)

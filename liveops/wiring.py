@@ -30,6 +30,7 @@ from bandit.service.assigning import Router
 from bandit.storage import migrate, roles
 from bandit.storage.engine import connect, database_now, require_protocol, snapshot
 from config.settings import Settings
+from liveops.breakers import Breakers
 from liveops.clock import Clock, SystemClock, skew
 from liveops.gpu import GpuWatch
 from liveops.latch import Latch, latch_of
@@ -45,6 +46,7 @@ class App:
     """Everything a command or a request needs.
 
     `gpus` and `monitors` know nothing until somebody looks at them.
+    `gpus` know nothing until somebody looks at them; `breakers` stand round calls of this process.
     """
 
     settings: Settings
@@ -56,6 +58,7 @@ class App:
     revive: Callable[[], None]
     gpus: GpuWatch = field(default_factory=GpuWatch)
     monitors: MonitorWatch = field(default_factory=MonitorWatch)
+    breakers: Breakers = field(default_factory=Breakers)
 
 
 @contextmanager
@@ -99,6 +102,7 @@ def running_app(
                 demo=demo,
                 revive=server.revive,
                 monitors=MonitorWatch(watch_rule_of(settings)),
+                breakers=breakers_of(settings),
             )
         finally:
             engine.dispose()
@@ -145,6 +149,16 @@ def require_common_clock(engine: Engine) -> None:
             f"this machine's clock is {apart:.1f} s from the database's, "
             f"at most {SKEW_SECONDS_MAX:g} s are allowed: synchronise both"
         )
+
+
+def breakers_of(settings: Settings) -> Breakers:
+    """Return breakers that open and recover as the settings say.
+
+    >>> breakers_of(Settings()).listed()
+    []
+    """
+    chosen = settings.breakers
+    return Breakers(failures_max=chosen.failures_max, recovery_seconds=chosen.recovery_seconds)
 
 
 def experiment_of(

@@ -20,6 +20,7 @@ from bandit.storage.engine import connect
 from config.settings import Settings
 from liveops.api.application import create_api
 from liveops.api.server import serving
+from liveops.breakers import Breakers
 from liveops.clock import Clock, VirtualClock
 from liveops.gpu import GpuWatch
 from liveops.latch import Latch
@@ -87,6 +88,7 @@ def service(
     latch: Latch | None = None,
     settings: Mapping[str, Any] | None = None,
     gpus: GpuWatch | None = None,
+    breakers: Breakers | None = None,
 ) -> Iterator[CheckedClient]:
     """Serve the ledger of `engine` on a free port, at noon of the tests' day unless told."""
     app = application(
@@ -98,6 +100,7 @@ def service(
         latch=latch,
         settings=settings,
         gpus=gpus,
+        breakers=breakers,
     )
     with serving(app, host="127.0.0.1", port=0) as url, CheckedClient(url, key=key) as client:
         yield client
@@ -113,6 +116,7 @@ def application(
     latch: Latch | None = None,
     settings: Mapping[str, Any] | None = None,
     gpus: GpuWatch | None = None,
+    breakers: Breakers | None = None,
 ) -> App:
     """An App on the ledger of `engine` with default settings but for those told."""
     told = {"api_key": key, "api_keys": list(keys), **(settings or {})}
@@ -125,6 +129,7 @@ def application(
         demo=False,
         revive=lambda: None,
         gpus=gpus or GpuWatch(),
+        breakers=breakers or Breakers(),
     )
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 from bandit.core.audit_chain import (
     Anchor,
     AnchorCheck,
+    AuditRow,
     Finding,
     FindingKind,
     Seal,
@@ -124,6 +125,24 @@ def note_lost(engine: Engine, lost: LostAnchor, *, now: datetime, actor: str) ->
             subject="audit_log",
             details={"sealed_to": lost.sealed_to, "anchored_to": lost.anchor.sequence},
         )
+
+
+def sealed_to(engine: Engine) -> int:
+    """Return up to where the log is sealed, from which `sealed_since` may go on."""
+    with snapshot(engine) as connection:
+        return audit.sealed_to(connection)
+
+
+def sealed_since(
+    engine: Engine, after: int, *, actions: Sequence[str]
+) -> tuple[list[AuditRow], int]:
+    """Return the rows of these actions that were sealed later, and up to where this looked.
+
+    At most `SEALS_MAX` seals are looked through: what lies beyond is the next call's.
+    """
+    with snapshot(engine) as connection:
+        to = min(audit.sealed_to(connection), after + SEALS_MAX)
+        return audit.sealed_rows(connection, after=after, to=to, actions=actions), max(to, after)
 
 
 def unsealed_rows(engine: Engine) -> int:

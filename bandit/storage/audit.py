@@ -36,6 +36,26 @@ def head(connection: Connection) -> Seal | None:
     return None if found is None else _seal(found)
 
 
+def sealed_to(connection: Connection) -> int:
+    """Return the newest seal's sequence; 0 while nothing is sealed."""
+    found = one(connection, "SELECT coalesce(max(sequence), 0) AS sequence FROM audit_seals")
+    assert found is not None
+    return int(found["sequence"])
+
+
+def sealed_rows(
+    connection: Connection, *, after: int, to: int, actions: Sequence[str]
+) -> list[AuditRow]:
+    """Return the rows of these actions with seals above `after`, up to `to`, in their order."""
+    statement = (
+        f"SELECT {_COLUMNS} FROM audit_seals s JOIN audit_log l ON l.id = s.audit_id "  # noqa: S608 - names are ours
+        "WHERE s.sequence > :after AND s.sequence <= :to AND l.action = ANY(:actions) "
+        "ORDER BY s.sequence"
+    )
+    found = rows(connection, statement, after=after, to=to, actions=list(actions))
+    return [_row(row) for row in found]
+
+
 def append(
     connection: Connection,
     *,

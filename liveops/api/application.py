@@ -22,6 +22,7 @@ from bandit.service.live_routing import LiveRouter
 from config.scopes import KeyScope
 from liveops.api import (
     close_orders,
+    breakers,
     correcting,
     deciding,
     guards,
@@ -136,6 +137,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
         guards.router,
         selecting.router,
         reconciling.router,
+        breakers.router,
         heartbeats.router,
         webhooks.router,
         probes.router,

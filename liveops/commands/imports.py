@@ -146,13 +146,18 @@ def candles(
     """
     from liveops.candle_import import candle_store, import_candle_file, import_from_exchange
     from liveops.clock import now
+    from liveops.wiring import breakers_of
 
-    store = candle_store(settings_from(config))
+    settings = settings_from(config)
+    store = candle_store(settings)
     if exchange is not None:
         name = _series_to_fetch(files, exchange, instrument, interval)
         begin = None if since is None else since.replace(tzinfo=UTC)
         options = _exchange_options(exchange_options)
-        fetched = import_from_exchange(store, name, since=begin, options=options, now=now())
+        breakers = breakers_of(settings)
+        fetched = import_from_exchange(
+            store, name, since=begin, options=options, breakers=breakers, now=now()
+        )
         _tell_of_candles([fetched], as_json=as_json)
         return
     _require_files(files, {"--interval": interval, "--since": since})

@@ -32,6 +32,7 @@ def serve(
     """Serve the HTTP API until stopped."""
     from config.settings import read_environment
     from liveops.api.server import listening, wait_for_stop
+    from liveops.breaker_watch import following_resets
     from liveops.following import following_changes
     from liveops.kill_watch import watching_kill_switch
     from liveops.paper_closing import closing_on_paper
@@ -46,6 +47,7 @@ def serve(
         sealing(app),
         watching_kill_switch(app),
         following_changes(app),
+        following_resets(app),
         app.gpus.looking(),
         app.monitors.looking(app.engine),
         keeping_status_file(app),

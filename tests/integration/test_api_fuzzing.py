@@ -114,6 +114,7 @@ def test_fuzzing_finds_no_fault(engine: Engine, tmp_path: Path) -> None:
     fuzzed.require_no_fault()
     assert fuzzed.report["operations"]["tested"] == 45
     assert fuzzed.report["operations"]["tested"] == 42
+    assert fuzzed.report["operations"]["tested"] == 41
     phases = {name: phase["status"] for name, phase in fuzzed.report["phases"].items()}
     assert phases == dict.fromkeys(("examples", "coverage", "fuzzing", "stateful"), "success")
     assert fuzzed.followed
