@@ -14,18 +14,13 @@ from pydantic import AfterValidator, SecretStr, StringConstraints
 
 from bandit.core.account import DRAWDOWN_HARD_LIMIT
 from bandit.core.guard_rule import WINDOW_MAX
-from config.section import Count, Number, Section, setting
+from config.alerts import Alerts
+from config.section import Count, Number, Section, setting, unique
 
 planned = partial(setting, in_force=False)
 
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:-]{0,31}$")]
 Timeframe = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}[smhdwM]$")]
-
-
-def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(values)) < len(values):
-        raise ValueError("must name each one once")
-    return values
 
 
 class Exchange(Section):
@@ -47,6 +42,7 @@ class Trading(Section):
     """What is traded, on which candles."""
 
     symbols: Annotated[tuple[Symbol, ...], AfterValidator(_unique)] = setting(
+    symbols: Annotated[tuple[Symbol, ...], AfterValidator(unique)] = planned(
         ("BTCUSDT", "ETHUSDT"),
         meaning="Instruments to trade, each one once; those that a selection chooses from.",
         unit="list of names",

@@ -87,6 +87,17 @@ def setting(
     return Field(default, description=meaning, json_schema_extra=extra, **limits)
 
 
+def unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the values of a list whose entries are to be different.
+
+    >>> unique(("BTCUSDT", "ETHUSDT"))
+    ('BTCUSDT', 'ETHUSDT')
+    """
+    if len(set(values)) < len(values):
+        raise ValueError("must name each one once")
+    return values
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf:
     """One key of the settings by its dotted path; it is `name` in `section`."""

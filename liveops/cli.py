@@ -40,6 +40,7 @@ from liveops.commands import (
     ledger,
     market,
     monitor,
+    notify,
     operate,
     policies,
     promote,
@@ -93,6 +94,7 @@ app.add_typer(budget.commands, name="budget")
 app.add_typer(guard.commands, name="guard")
 app.add_typer(selection.commands, name="selection")
 app.add_typer(breakers.commands, name="breakers")
+app.add_typer(notify.commands, name="notify")
 app.add_typer(ledger.commands, name="ledger")
 app.add_typer(imports.commands, name="import")
 app.add_typer(candles.commands, name="candles")

@@ -21,6 +21,7 @@ from bandit.service import (
     auditing,
     drift,
     experiments,
+    noticing,
     performance_guarding,
     rebuilding,
     reporting,
@@ -33,7 +34,7 @@ from bandit.service.reporting import ExperimentReport
 from liveops.gpu import GpuReading
 from liveops.health import seen
 from liveops.health_metrics import Sample, of_health
-from liveops.outside_metrics import of_breakers
+from liveops.outside_metrics import of_breakers, of_notices
 from liveops.wiring import App
 
 FRESH = timedelta(seconds=0.5)
@@ -94,6 +95,7 @@ class LedgerCollector(Collector):
             runs = drift.latest(engine, since=now - DRIFT_FRESH)
             heard = alerting.counts(engine)
             checked = seen(self._app)
+            told = noticing.counted(engine)
         except LedgerUnavailable:
             return [("liveops_up", (), 0.0)]
         samples: list[Sample] = [
@@ -103,8 +105,12 @@ class LedgerCollector(Collector):
         if mismatches is not None:
             samples.append(("liveops_statistics_mismatches", (), mismatches))
         samples += of_health(checked)
+<<<<<<< HEAD
         for result, n in heard.items():
             samples.append(("liveops_alert_notices_total", (result.value,), n))
+=======
+        samples += of_notices(told, now=now)
+>>>>>>> 6f57c04 (Tell people what the audit log says, on channels of their own)
         for account in held:
             samples += _of_account(account)
         for guard in watching:

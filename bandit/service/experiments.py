@@ -326,13 +326,14 @@ def decide(
     )
     assert decision_id is not None
     version = decisions.append_allocation(connection, record, ppm, decision_id=decision_id, now=now)
+    whom = {name: told for name, told in (inputs or {}).items() if name in ("policy", "demoted")}
     audit.append(
         connection,
         now=now,
         actor=actor,
         action=kind.value,
         subject=record.experiment.name,
-        details={"decision": decision_id, "version": version, "reason": reason},
+        details={"decision": decision_id, "version": version, "reason": reason, **whom},
     )
 
 

@@ -57,6 +57,7 @@ class LockClass(IntEnum):
     MONITOR = 6
     NEWCOMER = 7
     POSITIONS = 8
+    NOTIFIER = 9
 
 
 @contextmanager

@@ -61,7 +61,8 @@ def settings_from(config: Path | None) -> Settings:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(EventFormatter())
     logging.basicConfig(level=loaded.settings.logging.level, handlers=[handler])
-    for library in ("uvicorn", "alembic"):  # their INFO is about themselves
+    # Their INFO is about themselves, and httpx tells addresses, which may be secrets.
+    for library in ("uvicorn", "alembic", "httpx", "httpcore"):
         logging.getLogger(library).setLevel(max(logging.WARNING, logging.root.level))
     return loaded.settings
 

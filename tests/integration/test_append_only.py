@@ -20,6 +20,7 @@ from vitals import beat
 from bandit.core.alert_actions import AlertStatus, Notice
 from bandit.core.evidence import Terms
 from bandit.core.kill_switch import KillCause
+from bandit.core.notices import Recipient
 from bandit.core.outcomes import declined
 from bandit.core.selection import Selection
 from bandit.service import (
@@ -31,6 +32,7 @@ from bandit.service import (
     health,
     killing,
     learner_jobs,
+    noticing,
     rebuilding,
     recording,
     revising,
@@ -65,11 +67,15 @@ FACTS = {
     "selections": "chosen",
     "guard_changes": "reason",
     "refusals": "account_change",
+<<<<<<< HEAD
     "reconciliation_changes": "reason",
     "close_orders": "reason",
     "close_targets": "order_id",
     "close_failures": "reason",
     "alert_notices": "result",
+=======
+    "notices": "title",
+>>>>>>> 6f57c04 (Tell people what the audit log says, on channels of their own)
 }
 
 
@@ -107,7 +113,9 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     stray = beat(account="usd", positions=(UUID(int=9),), open_positions=1)
     health.hear(engine, stray, now=NOON, window=timedelta(minutes=10))
     killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
+    noticing.follow(engine, [Recipient(name="log")], now=NOON)
     auditing.seal(engine, now=NOON)
+    noticing.follow(engine, [Recipient(name="log")], now=NOON)
     return engine
 
 

@@ -75,7 +75,8 @@ def test_every_change_has_one_audit_row_that_names_its_decision(engine: Engine) 
     decision = reporting.decision_history(engine, "btc")[0]
     assert newest is not None
     assert tuple(newest)[:3] == ("test", "HALT", "btc")
-    assert newest.details == {"decision": decision.id, "version": 2, "reason": "drill"}
+    told = {"decision": decision.id, "version": 2, "reason": "drill", "policy": CHALLENGER}
+    assert newest.details == told
 
 
 @pytest.mark.parametrize("verb", [ArmVerb.THROTTLE, ArmVerb.HALT, ArmVerb.RETIRE])

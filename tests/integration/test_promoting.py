@@ -112,7 +112,13 @@ def test_decision_says_who_why_and_what_was_known_of_both(engine: Engine) -> Non
         "worst of 6 blocks": "INCONCLUSIVE",
     }
     statement = "SELECT actor, action, subject, details FROM audit_log ORDER BY id DESC LIMIT 1"
-    details = {"decision": made.id, "version": 2, "reason": "better for a quarter"}
+    details = {
+        "decision": made.id,
+        "version": 2,
+        "reason": "better for a quarter",
+        "policy": NEW,
+        "demoted": PROD,
+    }
     assert rows(engine, statement) == [("ann", "PROMOTE", "btc", details)]
 
 

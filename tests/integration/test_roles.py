@@ -38,6 +38,7 @@ from vitals import beat
 from bandit.core.alert_actions import AlertResult, AlertStatus, Notice
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
+from bandit.core.notices import Recipient
 from bandit.service import (
     alerting,
     auditing,
@@ -46,6 +47,7 @@ from bandit.service import (
     exploring,
     health,
     killing,
+    noticing,
     performance_guarding,
     reconciling,
     reporting,
@@ -148,7 +150,13 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
     pause(service)
     paused = refused_unit(service, "refused")
     tell(service, [followed(paused, "0.001", policy=paused.policy)], now=NIGHT)
+    noticing.follow(service, [Recipient(name="log")], now=NOON)
+    killing.kill(service, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
     assert auditing.seal(service, now=NOON) is not None
+    noticing.follow(service, [Recipient(name="log")], now=NOON)
+    [told] = noticing.due(service, "log", now=NOON)
+    assert noticing.claim(service, told, now=NOON)
+    noticing.sent(service, told, now=NOON)
     assert reporting.report(service, "btc").to_json()
     with service.begin() as connection:
         assert connection.execute(text("SELECT end_holders(3, 1)")).scalar_one() == 0
@@ -174,11 +182,16 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         "DELETE FROM guard_states",
         "UPDATE guard_changes SET reason = 'x'",
         "DELETE FROM refusals",
+<<<<<<< HEAD
         "DELETE FROM reconciliations",
         "UPDATE reconciliation_changes SET reason = 'x'",
         "DELETE FROM close_targets",
         "UPDATE alert_notices SET result = 'no_action'",
         "DELETE FROM alert_counts",
+=======
+        "UPDATE notices SET title = 'x'",
+        "DELETE FROM notice_deliveries",
+>>>>>>> 6f57c04 (Tell people what the audit log says, on channels of their own)
         "UPDATE decision_protocol SET version = 3",
         "SET session_replication_role = replica",
     ],

@@ -15,7 +15,12 @@ from pydantic import SecretStr, ValidationError
 from bandit.core.acting import ActingRules
 from bandit.core.errors import InvalidInput
 from bandit.core.model import Profile, Strategy
+<<<<<<< HEAD
 from config.bot import CrossSectional, PerformanceGuard, Reconciliation, Risk
+=======
+from config.alerts import Alerts
+from config.bot import PerformanceGuard
+>>>>>>> 6f57c04 (Tell people what the audit log says, on channels of their own)
 from config.settings import (
     InvalidSettings,
     LoadedSettings,
@@ -165,6 +170,7 @@ def test_every_section_of_the_document_waits_for_its_use_but_those_in_force() ->
         "operations.monitor_halt_intervals",
         "operations.model_rotation.retrain_frequency_days",
         *(f"performance_guard.{name}" for name in PerformanceGuard.model_fields),
+        *(f"operations.alerts.{name}" for name in Alerts.model_fields),
     }
     assert set(loaded.not_in_force) == set(loaded.sources) - in_force
     assert "operations.alerts.enabled" in loaded.not_in_force
@@ -175,7 +181,7 @@ def test_every_section_of_the_document_waits_for_its_use_but_those_in_force() ->
     [
         ("risk: {max_drawdwn: 0.1}", "risk.max_drawdwn", "max_drawdown"),
         ("rsk: {}", "rsk", "risk"),
-        ("operations: {alerts: {on: 1}}", "operations.alerts.on", "alert_on_pause"),
+        ("operations: {alerts: {on: 1}}", "operations.alerts.on", "email_login"),
         ("max_daily_loss: 0.01", "max_daily_loss", "max_daily_loss under risk"),
         ("model_rotation: {}", "model_rotation", "model_rotation under operations"),
         ("risk.max_daily_loss: 0", "risk.max_daily_loss", "max_daily_loss under risk"),

@@ -1,0 +1,1 @@
+"""Ways to reach people: what each is sent, and how."""

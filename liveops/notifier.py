@@ -1,0 +1,194 @@
+"""Tells people what happened: one replica follows the audit log, a thread a channel sends.
+
+Nothing that decides or records waits for it: it reads what is sealed, on connections of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
+from typing import Final
+
+from alerts.channels.channel import ChannelFailed, ChannelRefused
+from bandit.core.notices import Delivery, DeliveryState
+from bandit.service import noticing
+from bandit.storage.locks import Lease, LockClass
+from config.alerts import Alerts
+from liveops import health
+from liveops.background import Turn, repeated
+from liveops.breakers import BreakerOpen
+from liveops.notice_channels import Addressed, channels_of
+from liveops.wiring import App, with_own_engine
+
+TICK_SECONDS: Final = 1.0
+HEALTH_EVERY: Final = timedelta(seconds=5)
+STATEMENT_SECONDS: Final = 5
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def notifying(app: App) -> Iterator[None]:
+    """Tell people while the context lasts, in threads and on connections of its own.
+
+    Of several services on one ledger, one does it; another goes on where it ended.
+    """
+    channels = channels_in_force(app)
+    # One for the lease, one for each thread.
+    size = len(channels) + 2
+    with (
+        with_own_engine(app, pool_size=size, statement_seconds=STATEMENT_SECONDS) as own,
+        ExitStack() as threads,
+    ):
+        notifier = Notifier(own, channels)
+        threads.callback(notifier.leave)
+        for addressed in channels:
+            sender, name = Sender(own, notifier, addressed), addressed.recipient.name
+            trouble = f"notices are not sent by {name}"
+            threads.enter_context(
+                repeated(f"notify-{name}", sender.look, seconds=TICK_SECONDS, trouble=trouble)
+            )
+        trouble = "nobody is told what happens"
+        threads.enter_context(
+            repeated("notifier", lambda _: notifier.look(), seconds=TICK_SECONDS, trouble=trouble)
+        )
+        yield
+
+
+def channels_in_force(app: App) -> list[Addressed]:
+    """Return the channels of `app`, their breakers named; a demo tells nobody but its log."""
+    alerts = Alerts() if app.demo else app.settings.operations.alerts
+    channels = channels_of(alerts)
+    for addressed in channels:
+        if addressed.breaker is not None:
+            app.breakers.of(addressed.breaker)
+    return channels
+
+
+class Notifier:
+    """Makes notices while this replica is the one that does."""
+
+    def __init__(self, app: App, channels: Sequence[Addressed]) -> None:
+        """Make them for `channels`; nothing is read before the first look."""
+        self._app = app
+        self._recipients = [addressed.recipient for addressed in channels]
+        self._lease = Lease(app.engine, LockClass.NOTIFIER, 0)
+        self._leads = threading.Event()
+        self._judged_at: datetime | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica is the one that tells people."""
+        return self._leads.is_set()
+
+    def look(self) -> None:
+        """Take or keep the lease; with it, make notices of what is sealed, and of health."""
+        if not self._holds():
+            return
+        now = self._app.clock.now()
+        if not self.leads:
+            noticing.abandon(self._app.engine, self._recipients, now=now)
+            log.info("this replica tells people what happens")
+        self._leads.set()
+        while noticing.follow(self._app.engine, self._recipients, now=now):
+            if not self._holds():
+                return
+        # Also where the clock was set back: nobody may wait for it to catch up.
+        if self._judged_at is None or not timedelta(0) <= now - self._judged_at < HEALTH_EVERY:
+            found = health.look(self._app).health
+            noticing.tell_health(self._app.engine, found, self._recipients, now=now)
+            self._judged_at = now
+
+    def _holds(self) -> bool:
+        is_ours = False
+        try:
+            is_ours = self._lease.hold()
+        finally:
+            if not is_ours:
+                self._leads.clear()
+        return is_ours
+
+    def leave(self) -> None:
+        """Let another replica go on."""
+        self._leads.clear()
+        self._lease.leave()
+
+
+class Sender:
+    """Sends on one channel, one notice after the other, while its replica leads."""
+
+    def __init__(self, app: App, notifier: Notifier, addressed: Addressed) -> None:
+        """Send on `addressed`; nothing is read before the first look."""
+        self._app = app
+        self._notifier = notifier
+        self._to = addressed
+        self._per_hour = app.settings.operations.alerts.per_hour
+        self._silent_until: datetime | None = None
+
+    def look(self, turn: Turn) -> None:
+        """Send what is due, until the turn is to stop."""
+        recipient = self._to.recipient
+        if not self._notifier.leads or self._must_wait():
+            return
+        now = self._app.clock.now()
+        if self._to.breaker is not None:
+            noticing.ration(self._app.engine, recipient, per_hour=self._per_hour, now=now)
+        for delivery in noticing.due(self._app.engine, recipient.name, now=now):
+            if turn.stop.is_set() or not self._notifier.leads or self._must_wait():
+                return
+            self._deliver(delivery)
+
+    def _must_wait(self) -> bool:
+        now, until = self._app.clock.now(), self._silent_until
+        if until is not None and now < until:
+            return True
+        return self._to.breaker is not None and not self._app.breakers.admits(self._to.breaker)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        engine, clock = self._app.engine, self._app.clock
+        if not noticing.claim(engine, delivery, now=clock.now()):
+            return
+        try:
+            self._send(delivery)
+        except BreakerOpen:  # a person's reset or another thread came between; its turn comes again
+            return
+        except ChannelFailed as error:
+            self._failed(delivery, error)
+        else:
+            noticing.sent(engine, delivery, now=clock.now())
+
+    def _send(self, delivery: Delivery) -> None:
+        channel, key = self._to.channel, f"notice-{delivery.notice_id}"
+        if self._to.breaker is None:
+            channel.send(delivery.notice, key=key)
+            return
+        self._app.breakers.call(
+            self._to.breaker,
+            lambda: channel.send(delivery.notice, key=key),
+            answers=(ChannelRefused,),
+        )
+
+    def _failed(self, delivery: Delivery, error: ChannelFailed) -> None:
+        now = self._app.clock.now()
+        pause = error.asked_pause(now=now)
+        self._silent_until = None if pause is None else now + pause
+        state = noticing.failed(
+            self._app.engine,
+            delivery,
+            error=str(error),
+            now=now,
+            asked_pause=pause,
+            for_good=isinstance(error, ChannelRefused),
+        )
+        if state is DeliveryState.GIVEN_UP:
+            log.error(
+                "notice given up",
+                extra={
+                    "channel": delivery.channel,
+                    "notice": delivery.notice_id,
+                    "kind": delivery.notice.kind.value,
+                    "why": str(error),
+                },
+            )
