@@ -105,12 +105,9 @@ class LedgerCollector(Collector):
         if mismatches is not None:
             samples.append(("liveops_statistics_mismatches", (), mismatches))
         samples += of_health(checked)
-<<<<<<< HEAD
         for result, n in heard.items():
             samples.append(("liveops_alert_notices_total", (result.value,), n))
-=======
         samples += of_notices(told, now=now)
->>>>>>> 6f57c04 (Tell people what the audit log says, on channels of their own)
         for account in held:
             samples += _of_account(account)
         for guard in watching:

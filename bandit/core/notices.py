@@ -245,7 +245,7 @@ def _killed(row: AuditRow, details: dict[str, Any]) -> _Told:
     is_kill = row.action == "KILL"
     said = "killed" if is_kill else "released"
     severity = Severity.CRITICAL if is_kill else Severity.INFO
-    title, more = f"Account {row.subject} is {said}", {"cause": details["cause"]}
+    title, more = f"Account {row.subject} is {said}", {"cause": details.get("cause", "unknown")}
     return NoticeKind.KILL_SWITCH, severity, title, f"kill:{row.subject}", more
 
 
@@ -257,9 +257,9 @@ _GUARDED: Final = {
 
 
 def _guarded(row: AuditRow, details: dict[str, Any]) -> _Told | None:
-    before, after = details["before"], details["after"]
-    if before == after:  # begun anew by a person where nothing was wrong
-        return None
+    before, after = details.get("before"), details.get("after")
+    if before == after or after not in set(GuardState):
+        return None  # begun anew by a person where nothing was wrong
     kind, severity = _GUARDED[GuardState(after)]
     title = f"Performance guard of {row.subject} is {after}"
     return kind, severity, title, f"guard:{row.subject}", {"before": before}
@@ -304,10 +304,11 @@ def _learned(row: AuditRow, details: dict[str, Any]) -> _Told:
 
 
 def _drifted(row: AuditRow, details: dict[str, Any]) -> _Told | None:
-    if not details["drifted"]:
+    if not details.get("drifted"):
         return None
-    title = f"{details['drifted']} of {details['checks']} drift checks of {row.subject} fail"
-    more = {"window": f"{details['window_from']} to {details['window_to']}"}
+    checks = f"{details['drifted']} of {details.get('checks', '?')} drift checks"
+    title = f"{checks} of {row.subject} fail"
+    more = {name: told for name, told in details.items() if name.startswith("window_")}
     return NoticeKind.DRIFT, Severity.WARNING, title, f"drift:{row.subject}", more
 
 

@@ -9,6 +9,7 @@
   frees a place needs no lock.
 - `audit_chain`: held by whoever seals, and by nobody who writes audit rows: those never wait.
 - `Lease`: held on a session of its own by what goes on for hours, and waits for no other lock.
+- `notifier`: the lease of the one replica that tells people what happens.
 - `newcomer`: held by who adds a bot that is not known yet; beats of known ones never wait for it.
 """
 

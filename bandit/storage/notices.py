@@ -85,7 +85,8 @@ def insert(
         connection,
         """
         INSERT INTO notice_deliveries (notice_id, channel, state, attempts, next_at, changed_at)
-        SELECT :notice_id, c.name, 'pending', 0, :now, :now FROM unnest(:channels) AS c (name)
+        SELECT :notice_id, c.name, 'pending', 0, :now, :now
+        FROM unnest(CAST(:channels AS text[])) AS c (name)
         """,
         notice_id=made["id"],
         channels=[recipient.name for recipient in recipients],

@@ -35,11 +35,8 @@ def serve(
     from liveops.breaker_watch import following_resets
     from liveops.following import following_changes
     from liveops.kill_watch import watching_kill_switch
-<<<<<<< HEAD
     from liveops.paper_closing import closing_on_paper
-=======
     from liveops.notifier import notifying
->>>>>>> 6f57c04 (Tell people what the audit log says, on channels of their own)
     from liveops.readiness import tell_ready
     from liveops.sealer import sealing
     from liveops.status_file import keeping_status_file
@@ -55,11 +52,8 @@ def serve(
         app.gpus.looking(),
         app.monitors.looking(app.engine),
         keeping_status_file(app),
-<<<<<<< HEAD
         closing_on_paper(app),
-=======
         notifying(app),
->>>>>>> 6f57c04 (Tell people what the audit log says, on channels of their own)
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
         admin = f", for operators {at.admin}" if at.admin else ""

@@ -67,15 +67,12 @@ FACTS = {
     "selections": "chosen",
     "guard_changes": "reason",
     "refusals": "account_change",
-<<<<<<< HEAD
     "reconciliation_changes": "reason",
     "close_orders": "reason",
     "close_targets": "order_id",
     "close_failures": "reason",
     "alert_notices": "result",
-=======
     "notices": "title",
->>>>>>> 6f57c04 (Tell people what the audit log says, on channels of their own)
 }
 
 

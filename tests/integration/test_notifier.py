@@ -11,11 +11,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from api_service import application, service
-from drift_runs import a_run
+from drift_runs import a_check, a_run
 from guarded_ledger import open_wide, pause
 from ledger import CHALLENGER, NOON, assign, change, open_btc, promote, roll_back
 from receivers import WebReceiver, web_receiver
@@ -25,6 +25,7 @@ from waiting import until
 
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
+from bandit.core.model import Verdict
 from bandit.core.notices import Delivery, DeliveryState, NoticeKind
 from bandit.service import auditing, drift, health, killing, noticing, performance_guarding
 from liveops import cli
@@ -40,6 +41,8 @@ REPOSITORY = Path(__file__).parents[2]
 class Desk:
     """A replica that tells people, driven by hand under a clock that is moved by hand."""
 
+    made: ClassVar[list[Desk]] = []
+
     def __init__(self, engine: Engine, *, clock: VirtualClock | None = None, **alerts: Any) -> None:
         self.clock = clock or VirtualClock(NOON)
         self.seconds = 0.0
@@ -53,6 +56,7 @@ class Desk:
         self.notifier = Notifier(self.app, self.channels)
         self.senders = [Sender(self.app, self.notifier, each) for each in self.channels]
         self.turn = Turn("nothing is sent")
+        self.made.append(self)
 
     def look(self, *, after: timedelta = timedelta(0)) -> None:
         """Let time pass; seal, make notices, and send what is due."""
@@ -84,14 +88,22 @@ def receiver() -> Iterator[WebReceiver]:
         yield found
 
 
+@pytest.fixture(autouse=True)
+def desks_that_leave(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No lease outlives its test."""
+    request.getfixturevalue("engine")  # which is to be there still
+    yield
+    while Desk.made:
+        Desk.made.pop().notifier.leave()
+
+
 @pytest.fixture
-def desk(engine: Engine, receiver: WebReceiver) -> Iterator[Desk]:
+def desk(engine: Engine, receiver: WebReceiver) -> Desk:
     """One webhook, of everything but health, that begins at the head of an open experiment."""
     open_btc(engine)
     made = Desk(engine, webhook_url=receiver.url, alert_on_health_issues=False)
     made.look()
-    yield made
-    made.notifier.leave()
+    return made
 
 
 def kinds(receiver: WebReceiver) -> list[str]:
@@ -124,7 +136,7 @@ def test_what_is_audited_is_told_in_its_order_and_once(
     promote(engine)
     roll_back(engine)
     desk.kill()
-    drift.record(engine, a_run(), now=NOON, actor="test")
+    drift.record(engine, a_run(a_check(verdict=Verdict.FAIL)), now=NOON, actor="test")
     desk.look()
     desk.look(after=HOUR)
     assert kinds(receiver) == [
@@ -390,7 +402,6 @@ def test_of_two_replicas_one_tells_and_the_other_goes_on(
         desk.look()
     assert (one.notifier.leads, two.notifier.leads) == (False, True)
     assert len(receiver.posts) == 4
-    two.notifier.leave()
 
 
 def test_two_that_send_at_once_send_once(engine: Engine, desk: Desk) -> None:

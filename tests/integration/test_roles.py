@@ -182,16 +182,13 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         "DELETE FROM guard_states",
         "UPDATE guard_changes SET reason = 'x'",
         "DELETE FROM refusals",
-<<<<<<< HEAD
         "DELETE FROM reconciliations",
         "UPDATE reconciliation_changes SET reason = 'x'",
         "DELETE FROM close_targets",
         "UPDATE alert_notices SET result = 'no_action'",
         "DELETE FROM alert_counts",
-=======
         "UPDATE notices SET title = 'x'",
         "DELETE FROM notice_deliveries",
->>>>>>> 6f57c04 (Tell people what the audit log says, on channels of their own)
         "UPDATE decision_protocol SET version = 3",
         "SET session_replication_role = replica",
     ],

@@ -15,12 +15,9 @@ from pydantic import SecretStr, ValidationError
 from bandit.core.acting import ActingRules
 from bandit.core.errors import InvalidInput
 from bandit.core.model import Profile, Strategy
-<<<<<<< HEAD
 from config.bot import CrossSectional, PerformanceGuard, Reconciliation, Risk
-=======
 from config.alerts import Alerts
 from config.bot import PerformanceGuard
->>>>>>> 6f57c04 (Tell people what the audit log says, on channels of their own)
 from config.settings import (
     InvalidSettings,
     LoadedSettings,
