@@ -26,6 +26,9 @@ from liveops.wiring import App, with_own_engine
 TICK_SECONDS: Final = 1.0
 HEALTH_EVERY: Final = timedelta(seconds=5)
 STATEMENT_SECONDS: Final = 5
+STANDBY_LOOKS: Final = 5
+"""At each of so many looks, who does not tell people asks for the lease, on a new connection."""
+
 log = logging.getLogger(__name__)
 
 
@@ -77,6 +80,7 @@ class Notifier:
         self._lease = Lease(app.engine, LockClass.NOTIFIER, 0)
         self._leads = threading.Event()
         self._judged_at: datetime | None = None
+        self._looks_to_skip = 0
 
     @property
     def leads(self) -> bool:
@@ -85,7 +89,11 @@ class Notifier:
 
     def look(self) -> None:
         """Take or keep the lease; with it, make notices of what is sealed, and of health."""
+        if self._looks_to_skip:
+            self._looks_to_skip -= 1
+            return
         if not self._holds():
+            self._looks_to_skip = STANDBY_LOOKS - 1
             return
         now = self._app.clock.now()
         if not self.leads:

@@ -398,7 +398,8 @@ def test_of_two_replicas_one_tells_and_the_other_goes_on(
     assert len(receiver.posts) == 2
     one.notifier.leave()
     one.kill()
-    for desk in (two, one):
+    until(lambda: two.notifier.leads, two.look)
+    for desk in (one, two):
         desk.look()
     assert (one.notifier.leads, two.notifier.leads) == (False, True)
     assert len(receiver.posts) == 4

@@ -154,7 +154,7 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
     killing.kill(service, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
     assert auditing.seal(service, now=NOON) is not None
     noticing.follow(service, [Recipient(name="log")], now=NOON)
-    [told] = noticing.due(service, "log", now=NOON)
+    told, *_ = noticing.due(service, "log", now=NOON)
     assert noticing.claim(service, told, now=NOON)
     noticing.sent(service, told, now=NOON)
     assert reporting.report(service, "btc").to_json()
