@@ -28,14 +28,27 @@ from vitals import beat
 from alerts.catalogue import CATALOGUE
 from bandit.core.drift import DriftMetric
 from bandit.core.heartbeat import BreakerState
+from bandit.core.kill_switch import KillCause
 from bandit.core.ladder import LadderRule
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import PolicyName, Verdict
+from bandit.core.notices import Recipient
 from bandit.core.reading import ChecklistRule, Rules
 from bandit.service import auditing, drift, experiments, health, rebuilding, trials, watching
+from bandit.service import (
+    auditing,
+    drift,
+    experiments,
+    health,
+    killing,
+    noticing,
+    rebuilding,
+    trials,
+)
 from bandit.service.assigning import Router
 from bandit.storage.engine import connect
+from liveops.breakers import Breakers
 from liveops.clock import VirtualClock
 from liveops.gpu import GpuWatch
 from liveops.metrics import FRESH
@@ -104,6 +117,14 @@ def test_the_champion_has_no_challengers_numbers(engine: Engine) -> None:
     assert not names & {"pf_challenger_30", "dd_challenger_pct", "pf_prod"}
 
 
+def notice_of_a_kill(engine: Engine) -> None:
+    log = [Recipient(name="log")]
+    noticing.follow(engine, log, now=NOON)
+    killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
+    auditing.seal(engine, now=NOON)
+    noticing.follow(engine, log, now=NOON)
+
+
 def test_exactly_the_catalogue_is_exposed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     trial, _ = trials.record(engine, a_trial([0.01, -0.01] * 15), now=NOON, actor="test")
     rules = Rules(ladder=LadderRule(attribution_hours=24))
@@ -125,7 +146,10 @@ def test_exactly_the_catalogue_is_exposed(engine: Engine, monkeypatch: pytest.Mo
     FakeNvml().install(monkeypatch)
     gpus = GpuWatch()
     gpus.look()
-    with service(engine, clock=VirtualClock(NIGHT), gpus=gpus) as client:
+    breakers = Breakers()
+    breakers.of("notify.discord")
+    notice_of_a_kill(engine)
+    with service(engine, clock=VirtualClock(NIGHT), gpus=gpus, breakers=breakers) as client:
         samples = scraped(client)
         families = list(text_string_to_metric_families(client.get("/metrics").text))
     documented = {m.name: set(m.labels) for m in CATALOGUE}
