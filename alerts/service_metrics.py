@@ -60,6 +60,8 @@ SERVICE_METRICS: Final = (
         kind=MetricKind.GAUGE,
         unit="positions",
         help="Positions that a `close-all` is to close and whose outcome is not recorded yet.",
+    ),
+    Metric(
         name="liveops_alert_notices_total",
         kind=MetricKind.COUNTER,
         unit="alerts",

@@ -41,8 +41,7 @@ class Exchange(Section):
 class Trading(Section):
     """What is traded, on which candles."""
 
-    symbols: Annotated[tuple[Symbol, ...], AfterValidator(_unique)] = setting(
-    symbols: Annotated[tuple[Symbol, ...], AfterValidator(unique)] = planned(
+    symbols: Annotated[tuple[Symbol, ...], AfterValidator(unique)] = setting(
         ("BTCUSDT", "ETHUSDT"),
         meaning="Instruments to trade, each one once; those that a selection chooses from.",
         unit="list of names",
@@ -278,33 +277,6 @@ class ModelRotation(Section):
     )
     require_outperformance: bool = planned(
         True, meaning="It must beat the model it replaces.", unit="true or false"
-    )
-
-
-class Alerts(Section):
-    """Messages to people; off by default."""
-
-    enabled: bool = planned(False, meaning="Send alerts.", unit="true or false")
-    discord_webhook_url: SecretStr | None = planned(
-        None, meaning="Discord webhook; whoever knows it can post.", unit="secret URL"
-    )
-    email_smtp_server: str | None = planned(
-        None, meaning="Mail server for alerts.", unit="host or host:port"
-    )
-    email_recipients: Annotated[tuple[str, ...], AfterValidator(_unique)] = planned(
-        (), meaning="Who gets mail, each one once.", unit="list of addresses"
-    )
-    alert_on_pause: bool = planned(
-        True, meaning="Alert when the performance guard changes.", unit="true or false"
-    )
-    alert_on_kill_switch: bool = planned(
-        True, meaning="Alert when the kill switch acts.", unit="true or false"
-    )
-    alert_on_model_rotation: bool = planned(
-        True, meaning="Alert when a model is rotated.", unit="true or false"
-    )
-    alert_on_health_issues: bool = planned(
-        True, meaning="Alert when health falls.", unit="true or false"
     )
 
 

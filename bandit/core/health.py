@@ -30,72 +30,6 @@ PAUSED: Final = "PAUSED"
 _DRAWDOWN_DIGITS = 80  # as many as the account's own limits are read with
 
 
-class HealthLevel(StrEnum):
-    """How it is: DEGRADED halts trading or warns, UNHEALTHY asks for a person at once."""
-
-    HEALTHY = "HEALTHY"
-    DEGRADED = "DEGRADED"
-    UNHEALTHY = "UNHEALTHY"
-
-    @property
-    def rank(self) -> int:
-        """0, 1 or 2: the larger, the worse; also the exit code of `check_status`."""
-        return list(HealthLevel).index(self)
-
-
-class Condition(StrEnum):
-    """What may be wrong; values are stable, programs read them."""
-
-    LEDGER_UNREADY = "ledger_unready"
-    BOT_STOPPED = "bot_stopped"
-    BOT_SILENT = "bot_silent"
-    API_DISCONNECTED = "api_disconnected"
-    FEED_STALLED = "feed_stalled"
-    API_ERRORS = "api_errors"
-    ACCOUNT_KILLED = "account_killed"
-    LATCH_SET = "latch_set"
-    GUARD_ACTS = "guard_acts"
-    DRAWDOWN_DEEP = "drawdown_deep"
-    NO_TRADES = "no_trades"
-    BREAKER_OPEN = "breaker_open"
-    MODEL_OLD = "model_old"
-    CLOCK_APART = "clock_apart"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """A row of the table: the level that a condition leads to, and what it means for anybody.
-
-    `meaning` names nobody and no number: it is what those may read who show no key.
-    """
-
-    level: HealthLevel
-    meaning: str
-
-
-_BAD, _WARN = HealthLevel.UNHEALTHY, HealthLevel.DEGRADED
-
-TABLE: Final[Mapping[Condition, Rule]] = {
-    condition: Rule(level=level, meaning=meaning)
-    for condition, level, meaning in (
-        (Condition.LEDGER_UNREADY, _BAD, "the ledger cannot be decided on"),
-        (Condition.BOT_STOPPED, _BAD, "a bot says that it does not run"),
-        (Condition.BOT_SILENT, _BAD, "a bot's heartbeat is overdue"),
-        (Condition.API_DISCONNECTED, _BAD, "a bot is not connected to its exchange"),
-        (Condition.FEED_STALLED, _BAD, "no candle of a symbol for too long"),
-        (Condition.API_ERRORS, _BAD, "too many API errors of a bot"),
-        (Condition.ACCOUNT_KILLED, _WARN, "an account is killed: trading is halted"),
-        (Condition.LATCH_SET, _WARN, "the latch of this host is set: trading is halted"),
-        (Condition.GUARD_ACTS, _WARN, "the performance guard trades smaller or pauses"),
-        (Condition.DRAWDOWN_DEEP, _WARN, "an account is deep in drawdown"),
-        (Condition.NO_TRADES, _WARN, "no trade for too long"),
-        (Condition.BREAKER_OPEN, _WARN, "a circuit breaker is open"),
-        (Condition.MODEL_OLD, _WARN, "a bot's model is old"),
-        (Condition.CLOCK_APART, _WARN, "a bot's clock differs from ours"),
-    )
-}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthLimits:
     """What is too much; exactly at a limit nothing is wrong."""
@@ -133,9 +67,7 @@ class Vitals:
     `ledger` says what keeps the ledger from being decided on, `latch` why the latch of this host is
     set, `guard` how the performance guard stands, `closing` what waits to be closed,
     `last_trade_at` when the ledger's newest trade closed. `pulses` are the newest of each
-    experiment's monitor.
-    set, `guard` how the performance guard stands, `last_trade_at` when the ledger's newest trade
-    closed, `breakers` which of the service's own circuit breakers are not closed.
+    experiment's monitor, `breakers` those of the service's own that are not closed.
     """
 
     now: datetime

@@ -79,7 +79,7 @@ TABLE: Final[Mapping[Condition, Rule]] = {
         (Condition.CLOSE_PENDING, _WARN, "a position is open that is to be closed"),
         (Condition.DRAWDOWN_DEEP, _WARN, "an account is deep in drawdown"),
         (Condition.NO_TRADES, _WARN, "no trade for too long"),
-        (Condition.BREAKER_OPEN, _WARN, "a circuit breaker of a bot is open"),
+        (Condition.BREAKER_OPEN, _WARN, "a circuit breaker is open"),
         (Condition.MODEL_OLD, _WARN, "a bot's model is old"),
         (Condition.CLOCK_APART, _WARN, "a bot's clock differs from ours"),
         (Condition.MONITOR_STALE, _WARN, "a monitor is silent: bots trade smaller"),

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from bandit.core.audit_chain import AuditRow
 from bandit.core.guard_rule import GuardState
-from bandit.core.health import Health, HealthLevel
+from bandit.core.health import Health
+from bandit.core.health_table import HealthLevel
 
 TITLE_MAX: Final = 200
 TEXT_MAX: Final = 1500

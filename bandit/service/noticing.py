@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from bandit.core.audit_chain import AuditRow
-from bandit.core.health import Health, HealthLevel
+from bandit.core.health import Health
+from bandit.core.health_table import HealthLevel
 from bandit.core.notices import (
     GIVE_UP,
     RATE_WINDOW,

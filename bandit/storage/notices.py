@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from bandit.core.health import HealthLevel
+from bandit.core.health_table import HealthLevel
 from bandit.core.notices import Delivery, DeliveryState, Notice, NoticeKind, Recipient, Severity
 from bandit.storage.engine import one, rows, run
 

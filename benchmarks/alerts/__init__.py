@@ -1,2 +1,1 @@
-"""Whether the tests of the alert rules notice a rule that is spoilt."""
-"""What alerts do, through the real Prometheus and Alertmanager."""
+"""What alerts do, and whether the tests of their rules notice one that is spoilt."""

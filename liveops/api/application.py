@@ -21,8 +21,8 @@ from bandit.service.live_recording import LiveRecorder
 from bandit.service.live_routing import LiveRouter
 from config.scopes import KeyScope
 from liveops.api import (
-    close_orders,
     breakers,
+    close_orders,
     correcting,
     deciding,
     guards,

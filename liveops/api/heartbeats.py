@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import Field, PlainValidator, WithJsonSchema
-from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from bandit.core.heartbeat import (
     BREAKERS_MAX,
     CANDLE_SECONDS_MAX,
-    COUNT_MAX,
     POSITIONS_MAX,
     SYMBOLS_MAX,
     BreakerState,

@@ -35,8 +35,8 @@ def serve(
     from liveops.breaker_watch import following_resets
     from liveops.following import following_changes
     from liveops.kill_watch import watching_kill_switch
-    from liveops.paper_closing import closing_on_paper
     from liveops.notifier import notifying
+    from liveops.paper_closing import closing_on_paper
     from liveops.readiness import tell_ready
     from liveops.sealer import sealing
     from liveops.status_file import keeping_status_file

@@ -112,9 +112,7 @@ def links_of_loop() -> set[tuple[str, str]]:
 def test_fuzzing_finds_no_fault(engine: Engine, tmp_path: Path) -> None:
     fuzzed = fuzz(engine, tmp_path, "--max-examples", "2", "--seed", "1")
     fuzzed.require_no_fault()
-    assert fuzzed.report["operations"]["tested"] == 45
-    assert fuzzed.report["operations"]["tested"] == 42
-    assert fuzzed.report["operations"]["tested"] == 41
+    assert fuzzed.report["operations"]["tested"] == 48
     phases = {name: phase["status"] for name, phase in fuzzed.report["phases"].items()}
     assert phases == dict.fromkeys(("examples", "coverage", "fuzzing", "stateful"), "success")
     assert fuzzed.followed

@@ -35,7 +35,6 @@ from bandit.core.limits import Limits
 from bandit.core.model import PolicyName, Verdict
 from bandit.core.notices import Recipient
 from bandit.core.reading import ChecklistRule, Rules
-from bandit.service import auditing, drift, experiments, health, rebuilding, trials, watching
 from bandit.service import (
     auditing,
     drift,
@@ -45,6 +44,7 @@ from bandit.service import (
     noticing,
     rebuilding,
     trials,
+    watching,
 )
 from bandit.service.assigning import Router
 from bandit.storage.engine import connect

@@ -10,7 +10,8 @@ import pytest
 from vitals import NOON
 
 from bandit.core.errors import UnknownName
-from bandit.core.health import HealthLevel, HealthLimits, Vitals, assess
+from bandit.core.health import HealthLimits, Vitals, assess
+from bandit.core.health_table import HealthLevel
 from bandit.core.heartbeat import BreakerState
 from config.settings import Settings
 from liveops.breakers import BreakerOpen, Breakers

@@ -12,7 +12,8 @@ import pytest
 from vitals import NOON, beat, record
 
 from bandit.core.audit_chain import AuditId, AuditRow
-from bandit.core.health import HealthLevel, HealthLimits, Vitals, assess
+from bandit.core.health import HealthLimits, Vitals, assess
+from bandit.core.health_table import HealthLevel
 from bandit.core.notices import (
     TEXT_MAX,
     TITLE_MAX,
