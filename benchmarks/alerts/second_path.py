@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -155,6 +156,11 @@ def drill(*, seconds: int, breaches: int) -> Iterator[tuple[Loser, Stack]]:
         yield loser, stack.enter_context(watching)
 
 
+def is_quiet(stack: Stack, arm: PolicyName) -> bool:
+    """Say whether no alert fires of an arm."""
+    return arm not in {policy for _, policy in stack.firing()}
+
+
 def waits(*, seconds: int, breaches: int) -> list[float]:
     """Return how long each breach went on."""
     pause = threading.Event()
@@ -162,7 +168,7 @@ def waits(*, seconds: int, breaches: int) -> list[float]:
     with drill(seconds=seconds, breaches=breaches) as (loser, stack):
         for number in range(breaches):
             arm = ARMS[number % len(ARMS)]
-            await_that(lambda arm=arm: arm not in {p for _, p in stack.firing()}, seconds=120)
+            await_that(partial(is_quiet, stack, arm), seconds=120)
             # At any moment between two scrapes.
             pause.wait(float(loser.rng.uniform(0, 2 * seconds)))
             found.append(loser.breach(arm))
