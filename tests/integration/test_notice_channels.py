@@ -226,8 +226,9 @@ def nobody() -> str:
         return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("url", [f"http://{nobody()}/{SECRET}", f"{SECRET}", f"ftp://x/{SECRET}"])
-def test_no_error_quotes_the_address(url: str) -> None:
+@pytest.mark.parametrize("form", ["http://{nobody}/{secret}", "{secret}", "ftp://x/{secret}"])
+def test_no_error_quotes_the_address(form: str) -> None:
+    url = form.format(nobody=nobody(), secret=SECRET)
     with pytest.raises(ChannelFailed) as found:
         web.discord(url).send(KILLED, key="notice-7")
     assert SECRET not in str(found.value)
