@@ -81,8 +81,8 @@ def test_alerts_alone_throttle_and_halt_and_undo_nobodys_resume(
 
         assert stack.firing() == set()
         moment = feed(engine, weak, POOR, now=moment, prefix="weak")
-        moment = feed(engine, deep, FALLEN, now=moment, prefix="deep")
         becomes(weak, ArmStatus.THROTTLED)
+        moment = feed(engine, deep, FALLEN, now=moment, prefix="deep")
         becomes(deep, ArmStatus.HALTED)
 
         # The alert goes on, and is sent again: a person who lets the arm go on is not overruled.
