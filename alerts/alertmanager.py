@@ -7,16 +7,13 @@ from typing import Any, Final
 from alerts.limits import AlertPlaces
 from alerts.rule import Component, Severity
 from alerts.rule_files import RULES_HEAD, dumped
+from bandit.core.lifecycle import ArmVerb
 
-TRADING: Final = (
-    Component.ACCOUNT,
-    Component.ARM,
-    Component.BOT,
-    Component.DRIFT,
-    Component.GUARD,
-    Component.LEARNER,
-)
-"""What the service itself is told of; of what it is, others tell it nothing new."""
+ACTIONS: Final = (ArmVerb.THROTTLE, ArmVerb.HALT)
+"""What the service does about an alert whose label `action` says so; it is told of no other."""
+
+TOLD_AT_ONCE_MAX: Final = 500
+"""Of more alerts in one payload the rest is cut off; each is a payload of its own."""
 
 SCOPE: Final = (
     "component",
@@ -63,17 +60,19 @@ def render_alertmanager(places: AlertPlaces) -> str:
     )
 
 
-def receivers_of(severity: Severity, component: Component) -> tuple[str, ...]:
-    """Return who is told of an alert, in order.
+def receivers_of(
+    severity: Severity, component: Component, stops: ArmVerb | None = None
+) -> tuple[str, ...]:
+    """Return who is told of an alert, in order; `stops` is what the service is to do.
 
-    >>> receivers_of(Severity.CRITICAL, Component.ARM)
+    >>> receivers_of(Severity.CRITICAL, Component.ARM, ArmVerb.HALT)
     ('liveops', 'pagerduty')
     >>> receivers_of(Severity.WARNING, Component.SERVICE)
     ('slack',)
     """
     if component is Component.ALERTING:
         return (WATCHDOG,)
-    service = (SERVICE,) if component in TRADING else ()
+    service = (SERVICE,) if stops in ACTIONS else ()
     return (*service, PEOPLE[severity])
 
 
@@ -92,13 +91,14 @@ def _route() -> dict[str, Any]:
                 "group_interval": "30s",
                 "repeat_interval": "1m",
             },
-            # What it is told, it reads from its ledger anew: often, and none waits for another.
+            # Each by itself, so that none waits for another; again, for what was lost.
             {
-                "matchers": [f'component=~"{"|".join(TRADING)}"'],
+                "matchers": [f'action=~"{"|".join(ACTIONS)}"'],
                 "receiver": SERVICE,
+                "group_by": ["..."],
                 "group_wait": "0s",
-                "group_interval": "30s",
-                "repeat_interval": "5m",
+                "group_interval": "5s",
+                "repeat_interval": "1m",
                 "continue": True,
             },
             *(
@@ -150,7 +150,10 @@ def _receivers(places: AlertPlaces) -> list[dict[str, Any]]:
                 "headers": {"Subject": _TITLE},
             },
         ),
-        SERVICE: ("webhook_configs", _webhook(places.webhook_url, places)),
+        SERVICE: (
+            "webhook_configs",
+            {**_webhook(places.webhook_url, places), "max_alerts": TOLD_AT_ONCE_MAX},
+        ),
         WATCHDOG: ("webhook_configs", _webhook(places.watchdog_url, places)),
     }
     return [

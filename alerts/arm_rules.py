@@ -20,6 +20,7 @@ from alerts.rule import (
     Take,
     number,
 )
+from bandit.core.lifecycle import ArmVerb
 
 _ARM: Final = ("experiment", "policy")
 _WHO: Final = "{{ $labels.policy }} in experiment {{ $labels.experiment }}"
@@ -93,6 +94,7 @@ def _profit_factor_low(limits: AlertLimits) -> AlertRule:
         name="ChallengerProfitFactorLow",
         component=Component.ARM,
         severity=Severity.CRITICAL,
+        stops=ArmVerb.THROTTLE,
         reads=(_TRAFFIC, _TRADES, _FACTOR),
         expression=f"{_FACTOR} < {limit} {_enough(limits)} {_AT_WORK}",
         threshold=f"profit factor < {limit} over {trades} trades",
@@ -129,6 +131,7 @@ def _drawdown_high(limits: AlertLimits) -> AlertRule:
         name="ChallengerDrawdownHigh",
         component=Component.ARM,
         severity=Severity.CRITICAL,
+        stops=ArmVerb.HALT,
         reads=(_TRAFFIC, _DRAWDOWN),
         expression=f"{_DRAWDOWN} > {limit} {_AT_WORK}",
         threshold=f"drawdown > {limit} %",

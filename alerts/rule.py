@@ -8,6 +8,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
+from bandit.core.lifecycle import ArmVerb
+
 BRIDGE: Final = timedelta(minutes=2)
 """For how long a reading stands in for those of scrapes that failed."""
 
@@ -163,6 +165,7 @@ class Drill:
 class AlertRule:
     """One alert: when it fires, for how long that has to hold, and what it tells whom.
 
+    `stops` is what the service does to the arm that it is about, docs/alertmanager.md.
     `at_once` says why there is no `wait`; `pair` names the alert that tells of readings that are
     gone, or says why their absence is right. `choice` says which of differing documents is the
     default. The playbook has the alert's name.
@@ -171,6 +174,7 @@ class AlertRule:
     name: str
     component: Component
     severity: Severity
+    stops: ArmVerb | None = None
     reads: tuple[Recording, ...]
     expression: str
     threshold: str
@@ -186,7 +190,8 @@ class AlertRule:
 
     def labels(self) -> dict[str, str]:
         """Return what every alert of the rule carries besides the labels of its readings."""
-        return {"severity": self.severity.value, "component": self.component.value}
+        told = {"severity": self.severity.value, "component": self.component.value}
+        return told if self.stops is None else {**told, "action": self.stops.value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from alerts.alertmanager import PEOPLE, SCOPE, SERVICE, TRADING, WATCHDOG
+from alerts.alertmanager import PEOPLE, SCOPE, SERVICE, WATCHDOG
 from alerts.limits import AlertLimits, AlertPlaces
 from alerts.rule import AlertRule, Severity, Source, duration
 from alerts.rule_tests import cases
@@ -61,10 +61,10 @@ the limits that it opened with, and an account its own; the rules go by the sett
 """
 
 _INHIBITION: Final = """
-Alerts about {trading} also go to `{service}`: `POST /v1/webhooks/alertmanager` of the service, with
-the key of scope `webhook` that lies in `webhook_token`. It is told at once, and again every five
-minutes. `Watchdog` always fires and goes to `{watchdog}` alone: the service, or whoever
-`alert_rules.watchdog_url` names, who is not shown the key.
+Alerts that stop an arm also go to `{service}`: `POST /v1/webhooks/alertmanager` of the service,
+with the key of scope `webhook` that lies in `webhook_token`. It is told at once, and again every
+minute ([how it acts](alertmanager.md)). `Watchdog` always fires and goes to `{watchdog}` alone: the
+service, or whoever `alert_rules.watchdog_url` names, who is not shown the key.
 
 A critical alert mutes warnings and information about the same thing: those that agree in
 {scope}. Nothing mutes `Watchdog`.
@@ -74,8 +74,8 @@ A critical alert mutes warnings and information about the same thing: those that
 *for*: how long it has to hold; "at once" says why it need not. *cases*: promtool's unit tests. Each
 alert links to its playbook.
 
-| alert | severity | fires | for | setting | absent | cases |
-|---|---|---|---|---|---|---|
+| alert | severity | fires | for | the service | setting | absent | cases |
+|---|---|---|---|---|---|---|---|
 """
 
 
@@ -93,7 +93,6 @@ def render() -> str:
     }
     told = [f"| {severity} | {name} | {secrets[severity]} |" for severity, name in PEOPLE.items()]
     scope = _INHIBITION.format(
-        trading=", ".join(TRADING),
         service=SERVICE,
         watchdog=WATCHDOG,
         scope=", ".join(f"`{label}`" for label in SCOPE),
@@ -110,6 +109,7 @@ def _row(rule: AlertRule) -> str:
         rule.severity.value,
         rule.threshold,
         waits,
+        "" if rule.stops is None else f"{rule.stops}s the arm",
         setting,
         rule.pair,
         str(len(cases(rule))),

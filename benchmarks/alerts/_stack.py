@@ -39,7 +39,7 @@ scrape_configs:
 
 _ALERTMANAGER = """\
 route: {{receiver: liveops, group_by: ["..."], group_wait: 0s, group_interval: 1s,
-        repeat_interval: {repeat_seconds}s}}
+        repeat_interval: 60s}}
 receivers:
   - name: liveops
     webhook_configs:
@@ -79,11 +79,18 @@ class Stack:
 
 @contextmanager
 def alert_stack(
-    folder: Path, *, service: str, key: str, seconds: int = 1, repeat_seconds: int = 60
+    folder: Path,
+    *,
+    service: str,
+    key: str,
+    seconds: int = 1,
+    rules: str = RULES,
+    routes: str | None = None,
 ) -> Iterator[Stack]:
-    """Scrape the service at `service` each so many seconds, hold it against `RULES`, send alerts.
+    """Scrape the service at `service` each so many seconds, hold it against `rules`, send alerts.
 
-    `key` opens `/metrics` and the webhook. Raises `ProgramMissing`.
+    `key` opens `/metrics` and the webhook; `routes` are Alertmanager's, all to the service where
+    they are left out. Raises `ProgramMissing`.
     """
     prometheus, alertmanager = _program("prometheus"), _program("prometheus-alertmanager")
     places = {"prometheus": _free_place(), "alertmanager": _free_place()}
@@ -91,14 +98,13 @@ def alert_stack(
         "folder": folder,
         "service": service.removeprefix("http://"),
         "seconds": seconds,
-        "repeat_seconds": repeat_seconds,
         **places,
     }
     for name, text in (
         ("key", key),
-        ("rules.yml", RULES),
+        ("rules.yml", rules),
         ("prometheus.yml", _PROMETHEUS.format(**told)),
-        ("alertmanager.yml", _ALERTMANAGER.format(**told)),
+        ("alertmanager.yml", routes or _ALERTMANAGER.format(**told)),
     ):
         (folder / name).write_text(text, encoding="utf-8")
     commands = (
