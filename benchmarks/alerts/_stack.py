@@ -14,7 +14,12 @@ from time import monotonic
 from typing import Any
 
 import httpx
+import yaml
 
+from alerts.alertmanager import SERVICE, render_alertmanager
+from alerts.limits import AlertPlaces
+
+_SHIPPED_RULES = Path(__file__).resolve().parents[2] / "alerts" / "prometheus_alerts.yml"
 RULES = """\
 groups:
   - name: second-path
@@ -39,7 +44,7 @@ scrape_configs:
 
 _ALERTMANAGER = """\
 route: {{receiver: liveops, group_by: ["..."], group_wait: 0s, group_interval: 1s,
-        repeat_interval: 60s}}
+        repeat_interval: {repeat_seconds}s}}
 receivers:
   - name: liveops
     webhook_configs:
@@ -84,13 +89,14 @@ def alert_stack(
     service: str,
     key: str,
     seconds: int = 1,
-    rules: str = RULES,
-    routes: str | None = None,
+    is_shipped: bool = False,
+    repeat_seconds: int = 60,
 ) -> Iterator[Stack]:
-    """Scrape the service at `service` each so many seconds, hold it against `rules`, send alerts.
+    """Scrape the service at `service` each so many seconds, hold it against rules, send alerts.
 
-    `key` opens `/metrics` and the webhook; `routes` are Alertmanager's, all to the service where
-    they are left out. Raises `ProgramMissing`.
+    `key` opens `/metrics` and the webhook. Where `is_shipped`, rules and routes are those that are
+    shipped; else two rules whose alerts end with what they read. What goes on is sent again after
+    `repeat_seconds`. Raises `ProgramMissing`.
     """
     prometheus, alertmanager = _program("prometheus"), _program("prometheus-alertmanager")
     places = {"prometheus": _free_place(), "alertmanager": _free_place()}
@@ -98,13 +104,19 @@ def alert_stack(
         "folder": folder,
         "service": service.removeprefix("http://"),
         "seconds": seconds,
+        "repeat_seconds": repeat_seconds,
         **places,
     }
+    rules, routes = RULES, _ALERTMANAGER.format(**told)
+    if is_shipped:
+        rules = _SHIPPED_RULES.read_text(encoding="utf-8")
+        routes = _shipped_routes(folder, service, repeat_seconds=repeat_seconds)
     for name, text in (
         ("key", key),
+        ("webhook_token", key),
         ("rules.yml", rules),
         ("prometheus.yml", _PROMETHEUS.format(**told)),
-        ("alertmanager.yml", routes or _ALERTMANAGER.format(**told)),
+        ("alertmanager.yml", routes),
     ):
         (folder / name).write_text(text, encoding="utf-8")
     commands = (
@@ -126,6 +138,22 @@ def alert_stack(
         stack = Stack(prometheus=places["prometheus"])
         await_that(stack.is_ready, seconds=START_SECONDS_MAX)
         yield stack
+
+
+def _shipped_routes(folder: Path, service: str, *, repeat_seconds: int) -> str:
+    """Return our own routes to this service, sent again so often; people are told nothing."""
+    hook = f"{service}/v1/webhooks/alertmanager"
+    places = AlertPlaces(webhook_url=hook, watchdog_url=hook, secrets_dir=str(folder))
+    document = yaml.safe_load(render_alertmanager(places))
+    document["receivers"] = [
+        each if "webhook_configs" in each else {"name": each["name"]}
+        for each in document["receivers"]
+    ]
+    for route in document["route"]["routes"]:
+        if route["receiver"] == SERVICE:
+            route["repeat_interval"] = f"{repeat_seconds}s"
+            route["group_interval"] = f"{min(repeat_seconds, 5)}s"
+    return yaml.safe_dump(document)
 
 
 def await_that(holds: Callable[[], bool], *, seconds: float, pause: float = 0.05) -> None:

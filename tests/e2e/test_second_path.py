@@ -7,13 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 from api_service import CheckedClient, service
 from ledger import BEST, FALLEN, POOR, UNGUARDED, arms, feed, open_btc
 from sqlalchemy import Engine, text
 
-from alerts.alertmanager import render_alertmanager
-from alerts.limits import AlertPlaces
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import ArmStatus, PolicyName
 from bandit.core.reading import ChecklistRule, Rules
@@ -27,7 +24,6 @@ KEY = "lo_watcher"
 # Neither ever flags: what stops an arm here is the alert.
 SILENT = ChecklistRule(pf_throttle=0, drawdown_halt_percent=100)
 RULES = Rules(checklist=SILENT, guard=UNGUARDED.guard)
-ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 90
 
 
@@ -47,36 +43,16 @@ def actors(engine: Engine) -> list[tuple[str, str]]:
         return [tuple(row) for row in connection.execute(statement)]
 
 
-def routes(folder: Path, service: str) -> str:
-    """Our own routes, to this service, which is told again each second; people are told nothing."""
-    (folder / "webhook_token").write_text(KEY)
-    hook = f"{service}/v1/webhooks/alertmanager"
-    places = AlertPlaces(webhook_url=hook, watchdog_url=hook, secrets_dir=str(folder))
-    document = yaml.safe_load(render_alertmanager(places))
-    document["receivers"] = [
-        each if "webhook_configs" in each else {"name": each["name"]}
-        for each in document["receivers"]
-    ]
-    for route in document["route"]["routes"]:
-        if route["receiver"] == "liveops":
-            route |= {"group_interval": "1s", "repeat_interval": "1s"}
-    return yaml.safe_dump(document)
-
-
 @contextmanager
 def watched(engine: Engine, folder: Path) -> Iterator[tuple[CheckedClient, Stack]]:
     """A service that is scraped each second, whose alerts come to it."""
     scopes = [KeyScope.READ.value, KeyScope.WEBHOOK.value]
     entry = {"name": "alertmanager", "scopes": scopes, "sha256": digest_of(KEY.encode())}
     with service(engine, clock=SystemClock(), keys=[entry]) as client:
-        rules = (ROOT / "alerts" / "prometheus_alerts.yml").read_text(encoding="utf-8")
+        service_url = str(client.base_url)
         try:
             with alert_stack(
-                folder,
-                service=str(client.base_url),
-                key=KEY,
-                rules=rules,
-                routes=routes(folder, str(client.base_url)),
+                folder, service=service_url, key=KEY, is_shipped=True, repeat_seconds=1
             ) as stack:
                 yield client, stack
         except ProgramMissing as missing:
