@@ -200,12 +200,12 @@ BEGIN
              CASE WHEN s.position_id IS NULL THEN e.max_leverage END AS leverage_max,
              CASE WHEN s.position_id IS NULL THEN e.max_open_positions END AS open_max,
              CASE WHEN s.position_id IS NULL THEN e.symbol_share_max END AS share_max
-      FROM claim_verdicts v
-      JOIN unnest(ids, sizes, leverages) AS t (id, size, leverage) ON t.id = v.assignment_id
-      JOIN assignments s ON s.id = v.assignment_id
+      FROM unnest(ids, sizes, leverages) AS t (id, size, leverage)
+      -- Each by its key: joined as sets, every claim would look at all of them.
+      CROSS JOIN LATERAL (SELECT x.* FROM claim_verdicts x WHERE x.assignment_id = t.id OFFSET 0) v
+      JOIN assignments s ON s.id = t.id
       JOIN experiments e ON e.id = s.experiment_id
-      WHERE v.assignment_id = ANY (ids) AND v.refusal IS NULL AND v.expires_at >= claimed
-        AND v.claimed_at IS NULL
+      WHERE v.refusal IS NULL AND v.expires_at >= claimed AND v.claimed_at IS NULL
       ORDER BY e.account_id, v.assignment_id
     LOOP
       IF c.account_id IS DISTINCT FROM account THEN
