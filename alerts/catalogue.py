@@ -11,10 +11,16 @@ from typing import Final
 
 from alerts.arm_metrics import ARM_METRICS
 from alerts.metric import Metric
+from alerts.model_metrics import MODEL_METRICS
 from alerts.outside_metrics import OUTSIDE_METRICS
 from alerts.service_metrics import SERVICE_METRICS
 
-CATALOGUE: Final[tuple[Metric, ...]] = (*SERVICE_METRICS, *OUTSIDE_METRICS, *ARM_METRICS)
+CATALOGUE: Final[tuple[Metric, ...]] = (
+    *SERVICE_METRICS,
+    *MODEL_METRICS,
+    *OUTSIDE_METRICS,
+    *ARM_METRICS,
+)
 
 _PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 

@@ -21,8 +21,8 @@ from learners.training_events import TrainingEvent
 from learners.training_plan import TrainingPlan
 from liveops.deciders import artifact_home
 from liveops.learning import ENVIRONMENT, Learned, learn, made_before, subject_of
-from liveops.replay import ACTOR
 from liveops.replay_arms import LearnedArm
+from liveops.replay_plan import ACTOR
 from liveops.wiring import App, acting_rules_of
 
 FAMILY: Final = "demo"

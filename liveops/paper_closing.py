@@ -22,8 +22,8 @@ from learners.market.paper_market import PERPETUAL_TAKER
 from liveops.background import repeated
 from liveops.connectors.closing import CannotClose, PositionCloser
 from liveops.connectors.paper_closer import PaperCloser
-from liveops.replay import COMPLETE, PREFIX
 from liveops.replay_arms import ReplayArm, rule_arms
+from liveops.replay_plan import COMPLETE, PREFIX
 from liveops.wiring import App
 
 TICK_SECONDS: Final = 1.0

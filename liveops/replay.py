@@ -8,10 +8,9 @@ is idempotent, so a replay that was killed takes up its work by starting again.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -19,20 +18,16 @@ from uuid import UUID
 import numpy as np
 from sqlalchemy import Engine
 
-from bandit.core.account import LossLimits
 from bandit.core.closing import CloseTarget
 from bandit.core.errors import BanditError, Expired, Killed, Paused, PositionLimit, Revoked
-from bandit.core.limits import Limits
 from bandit.core.model import (
+    NIGHT_HOUR,
     Assignment,
     Experiment,
     PolicyName,
-    PolicySha,
-    Profile,
     UnitId,
 )
 from bandit.core.outcomes import Outcome, declined
-from bandit.core.reading import Rules
 from bandit.core.shadow import ShadowOutcome, shadow_declined, shadow_trade
 from bandit.service import (
     closing,
@@ -48,52 +43,19 @@ from bandit.service import (
 from bandit.service.assigning import Router
 from bandit.service.routing_table import Opportunity
 from bandit.storage.decisions import DecisionRecord
-from learners.market.candles import Candles
 from learners.market.paper_market import (
-    PERPETUAL_TAKER,
     ClosedPosition,
-    Costs,
     open_position,
     reported_at,
     settle,
 )
 from liveops.connectors.closing import CannotClose
 from liveops.connectors.paper_closer import PaperCloser, outcome_of
-from liveops.replay_arms import LearnedArm, ReplayArm, Wish, rule_arms
-
-ACTOR = "replay"
-SCALING_HOUR = 2
-CAPITAL = Decimal(10_000)
-COMPLETE = "replay_complete"
-PREFIX = "paper-"
-"""Of the names of the experiments that hold replays."""
-
-OPEN_MAX = 20
-"""How many positions the demo holds at once: outcomes arrive late, and 27 were open without it."""
+from liveops.replay_arms import ReplayArm, Wish, rule_arms
+from liveops.replay_plan import ACTOR, CAPITAL, COMPLETE, Plan
 
 STOPS_MAX = 16
 """Decisions looked back on for what guards stopped in a day: the demo has four challengers."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What is replayed: which bars, under which seed and rules, into which experiment.
-
-    `learned` are challengers beside the rules of `replay_arms`.
-    """
-
-    candles: Candles
-    bars: range
-    seed: int
-    experiment: str
-    profile: Profile
-    limits: Limits
-    loss_limits: LossLimits
-    rules: Rules
-    # So small that its account stays within the documents' loss limits on the shipped candles.
-    equity_fraction: float = 0.04
-    costs: Costs = PERPETUAL_TAKER
-    learned: tuple[LearnedArm, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,43 +83,6 @@ class _Report:
     due: datetime
     unit: str
     outcome: Outcome | ShadowOutcome = field(compare=False)
-
-
-def demo_rules(rules: Rules) -> Rules:
-    """Return the rules of a paper market: the configured ones, less strict where it earns less.
-
-    The documents expect profit factors of 2.1 to 2.8 and throttle under 1.6. Hourly rules after
-    costs live near 1, so that limit would stop every arm of the demo in its first weeks. They win
-    four trades in ten: guards that pause under three of ten would refuse half of all opportunities.
-    Up to 27 positions were open at once on the shipped candles: two places would be no market.
-    """
-    checklist = replace(rules.checklist, pf_throttle=0.4, pf_band=(0.8, 1.6))
-    sizing = None if rules.sizing is None else replace(rules.sizing, max_open_positions=OPEN_MAX)
-    guard = replace(rules.guard, win_rate_paused=0.1, win_rate_reduced=0.2, recovery_win_rate=0.3)
-    return replace(rules, checklist=checklist, guard=guard, sizing=sizing)
-
-
-def experiment_name(
-    candles: Candles,
-    bars: range,
-    *,
-    seed: int,
-    profile: Profile,
-    learned: Sequence[PolicySha] = (),
-) -> str:
-    """Return the experiment that holds exactly this replay, so that two never mix.
-
-    >>> from learners.market.candles import shipped_candles
-    >>> name = experiment_name(shipped_candles(), range(10), seed=7, profile=Profile.GUARDED)
-    >>> name, name.startswith(PREFIX)
-    ('paper-btcusd-016a0400', True)
-    """
-    what = f"{candles.digest}|{bars.start}|{bars.stop}|{seed}|{profile}"
-    for sha in learned:
-        what += f"|{sha}"
-    digest = hashlib.sha256(what.encode()).hexdigest()[:8]
-    instrument = "".join(c for c in candles.instrument.lower() if c.isalnum())[:20]
-    return f"{PREFIX}{instrument}-{digest}"
 
 
 def is_complete(engine: Engine, plan: Plan) -> bool:
@@ -413,7 +338,7 @@ def _require_taken(answers: Sequence[object]) -> None:
 
 def _begins_night(before: datetime, now: datetime) -> bool:
     """Say whether the hour of scaling lies after `before` and not after `now`."""
-    tonight = now.astimezone(UTC).replace(hour=SCALING_HOUR, minute=0, second=0, microsecond=0)
+    tonight = now.astimezone(UTC).replace(hour=NIGHT_HOUR, minute=0, second=0, microsecond=0)
     if tonight > now:
         tonight -= timedelta(days=1)
     return before < tonight

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from liveops import clock
 from liveops.client import contact as contacts
 from liveops.client import protocol
 from liveops.client import watch as watches
+from liveops.client.beats import Beats
 from liveops.client.breaker import Breaker
 from liveops.client.contact import Contact, Standing
 from liveops.client.delivery import verdicts
@@ -35,7 +36,6 @@ from liveops.client.errors import (
     Unreconciled,
     Unwatched,
 )
-from liveops.client.heartbeat import Heartbeat, heartbeat_request
 from liveops.client.protocol import Exchange, Reply, Request
 from liveops.client.spool import Spool
 from liveops.client.values import (
@@ -102,7 +102,7 @@ class Core:
         self._contact = self._stored = self.spool.contact()
         self._since = monotonic()
         self._champion_refused_in: int | None = None
-        self._heartbeat_trouble: str | None = None
+        self.beats = Beats(self.spool, now=now, learn=self._learn)
 
     def decided_alone(self, unit_id: str, *, is_opening: bool) -> Assignment | None:
         """Return what was decided for a unit while the service was away: it stays so."""
@@ -247,56 +247,6 @@ class Core:
         if 400 <= reply.status < 500:
             with contextlib.suppress(RequestRefused):
                 self._granted(reply)
-
-    def heartbeat(self, beat: Heartbeat, *, sent_at: datetime) -> Request | None:
-        """Return what tells of a bot; what cannot be told is logged, and None."""
-        try:
-            return heartbeat_request(beat, sent_at=sent_at, positions=self._known(beat.positions))
-        except Exception as error:  # noqa: BLE001 - the boundary: a heartbeat must not end a trade
-            self._heartbeat(f"it is not lawful: {error}")
-            return None
-
-    def heartbeat_answered(self, reply: Reply | None) -> None:
-        """Log when heartbeats do not arrive, and do again; hear of the monitor and of a block."""
-        if reply is None or protocol.is_unreachable(reply):
-            self._heartbeat("the service is away")
-        elif 200 <= reply.status < 300:
-            self._heartbeat(None)
-            watch = watches.watch_of(reply.watch, heard_at=self.now())
-            self._learn(lambda known: contacts.watched(known, watch), is_contact=False)
-            if protocol.is_blocked(reply):
-                now = self.now()
-                self._learn(lambda known: contacts.stopped(known, Standing.UNRECONCILED, now=now))
-        else:
-            problem = protocol.problem_of(reply)
-            self._heartbeat(f"the service refuses it ({problem.code}): {problem.detail}")
-
-    def log_heartbeat_fault(self) -> None:
-        """Say that a heartbeat failed in a way nobody foresaw, from where it is handled."""
-        _log.exception("the heartbeat was not sent")
-
-    def _known(self, positions: Sequence[AssignmentId] | None) -> list[AssignmentId] | None:
-        """Return positions as the service knows them; of the others it hears with their reports."""
-        if positions is None:
-            return None
-        known = []
-        for position in positions:
-            unit_id = fallback_unit(position)
-            fallback = None if unit_id is None else self.spool.fallback(unit_id)
-            if unit_id is None:
-                known.append(protocol.checked_id(position))
-            elif fallback is not None and fallback.assignment_id is not None:
-                known.append(fallback.assignment_id)
-        return known
-
-    def _heartbeat(self, trouble: str | None) -> None:
-        if trouble == self._heartbeat_trouble:
-            return
-        self._heartbeat_trouble = trouble
-        if trouble is None:
-            _log.info("heartbeats arrive again")
-        else:
-            _log.warning("the heartbeat does not arrive: %s", trouble)
 
     def log_refused(self, refused: list[Refusal]) -> None:
         """Say what the service will never take; `refused` of the client lists it from now on."""

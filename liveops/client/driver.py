@@ -298,16 +298,16 @@ class Driver:
             ends_at = _loop_time() + _HEARTBEAT_SECONDS
             try:
                 beat, sent_at = newest
-                request = await self.on_disk(self.core.heartbeat, beat, sent_at=sent_at)
+                request = await self.on_disk(self.core.beats.request, beat, sent_at=sent_at)
                 if request is None:
                     continue
                 reply = await self._send(request, ends_at=ends_at)
                 if protocol.may_retry(reply) and self._newest_beat is None:
                     await asyncio.sleep(_HEARTBEAT_RETRY_SECONDS)
                     reply = await self._send(request, ends_at=ends_at)
-                await self.on_disk(self.core.heartbeat_answered, reply)
+                await self.on_disk(self.core.beats.answered, reply)
             except Exception:  # noqa: BLE001 - the boundary of this task: it must not end
-                self.core.log_heartbeat_fault()
+                self.core.beats.log_fault()
 
     async def _flush_for_ever(self) -> None:
         while True:

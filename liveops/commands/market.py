@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from config.settings import Settings
-    from liveops.replay import Plan
+    from liveops.replay_plan import Plan
     from liveops.wiring import App
 
 DEMO_NIGHTS = 120
@@ -186,7 +186,7 @@ def _plan(
     profile: Profile,
 ) -> Plan:
     from learners.market.candles import load_candles, shipped_candles
-    from liveops.replay import Plan, demo_rules, experiment_name
+    from liveops.replay_plan import Plan, demo_rules, experiment_name
     from liveops.wiring import limits_of, loss_limits_of, rules_of
 
     if candles is None:
@@ -212,7 +212,7 @@ def _with_learned(app: App, plan: Plan, *, profile: Profile, progress: Console) 
     """Add challengers that are trained on the bars before; say why where there can be none."""
     from bandit.core.errors import BanditError, ExtraMissing
     from liveops.demo_challenger import TRAININGS, trained_arm
-    from liveops.replay import experiment_name
+    from liveops.replay_plan import experiment_name
 
     def begin(name: PolicyName) -> None:
         progress.print(

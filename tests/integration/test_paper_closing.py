@@ -35,8 +35,9 @@ from learners.opportunities import OpportunityTaker
 from liveops.connectors.rules import CHALLENGERS, CHAMPION, proposals
 from liveops.learning import ENVIRONMENT
 from liveops.paper_closing import PaperMarkets, closing_on_paper
-from liveops.replay import CAPITAL, PREFIX, Plan, demo_rules, replay
+from liveops.replay import replay
 from liveops.replay_arms import LearnedArm
+from liveops.replay_plan import CAPITAL, PREFIX, Plan, demo_rules
 from liveops.wiring import App, acting_rules_of
 
 Earned = dict[str, tuple[Decimal, datetime | None]]

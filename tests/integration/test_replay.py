@@ -35,8 +35,9 @@ from learners.market.scaler import Scaler
 from learners.opportunities import OpportunityTaker
 from liveops.connectors.rules import CHALLENGERS, CHAMPION
 from liveops.learning import ENVIRONMENT
-from liveops.replay import CAPITAL, Plan, demo_rules, is_complete, replay
+from liveops.replay import is_complete, replay
 from liveops.replay_arms import LearnedArm
+from liveops.replay_plan import CAPITAL, Plan, demo_rules
 
 NIGHTS = 20
 
