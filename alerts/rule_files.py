@@ -10,7 +10,9 @@ from typing import Any, Final
 import yaml
 
 from alerts.catalogue import CATALOGUE
-from alerts.limits import AlertPlaces
+from alerts.dashboard import Panel
+from alerts.dashboards import dashboards
+from alerts.limits import AlertLimits, AlertPlaces
 from alerts.rule import AlertRule, Recording, duration
 
 RULES_HEAD: Final = "# Written by `prometheus_alerts --action generate`; do not edit.\n"
@@ -65,8 +67,21 @@ def annotations_of(rule: AlertRule, places: AlertPlaces) -> dict[str, str]:
         "summary": rule.summary,
         "description": rule.description,
         "runbook_url": f"{places.playbooks}/{rule.name}.md",
-        "dashboard_url": f"{places.dashboards}/d/liveops-{rule.component.dashboard}",
+        "dashboard_url": f"{places.dashboards}/d/{_shown_at(rule)}",
     }
+
+
+def _shown_at(rule: AlertRule) -> str:
+    """Return the dashboard of a rule, and of its panels the one that shows what it reads last."""
+    uid = f"liveops-{rule.component.dashboard}"
+    (dashboard,) = (each for each in dashboards(AlertLimits()) if each.uid == uid)
+    for read in reversed(rule.reads):
+        for number, thing in dashboard.numbered():
+            if isinstance(thing, Panel) and any(
+                read.of in names_in(query.expression) for query in thing.queries
+            ):
+                return f"{uid}?viewPanel={number}"
+    return uid
 
 
 def faults(rules: Sequence[AlertRule], places: AlertPlaces) -> Iterator[str]:

@@ -8,52 +8,40 @@ import subprocess
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
-from decimal import Decimal
 
 import httpx
 import pytest
 from api_service import service
-from backtest_trials import a_trial
 from drift_runs import SHA, a_check, a_run, an_encoder_check
 from fake_nvml import WHOLE, FakeNvml
-from ledger import NIGHT, NOON, UNGUARDED, assign, assign_to, feed, open_btc, scale, set_budget
+from ledger import NIGHT, NOON, UNGUARDED, assign, feed, open_btc, scale, set_budget
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from sqlalchemy import Engine
+from told_ledger import CHALLENGER, told_service
 from vitals import beat
 
 from alerts.catalogue import CATALOGUE
 from bandit.core.drift import DriftMetric
 from bandit.core.heartbeat import BreakerState
-from bandit.core.kill_switch import KillCause
-from bandit.core.ladder import LadderRule
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.limits import Limits
 from bandit.core.model import PolicyName, Verdict
-from bandit.core.notices import Recipient
 from bandit.core.reading import ChecklistRule, Rules
 from bandit.service import (
     auditing,
     drift,
     experiments,
     health,
-    killing,
-    noticing,
-    rebuilding,
-    trials,
-    watching,
 )
-from bandit.service.assigning import Router
 from bandit.storage.engine import connect
-from liveops.breakers import Breakers
 from liveops.clock import VirtualClock
 from liveops.gpu import GpuWatch
 from liveops.metrics import FRESH
 
-CHALLENGER = "reinforcement_20250707_154526_eee02a74"
 PLACE = {"experiment": "btc", "policy": CHALLENGER, "role": "challenger"}
 
 
@@ -117,39 +105,8 @@ def test_the_champion_has_no_challengers_numbers(engine: Engine) -> None:
     assert not names & {"pf_challenger_30", "dd_challenger_pct", "pf_prod"}
 
 
-def notice_of_a_kill(engine: Engine) -> None:
-    log = [Recipient(name="log")]
-    noticing.follow(engine, log, now=NOON)
-    killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
-    auditing.seal(engine, now=NOON)
-    noticing.follow(engine, log, now=NOON)
-
-
 def test_exactly_the_catalogue_is_exposed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    trial, _ = trials.record(engine, a_trial([0.01, -0.01] * 15), now=NOON, actor="test")
-    rules = Rules(ladder=LadderRule(attribution_hours=24))
-    open_btc(engine, rules=rules, trials={CHALLENGER: trial.id})
-    set_budget(engine, "100000")
-    now = feed(engine, CHALLENGER, ["0.02", "-0.01"] * 15)
-    feed(engine, "prod", ["0.02", "-0.01"], now=now, prefix="p")
-    # A day later, so that there are daily returns to have a Sharpe ratio of.
-    feed(engine, CHALLENGER, ["0.02"], now=NOON + timedelta(days=1), prefix="later")
-    [made] = assign_to(engine, CHALLENGER, 1, prefix="claimed")
-    Router(engine).claim(made.id, now=NOON)
-    scale(engine)
-    rebuilding.compare(engine, now=NIGHT)
-    drift.record(engine, a_run(), now=NOON, actor="test")
-    seen = {"who": "prod", "interval_seconds": 300, "is_first": True}
-    watching.pulse(engine, ["btc"], now=NOON, actor="test", **seen)
-    told = beat(account="usd", equity=Decimal(10_000))
-    health.hear(engine, told, now=NOON, window=timedelta(minutes=10))
-    FakeNvml().install(monkeypatch)
-    gpus = GpuWatch()
-    gpus.look()
-    breakers = Breakers()
-    breakers.of("notify.discord")
-    notice_of_a_kill(engine)
-    with service(engine, clock=VirtualClock(NIGHT), gpus=gpus, breakers=breakers) as client:
+    with told_service(engine, monkeypatch) as client:
         samples = scraped(client)
         families = list(text_string_to_metric_families(client.get("/metrics").text))
     documented = {m.name: set(m.labels) for m in CATALOGUE}

@@ -1,0 +1,213 @@
+"""The dashboards of the product: what a desk looks at, and what alerts lead to."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from alerts.dashboard import Dashboard, Panel, PanelKind, Query, Row, shown, state
+from alerts.limits import AlertLimits
+from alerts.model_dashboard import model_dashboard
+from alerts.trading_dashboard import trading_dashboard
+
+_STAT: Final = PanelKind.STAT
+_HEALTH: Final = {0: "HEALTHY", 1: "DEGRADED", 2: "UNHEALTHY"}
+_ALERTS: Final = '{component!="", alertname!="Watchdog"}'
+
+
+def dashboards(limits: AlertLimits) -> tuple[Dashboard, ...]:
+    """Return every dashboard, red where `limits` alert.
+
+    >>> [each.uid for each in dashboards(AlertLimits())][:2]
+    ['liveops-main', 'liveops-system']
+    """
+    return (
+        _main(limits),
+        _system(limits),
+        trading_dashboard(limits),
+        model_dashboard(limits),
+        _pipeline(),
+    )
+
+
+def _main(limits: AlertLimits) -> Dashboard:
+    now = (
+        shown("Health", "liveops_health_level", kind=_STAT, states=_HEALTH, red_above=1),
+        shown("Trading halted", "liveops_trading_halted", kind=_STAT, red_above=1),
+        shown("Equity", "liveops_account_equity", red_below=limits.balance),
+        shown("Drawdown", "liveops_account_drawdown_ratio", red_above=limits.drawdown),
+        shown("Traffic of each arm", "liveops_arm_traffic_ratio"),
+        shown(
+            "Profit factor of challengers beside the champion",
+            *("pf_challenger_30", "pf_prod"),
+            unit="none",
+            red_below=limits.profit_factor,
+        ),
+        shown("Drawdown of challengers", "dd_challenger_pct", red_above=limits.drawdown_percent),
+    )
+    return Dashboard(
+        name="main",
+        description="Whether all is well, what was missed, and who earns what.",
+        rows=(Row(title="Service levels", panels=_levels(limits)), Row(title="Now", panels=now)),
+    )
+
+
+def _levels(limits: AlertLimits) -> tuple[Panel, ...]:
+    return (
+        _answered(),
+        _delivered(),
+        shown(
+            "Time to detect: since the monitor last saw",
+            "liveops_monitor_pulse_age_seconds",
+        ),
+        shown(
+            "Time to detect: since bots were heard",
+            "liveops_bot_heartbeat_age_seconds",
+            red_above=limits.heartbeat.total_seconds(),
+        ),
+        Panel(
+            title="Time to resolve: oldest alert",
+            queries=(
+                Query(
+                    expression=f"max (time() - ALERTS_FOR_STATE{_ALERTS}) or vector(0)",
+                    legend="oldest alert",
+                ),
+            ),
+            unit="s",
+            description=(
+                "For how long the oldest alert of this product that is still there has been there; "
+                "0 where there is none. Watchdog, which always fires, is left out."
+            ),
+        ),
+        Panel(
+            title="Alerts that fire",
+            queries=(
+                Query(
+                    expression=(
+                        "sum by (severity) "
+                        f'(ALERTS{{alertstate="firing", {_ALERTS[1:]}) or vector(0)'
+                    ),
+                    legend="{{severity}}",
+                ),
+            ),
+            unit="suffix: alerts",
+            description="Alerts of this product that fire now, by severity; 0 where none does.",
+        ),
+        shown("Roll back: positions still to be closed", "liveops_close_orders_pending"),
+    )
+
+
+def _answered() -> Panel:
+    return Panel(
+        title="Pipeline success: scrapes that the ledger answered, last day",
+        queries=(
+            Query(
+                expression='min (avg_over_time(liveops_up{job=~"$job"}[1d]))',
+                legend="answered",
+            ),
+        ),
+        unit="percentunit",
+        description=(
+            "Part of the last day's scrapes that the ledger answered, at the replica that did "
+            "worst. A replica that was not reached counts as nothing here: see Replicas."
+        ),
+        kind=_STAT,
+        red_below=0.99,
+    )
+
+
+def _delivered() -> Panel:
+    read = 'liveops_notices_total{job=~"$job"'
+    return Panel(
+        title="Pipeline success: notices that were delivered",
+        queries=(
+            Query(
+                expression=f'sum ({read}, state!="given_up"}}) / sum ({read}}})',
+                legend="delivered",
+            ),
+        ),
+        unit="percentunit",
+        description=(
+            "Part of all ended notices that were sent, alone or with others; the rest was given "
+            "up. Nothing is shown before the first notice, and while the ledger does not answer."
+        ),
+        kind=_STAT,
+        red_below=0.99,
+    )
+
+
+def _replicas() -> Panel:
+    return Panel(
+        title="Replicas",
+        queries=(Query(expression='min by (instance) (up{job=~"$job"})', legend="{{instance}}"),),
+        unit="bool_yes_no",
+        description="Whether Prometheus reaches each replica of the service.",
+        red_below=1,
+    )
+
+
+def _system(limits: AlertLimits) -> Dashboard:
+    service = (
+        _replicas(),
+        shown("Ledger answers", "liveops_up", own=True, red_below=1),
+        shown("Health", "liveops_health_level", states=_HEALTH, red_above=1),
+        shown("Audit rows not sealed", "liveops_audit_unsealed_rows"),
+        shown("Statistics that differ", "liveops_statistics_mismatches", red_above=1),
+    )
+    seconds = limits.heartbeat.total_seconds()
+    bots = (
+        shown("Bots that run", "liveops_bot_running", red_below=1),
+        shown("Since bots were heard", "liveops_bot_heartbeat_age_seconds", red_above=seconds),
+        shown("Bots that reach their exchange", "liveops_bot_api_connected", red_below=1),
+        shown("API errors of bots", "liveops_bot_api_errors", red_above=limits.api_errors),
+        shown("Open breakers of bots", "liveops_bot_breakers_open", red_above=1),
+        shown("Open positions of bots", "liveops_bot_open_positions"),
+        shown(
+            "Candles that are due",
+            "liveops_candle_gap_seconds",
+            red_above=limits.candle_gap.total_seconds(),
+        ),
+        shown(
+            "Since the newest trade",
+            "liveops_trade_age_seconds",
+            red_above=limits.no_trade.total_seconds(),
+        ),
+    )
+    return Dashboard(
+        name="system",
+        description="The service, its ledger, and the bots that report to it.",
+        rows=(Row(title="Service", panels=service), Row(title="Bots", panels=bots)),
+    )
+
+
+def _pipeline() -> Dashboard:
+    jobs = (
+        shown("Since the monitor last saw", "liveops_monitor_pulse_age_seconds"),
+        shown("Since the last drift check", "liveops_drift_age_seconds"),
+        shown("Statistics that differ", "liveops_statistics_mismatches", red_above=1),
+        shown("Version of the allocation", "liveops_allocation_version"),
+        shown("Epoch", "liveops_experiment_epoch"),
+        shown("Draws beside the allocation", "liveops_experiment_draw_mismatch", red_above=6.9),
+    )
+    outcomes = (
+        shown("Outcomes", "liveops_arm_outcomes_total"),
+        shown("Outcomes after their decision expired", "liveops_arm_expired_outcomes_total"),
+        shown("Outcomes without a claim", "liveops_arm_unclaimed_outcomes_total"),
+        shown("Decisions without an outcome", "liveops_arm_unreported_ratio"),
+    )
+    outside = (
+        shown("Notices", "liveops_notices_total"),
+        shown("Notices that wait", "liveops_notices_waiting"),
+        shown("Oldest notice that waits", "liveops_notices_oldest_waiting_seconds"),
+        shown("Alerts that Alertmanager sent", "liveops_alert_notices_total"),
+        state("Breakers of the service", "liveops_breaker_state", own=True),
+        shown("Trips of the service's breakers", "liveops_breaker_trips_total", own=True),
+    )
+    return Dashboard(
+        name="pipeline",
+        description="What runs by itself: nightly jobs, outcomes on their way in, notices out.",
+        rows=(
+            Row(title="Jobs", panels=jobs),
+            Row(title="Outcomes", panels=outcomes),
+            Row(title="Notices and calls outside", panels=outside),
+        ),
+    )

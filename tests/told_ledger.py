@@ -1,0 +1,80 @@
+"""A ledger of which every metric of the catalogue has something to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from api_service import CheckedClient, service
+from backtest_trials import a_trial
+from drift_runs import a_run
+from fake_nvml import FakeNvml
+from ledger import NIGHT, NOON, assign_to, feed, open_btc, scale, set_budget
+from sqlalchemy import Engine
+from vitals import beat
+
+from bandit.core.kill_switch import KillCause
+from bandit.core.ladder import LadderRule
+from bandit.core.notices import Recipient
+from bandit.core.reading import Rules
+from bandit.service import (
+    auditing,
+    drift,
+    health,
+    killing,
+    noticing,
+    rebuilding,
+    trials,
+    watching,
+)
+from bandit.service.assigning import Router
+from liveops.breakers import Breakers
+from liveops.clock import VirtualClock
+from liveops.gpu import GpuWatch
+
+CHALLENGER = "reinforcement_20250707_154526_eee02a74"
+
+
+@contextmanager
+def told_service(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[CheckedClient]:
+    """A service in the night after the day that `_live` fills, on a machine with a GPU."""
+    _live(engine)
+    FakeNvml().install(monkeypatch)
+    gpus = GpuWatch()
+    gpus.look()
+    breakers = Breakers()
+    breakers.of("notify.discord")
+    with service(engine, clock=VirtualClock(NIGHT), gpus=gpus, breakers=breakers) as client:
+        yield client
+
+
+def _live(engine: Engine) -> None:
+    trial, _ = trials.record(engine, a_trial([0.01, -0.01] * 15), now=NOON, actor="test")
+    rules = Rules(ladder=LadderRule(attribution_hours=24))
+    open_btc(engine, rules=rules, trials={CHALLENGER: trial.id})
+    set_budget(engine, "100000")
+    now = feed(engine, CHALLENGER, ["0.02", "-0.01"] * 15)
+    feed(engine, "prod", ["0.02", "-0.01"], now=now, prefix="p")
+    # A day later, so that there are daily returns to have a Sharpe ratio of.
+    feed(engine, CHALLENGER, ["0.02"], now=NOON + timedelta(days=1), prefix="later")
+    [made] = assign_to(engine, CHALLENGER, 1, prefix="claimed")
+    Router(engine).claim(made.id, now=NOON)
+    scale(engine)
+    rebuilding.compare(engine, now=NIGHT)
+    drift.record(engine, a_run(), now=NOON, actor="test")
+    seen = {"who": "prod", "interval_seconds": 300, "is_first": True}
+    watching.pulse(engine, ["btc"], now=NOON, actor="test", **seen)
+    told = beat(account="usd", equity=Decimal(10_000))
+    health.hear(engine, told, now=NOON, window=timedelta(minutes=10))
+    _notice_of_a_kill(engine)
+
+
+def _notice_of_a_kill(engine: Engine) -> None:
+    log = [Recipient(name="log")]
+    noticing.follow(engine, log, now=NOON)
+    killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
+    auditing.seal(engine, now=NOON)
+    noticing.follow(engine, log, now=NOON)
