@@ -1,20 +1,14 @@
-"""Writes the dashboards as Grafana 11.6 reads them: `python -m alerts.dashboard_files`.
-
-A test compares the files with a fresh render, and holds them against Grafana's schema.
-"""
+"""Renders the dashboards as Grafana 11.6 reads them; a test holds them against its schema."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 from alerts.dashboard import VARIABLES, Dashboard, Panel, PanelKind, Query, Row
 from alerts.dashboards import dashboards
 from alerts.limits import AlertLimits
-
-FOLDER: Final = Path(__file__).parents[1] / "config"
 
 _SCHEMA_VERSION: Final = 41
 _WIDE, _WIDTH, _HEIGHT = 24, 8, 7
@@ -22,18 +16,22 @@ _SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 _COUNTED: Final = {"job": "liveops_up", **dict.fromkeys(VARIABLES, "liveops_arm_status")}
 
 
-def files() -> dict[str, str]:
-    """Return what is written, by the name below `config/`.
+def dashboard_files(limits: AlertLimits) -> dict[str, str]:
+    """Return what is written, by the name below the directory of the dashboards.
 
-    >>> list(files())[:2]
+    >>> list(dashboard_files(AlertLimits()))[:2]
     ['grafana_dashboard.json', 'grafana/system.json']
     """
     return {
-        "grafana_dashboard.json" if each.name == "main" else f"grafana/{each.name}.json": (
-            json.dumps(document(each), indent=2, ensure_ascii=False) + "\n"
-        )
-        for each in dashboards(AlertLimits())
+        file_of(each): json.dumps(document(each), indent=2, ensure_ascii=False) + "\n"
+        for each in dashboards(limits)
     }
+
+
+def file_of(dashboard: Dashboard) -> str:
+    """Return the name of a dashboard's file, below the directory of the dashboards."""
+    is_main = dashboard.name == "main"
+    return "grafana_dashboard.json" if is_main else f"grafana/{dashboard.name}.json"
 
 
 def document(dashboard: Dashboard) -> dict[str, Any]:
@@ -209,15 +207,3 @@ def _options(panel: Panel) -> dict[str, Any]:
                 "textMode": "name" if panel.tells_names else "auto",
                 "wideLayout": True,
             }
-
-
-def write() -> None:
-    """Write every dashboard into `config/`."""
-    for name, text in files().items():
-        path = FOLDER / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write()

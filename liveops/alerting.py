@@ -1,4 +1,4 @@
-"""Alert rules and routes for the settings of a desk: written, checked, tested."""
+"""Alert rules, routes and dashboards for the settings of a desk: written, checked, tested."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from alerts.alertmanager import render_alertmanager
+from alerts.dashboard_files import dashboard_files
 from alerts.limits import AlertLimits, AlertPlaces
 from alerts.rule import AlertRule
 from alerts.rule_files import dumped, faults, render_rules, rule_document
@@ -58,18 +59,28 @@ class ProgramMissing(BanditError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Directories:
+    """Where the files lie: rules and routes, and the dashboards."""
+
+    rules: Path
+    dashboards: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Alerting:
-    """The rules of a desk and where its alerts lead."""
+    """The rules of a desk, where its alerts lead, and from where on its dashboards are red."""
 
     rules: tuple[AlertRule, ...]
     places: AlertPlaces
+    limits: AlertLimits
 
-    def files(self) -> dict[str, str]:
-        """Return what is written, by the name of the file."""
+    def files(self, at: Directories) -> dict[Path, str]:
+        """Return what is written where."""
+        drawn = dashboard_files(self.limits)
         return {
-            RULES_FILE: render_rules(self.rules, self.places),
-            ALERTMANAGER_FILE: render_alertmanager(self.places),
-        }
+            at.rules / RULES_FILE: render_rules(self.rules, self.places),
+            at.rules / ALERTMANAGER_FILE: render_alertmanager(self.places),
+        } | {at.dashboards / name: text for name, text in drawn.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +102,8 @@ class RuleTests:
 
 def alerting_of(settings: Settings) -> Alerting:
     """Return the alerting that these settings ask for."""
-    places = alert_places_of(settings)
-    return Alerting(rules=rules(alert_limits_of(settings), places), places=places)
+    places, limits = alert_places_of(settings), alert_limits_of(settings)
+    return Alerting(rules=rules(limits, places), places=places, limits=limits)
 
 
 def alert_limits_of(settings: Settings) -> AlertLimits:
@@ -156,25 +167,25 @@ def alert_places_of(settings: Settings) -> AlertPlaces:
     )
 
 
-def generate(alerting: Alerting, directory: Path) -> list[Path]:
-    """Write the files into `directory`; raises `FileNotWritten` where one cannot be."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileNotWritten(f"{directory} was not made: {error.strerror or error}") from error
+def generate(alerting: Alerting, at: Directories) -> list[Path]:
+    """Write every file, and return them; raises `FileNotWritten` where one cannot be."""
     written = []
-    for name, text in alerting.files().items():
-        write_whole(directory / name, text.encode())
-        written.append(directory / name)
+    for path, text in alerting.files(at).items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            said = f"{path.parent} was not made: {error.strerror or error}"
+            raise FileNotWritten(said) from error
+        write_whole(path, text.encode())
+        written.append(path)
     return written
 
 
-def check(alerting: Alerting, directory: Path) -> Checked:
+def check(alerting: Alerting, at: Directories) -> Checked:
     """Hold rules and files against our own rules and, where they are installed, both tools'."""
     found = list(faults(alerting.rules, alerting.places))
     missing: list[str] = []
-    for name, text in alerting.files().items():
-        path = directory / name
+    for path, text in alerting.files(at).items():
         there = path.read_text(encoding="utf-8") if path.is_file() else None
         if there is None:
             found.append(f"{path}: is not there; --action generate writes it")
@@ -189,10 +200,13 @@ def check(alerting: Alerting, directory: Path) -> Checked:
 
 
 def _asked(path: Path) -> Iterator[str]:
-    if path.name == RULES_FILE:
-        program, ways = Program.PROMTOOL, ["check", "rules", "--lint=all", "--lint-fatal"]
-    else:
-        program, ways = Program.AMTOOL, ["check-config"]
+    asked = {
+        RULES_FILE: (Program.PROMTOOL, ["check", "rules", "--lint=all", "--lint-fatal"]),
+        ALERTMANAGER_FILE: (Program.AMTOOL, ["check-config"]),
+    }
+    if path.name not in asked:  # a dashboard, which only Grafana reads
+        return
+    program, ways = asked[path.name]
     ran = _run(program, [*ways, str(path)])
     if ran.returncode != 0:
         yield f"{program}: {' '.join((ran.stdout + ran.stderr).split())}"

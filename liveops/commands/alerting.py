@@ -12,11 +12,11 @@ import typer
 from liveops.commands.options import ConfigFile, settings_from
 
 if TYPE_CHECKING:
-    from liveops.alerting import Alerting
+    from liveops.alerting import Alerting, Directories
 
 
 class Action(StrEnum):
-    """What is done with rules and routes."""
+    """What is done with rules, routes and dashboards."""
 
     GENERATE = "generate"
     CHECK = "check"
@@ -28,36 +28,41 @@ def prometheus_alerts(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Directory of the files; alerts/ of the checkout.", show_default=False
+            "--out",
+            help="Directory of the files; alerts/ and, for dashboards, config/ of the checkout.",
+            show_default=False,
         ),
     ] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Write, check or test the alert rules of Prometheus and the routes of Alertmanager.
+    """Write, check or test alert rules, Alertmanager's routes and Grafana's dashboards.
 
-    They are made from the settings, thresholds and all: `generate` writes both files, `check` says
+    They are made from the settings, thresholds and all: `generate` writes the files, `check` says
     what is wrong with those that are there (exit 1), `test` runs promtool's unit tests of every
     rule (exit 1 where one fails). `check` and `test` change nothing.
     """
-    from liveops.alerting import alerting_of, generate
+    from liveops.alerting import Directories, alerting_of, generate
     from liveops.ledger_server import checkout
 
     alerting = alerting_of(settings_from(config))
-    directory = checkout() / "alerts" if out is None else out.absolute()
+    if out is None:
+        at = Directories(rules=checkout() / "alerts", dashboards=checkout() / "config")
+    else:
+        at = Directories(rules=out.absolute(), dashboards=out.absolute())
     match action:
         case Action.GENERATE:
-            for path in generate(alerting, directory):
+            for path in generate(alerting, at):
                 sys.stdout.write(f"written: {path}\n")
         case Action.CHECK:
-            _check(alerting, directory)
+            _check(alerting, at)
         case Action.TEST:
             _test(alerting)
 
 
-def _check(alerting: Alerting, directory: Path) -> None:
+def _check(alerting: Alerting, at: Directories) -> None:
     from liveops.alerting import check
 
-    found = check(alerting, directory)
+    found = check(alerting, at)
     for line in found.not_asked:
         sys.stderr.write(f"not asked: {line}\n")
     for fault in found.faults:

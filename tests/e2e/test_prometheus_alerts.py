@@ -10,6 +10,10 @@ import pytest
 from commands import REPOSITORY, script
 
 FILES = ("prometheus_alerts.yml", "alertmanager.yml")
+DASHBOARDS = (
+    "grafana_dashboard.json",
+    *(f"grafana/{name}.json" for name in ("system", "trading", "model", "pipeline")),
+)
 
 
 def alerts(*arguments: str, **more: str) -> tuple[int, str, str]:
@@ -27,9 +31,13 @@ def test_the_documents_name_of_it_is_installed() -> None:
 
 def test_it_writes_what_is_committed_and_then_finds_nothing_wrong(tmp_path: Path) -> None:
     code, said, _ = alerts("--action", "generate", "--out", str(tmp_path))
-    assert (code, said) == (0, "".join(f"written: {tmp_path / name}\n" for name in FILES))
-    for name in FILES:
-        assert (tmp_path / name).read_text() == (REPOSITORY / "alerts" / name).read_text()
+    assert (code, said) == (
+        0,
+        "".join(f"written: {tmp_path / name}\n" for name in (*FILES, *DASHBOARDS)),
+    )
+    for folder, names in (("alerts", FILES), ("config", DASHBOARDS)):
+        for name in names:
+            assert (tmp_path / name).read_text() == (REPOSITORY / folder / name).read_text()
     code, said, _ = alerts("--action", "check", "--out", str(tmp_path))
     assert (code, said) == (0, "40 alerts, nothing wrong\n")
 
@@ -42,6 +50,8 @@ def test_a_desks_own_thresholds_are_written_and_asked_for(tmp_path: Path) -> Non
     written = (tmp_path / FILES[0]).read_text()
     assert "max_max2m > 0.05\n" in written
     assert "min_min2m < 250\n" in written
+    for name, limit in (("grafana_dashboard.json", 250), ("grafana/trading.json", 0.05)):
+        assert f'"value": {limit}\n' in (tmp_path / name).read_text()
     assert alerts("--action", "check", *own)[0] == 0
     code, said, _ = alerts("--action", "check", "--out", str(tmp_path))
     assert code == 1

@@ -23,7 +23,7 @@ from alerts.rules import COMING, rules
 from alerts.rules_reference import render
 from config.settings import Settings
 from liveops.alerting import (
-    Alerting,
+    Directories,
     ProgramMissing,
     alerting_of,
     check,
@@ -218,11 +218,13 @@ def test_nothing_that_is_critical_can_mute_the_watchdog() -> None:
 
 
 def test_committed_files_are_what_default_settings_give() -> None:
-    for name, text in alerting_of(Settings()).files().items():
-        path = ROOT / "alerts" / name
+    at = Directories(rules=ROOT / "alerts", dashboards=ROOT / "config")
+    written = alerting_of(Settings()).files(at)
+    for path, text in written.items():
         assert path.read_text(encoding="utf-8") == text, (
             f"prometheus_alerts --action generate: {path}"
         )
+    assert set((ROOT / "config" / "grafana").iterdir()) < written.keys()
 
 
 def test_the_page_is_a_fresh_render() -> None:
@@ -232,23 +234,29 @@ def test_the_page_is_a_fresh_render() -> None:
 
 def test_a_check_tells_of_files_that_are_missing_or_edited(tmp_path: Path) -> None:
     alerting = alerting_of(Settings())
-    assert [fault.partition(": ")[2] for fault in check(alerting, tmp_path).faults] == [
+    nowhere = Directories(rules=tmp_path, dashboards=tmp_path)
+    assert [fault.partition(": ")[2] for fault in check(alerting, nowhere).faults] == [
         "is not there; --action generate writes it"
-    ] * 2
-    written = generate(alerting, tmp_path / "made")
-    assert check(alerting, tmp_path / "made").faults == ()
+    ] * 7
+    made = Directories(rules=tmp_path / "rules", dashboards=tmp_path / "drawn")
+    written = generate(alerting, made)
+    assert check(alerting, made).faults == ()
     written[0].write_text(written[0].read_text().replace("< 1.6", "< 1.5"), encoding="utf-8")
-    (fault,) = check(alerting, tmp_path / "made").faults
-    assert fault.endswith("is not what these settings give; --action generate writes it")
+    written[2].write_text("{}", encoding="utf-8")
+    found = check(alerting, made).faults
+    assert [Path(fault.partition(": ")[0]) for fault in found] == [written[0], written[2]]
+    for fault in found:
+        assert fault.endswith("is not what these settings give; --action generate writes it")
 
 
 def test_programs_that_are_missing_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alerting = alerting_of(Settings())
-    generate(alerting, tmp_path)
+    at = Directories(rules=tmp_path, dashboards=tmp_path)
+    generate(alerting, at)
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = check(alerting, tmp_path)
+    found = check(alerting, at)
     assert found.faults == ()
     assert found.not_asked == (
         "promtool is not on PATH (Debian package prometheus)",
@@ -301,7 +309,7 @@ def test_promtool_tells_of_a_rule_that_does_not_do_what_it_says(tmp_path: Path) 
     spoilt = replace(rule, expression=rule.expression.replace("< 10", "< 9"))
     others = tuple(r for r in RULES if r.component is Component.ACCOUNT and r != rule)
     promtool()
-    failures = run_tests(Alerting(rules=(spoilt, *others), places=alerting.places)).failures
+    failures = run_tests(replace(alerting, rules=(spoilt, *others))).failures
     assert "name: AccountBalanceLow: wrong," in failures
     assert "DailyLossHigh:" not in failures
 

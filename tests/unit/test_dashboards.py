@@ -14,7 +14,7 @@ import yaml
 
 from alerts.catalogue import CATALOGUE
 from alerts.dashboard import Dashboard, Panel
-from alerts.dashboard_files import FOLDER, document, files
+from alerts.dashboard_files import document
 from alerts.dashboards import dashboards
 from alerts.limits import AlertLimits, AlertPlaces
 from alerts.rule import AlertRule
@@ -33,6 +33,10 @@ TWO_KINDS = {"timeseries", "stat"}
 
 def schema(name: str, definition: str = "") -> jsonschema_rs.Draft7Validator:
     found = json.loads((SCHEMAS / f"{name}.jsonschema.json").read_text("utf-8"))
+    if name == "dashboard":
+        # Grafana's TypeScript (@grafana/schema 11.6) has null for the lowest step of thresholds;
+        # what made JSON Schema of it lost that.
+        found["definitions"]["Threshold"]["properties"]["value"]["type"] = ["number", "null"]
     if definition:
         found["$ref"] = f"#/definitions/{definition}"
     return jsonschema_rs.Draft7Validator(found)
@@ -40,14 +44,6 @@ def schema(name: str, definition: str = "") -> jsonschema_rs.Draft7Validator:
 
 def drawn(dashboard: Dashboard) -> list[dict[str, Any]]:
     return [each for each in document(dashboard)["panels"] if each["type"] != "row"]
-
-
-def test_committed_files_are_a_fresh_render() -> None:
-    for name, text in files().items():
-        path = FOLDER / name
-        assert path.read_text(encoding="utf-8") == text, "python -m alerts.dashboard_files"
-    beside = {path.name for path in (FOLDER / "grafana").iterdir()}
-    assert beside == {Path(name).name for name in files() if name.startswith("grafana/")}
 
 
 @pytest.mark.parametrize("dashboard", ALL, ids=lambda each: each.uid)
