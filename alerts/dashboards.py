@@ -108,7 +108,7 @@ def _answered() -> Panel:
         unit="percentunit",
         description=(
             "Part of the last day's scrapes that the ledger answered, at the replica that did "
-            "worst. A replica that was not reached counts as nothing here: see Replicas."
+            "worst; one that was not reached is told of by the system dashboard."
         ),
         kind=_STAT,
         red_below=0.99,

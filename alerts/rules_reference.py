@@ -85,20 +85,20 @@ _DASHBOARDS: Final = """\
 ## Dashboards
 
 For Grafana 11.6 or later, with the same Prometheus as a data source. Import each file by
-*Dashboards, New, Import*, or let Grafana read both places by itself:
+*Dashboards, New, Import*, or let Grafana read all of them by itself:
 
 ```yaml
 # /etc/grafana/provisioning/dashboards/liveops.yaml
 apiVersion: 1
 providers:
-  - {name: liveops, folder: Live-ops, options: {path: /srv/liveops/config/grafana}}
-  - {name: liveops-main, folder: Live-ops, options: {path: /srv/liveops/dashboards}}
+  - {name: liveops, folder: Live-ops, options: {path: /srv/liveops/config}}
 ```
 
-The second directory holds a copy of `grafana_dashboard.json` alone. Set `alert_rules.grafana_url` to
-your Grafana, so that alerts lead to it. Panels are red where alerts fire, by the settings that the
-files were written with; the service levels of pipelines are red below 99 %. A panel whose reading
-does not exist says "No data", and its description says when that is right.
+Set `alert_rules.grafana_url` to your Grafana, so that alerts lead to it. The limits of the alerts
+are drawn red, those of the settings that the files were written with; the service levels of
+pipelines are red below 99 %. A panel whose reading does not exist says "No data", and its
+description says when that is right. What one dashboard is narrowed down to (job, experiment,
+policy), the others keep when you go there by the link *Live-ops*.
 
 | dashboard | file, in `config/` | shows | rows | panels |
 |---|---|---|---|---|"""

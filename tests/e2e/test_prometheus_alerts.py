@@ -50,7 +50,7 @@ def test_a_desks_own_thresholds_are_written_and_asked_for(tmp_path: Path) -> Non
     written = (tmp_path / FILES[0]).read_text()
     assert "max_max2m > 0.05\n" in written
     assert "min_min2m < 250\n" in written
-    for name, limit in (("grafana_dashboard.json", 250), ("grafana/trading.json", 0.05)):
+    for name, limit in (("grafana_dashboard.json", 250.0), ("grafana/trading.json", 0.05)):
         assert f'"value": {limit}\n' in (tmp_path / name).read_text()
     assert alerts("--action", "check", *own)[0] == 0
     code, said, _ = alerts("--action", "check", "--out", str(tmp_path))
