@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from alerts.alertmanager import PEOPLE, SCOPE, SERVICE, WATCHDOG
-from alerts.alertmanager import PEOPLE, SCOPE, SERVICE, TRADING, WATCHDOG
 from alerts.dashboard_files import file_of
 from alerts.dashboards import dashboards
 from alerts.limits import AlertLimits, AlertPlaces

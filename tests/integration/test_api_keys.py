@@ -27,6 +27,7 @@ NAMES = {
     "account": "usd",
     "assignment": "00000000-0000-8000-8000-000000000000",
     "experiment": "btc",
+    "name": "notify.discord",
     "order": "1",
     "policy": "eee02a74",
 }

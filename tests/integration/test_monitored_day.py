@@ -316,7 +316,9 @@ def test_each_action_was_taken_once_and_is_in_the_audit_log(lived: Day) -> None:
         ]
         assert states == lived.oracle.guard.changes
     assert [(action, subject) for action, subject, _ in told["monitor"]] == [
-        ("learner_job_requested", SLIDER)
+        ("monitor_started", "btc"),
+        ("learner_job_requested", SLIDER),
+        ("monitor_ended", "btc"),
     ]
     # Begun twice: the ledger had ended its session, and it took the job up anew.
     assert Counter(action for action, _, _ in told["learner"]) == {
