@@ -89,7 +89,9 @@ def index(found: Sequence[AlertRule]) -> str:
     """
     parts = [_ABOUT]
     for severity in Severity:
-        parts.append(f"\n## {severity.value.capitalize()}\n\n| alert | fires | for |\n|---|---|---|\n")
+        parts.append(
+            f"\n## {severity.value.capitalize()}\n\n| alert | fires | for |\n|---|---|---|\n"
+        )
         parts += [
             f"| [{rule.name}]({rule.name}.md) | {rule.threshold} | {_wait(rule)} |\n"
             for rule in found
@@ -106,7 +108,9 @@ def with_head(rule: AlertRule, page: str) -> str:
 
 def _row(rule: AlertRule) -> str:
     reads = ", ".join(f"`{name}`" for name in dict.fromkeys(r.of for r in rule.reads))
-    setting = ", ".join(f"`{name}`" for name in rule.setting.split(", ")) if rule.setting else "none"
+    setting = (
+        ", ".join(f"`{name}`" for name in rule.setting.split(", ")) if rule.setting else "none"
+    )
     cells = [rule.severity.value, rule.threshold, _wait(rule), reads or "none alone", setting]
     return "| " + " | ".join(cells) + " |"
 

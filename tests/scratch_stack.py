@@ -157,6 +157,22 @@ STAGES: Final[Mapping[str, Callable[[Engine], None]]] = {
 }
 """What is wrong before the commands of a page are typed; of the other pages nothing is."""
 
+SAYS: Final[Mapping[str, str]] = {
+    "APIDisconnected": "api_connected.*false",
+    "APIErrorRateHigh": "api_errors.*7",
+    "BotSilent": "issue: .*alpha",
+    "BotStopped": "does not run",
+    "CircuitBreakerOpen": "orders.*open",
+    "DataFeedStalled": "issue: .*BTCUSDT",
+    "KillSwitchActive": "usd is killed",
+    "LedgerUnavailable": "issue: .*ledger",
+    "PerformanceGuardPaused": "PAUSED",
+    "PerformanceGuardReduced": "REDUCED",
+    "emergency-stop": "is killed",
+    "rollback": "trend-v1 is the champion of btc [(]",
+}
+"""What the commands of a page must have told at least once: its situation is what it is for."""
+
 DOWN: Final[Sequence[str]] = ("SystemDowntime",)
 """Pages of a service that does not run."""
 
