@@ -30,8 +30,8 @@ One page for each [alert](../alerts.md), in four parts: what it means, what it c
 what to do. For whatever is larger than one alert there are the [runbooks](#runbooks).
 
 Names in all pages are those of an example: the experiment `btc` on the account `usd`; the champion
-`trend-v2`, the champion before it `trend-v1`, a challenger `trend-v3`; the bot `alpha`. Put yours in
-their place. Commands are typed in the checkout, as the user that the service runs as:
+`trend-v2`, the champion before it `trend-v1`, a challenger `trend-v3`; the bot `alpha`. Put yours
+in their place. Commands are typed in the checkout, as the user that the service runs as:
 
 ```text
 export PATH="$PWD/.venv/bin:$PATH"     # liveops, live_ops_monitor
@@ -55,7 +55,7 @@ _RUNBOOKS: Final = """
 | [Rollback](../runbooks/rollback.md) | the champion is wrong: the one before takes over |
 | [Outage](../runbooks/outage.md) | the service or its ledger is down, or what it says is doubted |
 | [Bot or exchange](../runbooks/bot-or-exchange.md) | a bot stopped, is silent, or differs |
-| [Bad or drifting model](../runbooks/drifting-model.md) | a model loses, or its market has changed |
+| [Bad or drifting model](../runbooks/drifting-model.md) | a model loses, or its market changed |
 | [Incidents](../runbooks/incidents.md) | the incidents of the documents, and where each leads |
 """
 
@@ -101,7 +101,12 @@ def index(found: Sequence[AlertRule]) -> str:
 
 
 def with_head(rule: AlertRule, page: str) -> str:
-    """Return a playbook with a fresh head; what begins with its first heading stays."""
+    """Return a playbook with a fresh head; what begins with its first heading stays.
+
+    >>> rule = rules(AlertLimits(), AlertPlaces())[1]
+    >>> with_head(rule, "old\\n\\n## Meaning\\n\\nDown.") == head(rule) + "\\n## Meaning\\n\\nDown."
+    True
+    """
     _, heading, body = page.partition(_BODY)
     return head(rule) + heading + body
 
@@ -124,7 +129,8 @@ def main(directory: Path) -> None:
     found = rules(AlertLimits(), AlertPlaces())
     for rule in found:
         path = directory / f"{rule.name}.md"
-        path.write_text(with_head(rule, path.read_text(encoding="utf-8")), encoding="utf-8")
+        page = path.read_text(encoding="utf-8") if path.exists() else ""
+        path.write_text(with_head(rule, page), encoding="utf-8")
     (directory / INDEX).write_text(index(found), encoding="utf-8")
 
 

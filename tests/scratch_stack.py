@@ -68,13 +68,13 @@ def build(engine: Engine) -> None:
         now=at + timedelta(hours=1),
         actor="test",
     )
-    earn(engine, "1", "1", "-1", "1", at=at + timedelta(hours=2))
+    earn(engine, "1", "1", "-1", "1", at=at + timedelta(hours=2), prefix="before")
 
 
-def earn(engine: Engine, *money: str, at: datetime | None = None) -> None:
+def earn(engine: Engine, *money: str, at: datetime | None = None, prefix: str = "now") -> None:
     """Let decisions of `btc` earn this, one commit each."""
     at = at or datetime.now(UTC) - timedelta(hours=2)
-    units = [f"unit-{at.isoformat()}-{i}" for i in range(len(money))]
+    units = [f"{prefix}-{i}" for i in range(len(money))]
     for made, each in zip(assign(engine, units, now=at), money, strict=True):
         record_all(engine, [closed(made, f"{each}e-4", pnl=each)], now=at + timedelta(hours=1))
 
@@ -126,7 +126,7 @@ def _loses(engine: Engine) -> None:
 
 def _loses_some(engine: Engine) -> None:
     hear(engine)
-    earn(engine, "-1", "-1", "1", "-1", "-1", "1")
+    earn(engine, *["-1", "-1", "1"] * 4)
 
 
 def _holds(engine: Engine) -> None:
