@@ -21,6 +21,7 @@ from postgres_server import PostgresServer
 from scratch_stack import commands_of
 from sqlalchemy import Engine
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from alerts.limits import AlertLimits, AlertPlaces
 from alerts.playbooks import HEADINGS, INDEX, head, index, with_head
@@ -82,7 +83,7 @@ class Operator:
             return code, "".join(capfd.readouterr())
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", line],
-            env=environment(None, **self._variables) | {"PATH": _path()},
+            env=environment(None, **self._variables, PATH=_path(), no_proxy="127.0.0.1"),
             capture_output=True,
             text=True,
             timeout=60,
@@ -152,6 +153,7 @@ def serve(
     return keeper.look
 
 
+@pytest.mark.real_part
 @pytest.mark.parametrize("page", PAGES, indirect=True)
 def test_every_command_does_what_its_page_says(
     page: str, operator: Operator, capfd: pytest.CaptureFixture[str]
@@ -162,7 +164,7 @@ def test_every_command_does_what_its_page_says(
     for line, expected in typed:
         for program in ("curl", "jq"):
             if re.search(rf"\b{program}\b", line) and shutil.which(program) is None:
-                pytest.skip(f"{program} is not on PATH")
+                pytest.skip(f"{program} is not on PATH (Debian package {program})")
         code, said = operator.types(line, capfd)
         assert (code, "Traceback" in said) == (expected, False), f"{line}\n{said}"
         told += said
@@ -178,12 +180,18 @@ def test_commands_that_are_only_shown_are_spelt_as_they_are(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("newest.csv.gz", "anchors-copy.jsonl"):
+    for name in ("newest.csv.gz", "anchors-copy.jsonl", "FILE"):
         (tmp_path / name).touch()  # files that have to be there to be named
-    for line, _ in commands_of(PAGES[page].read_text(encoding="utf-8"), "text"):
+    text = PAGES[page].read_text(encoding="utf-8")
+    for line, _ in commands_of(text, "text"):
         words = shlex.split(line, comments=True)
         if words and words[0] == "liveops":
             spelt(typer.main.get_command(cli.app), words[1:])
+    for line in re.findall(r"`liveops ([^`]+)`", scratch_stack.BLOCK.sub("", text)):
+        try:
+            spelt(typer.main.get_command(cli.app), shlex.split(line))
+        except TyperException as error:  # a sentence may name a command alone
+            assert type(error).__name__ in ("MissingParameter", "NoArgsIsHelpError"), error
 
 
 def spelt(command: Any, words: list[str]) -> None:
