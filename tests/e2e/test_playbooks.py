@@ -227,6 +227,12 @@ def test_a_playbook_has_the_limits_of_its_rule_and_four_parts(rule: AlertRule) -
     assert all(part.strip() for part in parts[2::2])
 
 
+@pytest.mark.parametrize("page", sorted({path.stem for path in RUNBOOKS} - {"incidents"}))
+def test_a_runbook_has_the_four_parts_of_a_playbook(page: str) -> None:
+    text = PAGES[page].read_text(encoding="utf-8")
+    assert tuple(re.findall(r"^## (.+)$", text, flags=re.MULTILINE)) == HEADINGS
+
+
 def test_another_limit_is_another_head() -> None:
     strict = rules(AlertLimits(profit_factor=1.9), AlertPlaces())
     changed = [a.name for a, b in zip(RULES, strict, strict=True) if head(a) != head(b)]
