@@ -74,9 +74,8 @@ A critical alert mutes warnings and information about the same thing: those that
 ## The alerts
 
 *for*: how long it has to hold; "at once" says why it need not. *cases*: promtool's unit tests. Each
-alert links to its playbook, and to the panel of Grafana that shows what it reads.
-alert links to its playbook; [all playbooks](playbooks/README.md) are there by severity, with the
-runbooks.
+alert links to its playbook, and to the panel of Grafana that shows what it reads; [all
+playbooks](playbooks/README.md) are there by severity, with the runbooks.
 
 | alert | severity | fires | for | the service | setting | absent | cases |
 |---|---|---|---|---|---|---|---|
