@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ledger import SALT, assign, closed, record_all, register
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from vitals import beat
 
 from bandit.core.account import LossLimits
@@ -136,6 +136,12 @@ def _holds(engine: Engine) -> None:
     Router(engine).claim(made.id, now=now)
 
 
+def _forged(engine: Engine) -> None:
+    hear(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE arm_statistics SET fees = 7 WHERE n_trades > 0"))
+
+
 STAGES: Final[Mapping[str, Callable[[Engine], None]]] = {
     "APIDisconnected": _disconnects,
     "APIErrorRateHigh": _errs,
@@ -151,6 +157,7 @@ STAGES: Final[Mapping[str, Callable[[Engine], None]]] = {
     "KillSwitchActive": _killed,
     "PerformanceGuardPaused": _loses,
     "PerformanceGuardReduced": _loses_some,
+    "StatisticsMismatch": _forged,
     "TradingHalted": _killed,
     "bot-or-exchange": _stops,
     "emergency-stop": _holds,
@@ -168,6 +175,7 @@ SAYS: Final[Mapping[str, str]] = {
     "LedgerUnavailable": "issue: .*ledger",
     "PerformanceGuardPaused": "PAUSED",
     "PerformanceGuardReduced": "REDUCED",
+    "StatisticsMismatch": "fees",
     "emergency-stop": "is killed",
     "rollback": "trend-v1 is the champion of btc [(]",
 }
