@@ -77,10 +77,16 @@ class Alerting:
     def files(self, at: Directories) -> dict[Path, str]:
         """Return what is written where."""
         drawn = dashboard_files(self.limits)
+        return {at.rules / name: text for name, text in self.watching().items()} | {
+            at.dashboards / name: text for name, text in drawn.items()
+        }
+
+    def watching(self) -> dict[str, str]:
+        """Return what Prometheus and Alertmanager read, by name."""
         return {
-            at.rules / RULES_FILE: render_rules(self.rules, self.places),
-            at.rules / ALERTMANAGER_FILE: render_alertmanager(self.places),
-        } | {at.dashboards / name: text for name, text in drawn.items()}
+            RULES_FILE: render_rules(self.rules, self.places),
+            ALERTMANAGER_FILE: render_alertmanager(self.places),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +26,7 @@ from liveops.whole_files import FileNotWritten, write_whole
 CRONTAB: Final = Path("live_ops_crontab")
 UNITS: Final = Path("systemd")
 LOGROTATE: Final = Path("logrotate") / "liveops"
+WATCHING: Final = Path("prometheus")
 SECRETS_EXAMPLE: Final = Path("liveops.env.example")
 
 _DIGITS = 16
@@ -55,8 +56,13 @@ class OperatorFile:
         return {"path": str(self.path), "state": self.state.value, "diff": self.diff}
 
 
-def planned(installation: Installation, policy: str, *, out: Path) -> list[OperatorFile]:
-    """Return every file for this policy and those that the crontab there has lines for."""
+def planned(
+    installation: Installation, policy: str, *, out: Path, watching: Mapping[str, str]
+) -> list[OperatorFile]:
+    """Return every file for this policy and those that the crontab there has lines for.
+
+    `watching` are those of Prometheus and Alertmanager, by name.
+    """
     before = _text(out / CRONTAB) or ""
     texts = {CRONTAB: render_crontab(installation, [*policies_in(before), policy])}
     texts |= {UNITS / name: text for name, text in render_units(installation).items()}
@@ -64,6 +70,7 @@ def planned(installation: Installation, policy: str, *, out: Path) -> list[Opera
         LOGROTATE: render_logrotate(installation),
         SECRETS_EXAMPLE: render_secrets_example(installation),
     }
+    texts |= {WATCHING / name: text for name, text in watching.items()}
     return [_compared(out / name, sealed(text)) for name, text in texts.items()]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pwd
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from bandit.core.errors import UnknownName
 from bandit.core.model import Policy
 from bandit.service import experiments, policies
 from liveops import operator_files
+from liveops.alerting import ALERTMANAGER_FILE, RULES_FILE, alerting_of
 from liveops.installation import Installation, warnings_of
 from liveops.operator_files import FileState, OperatorFile
 from liveops.schedule import NIGHTLY
@@ -78,7 +79,8 @@ def set_up(
     """
     policy, is_new = _policy(app, reference, actor=actor, is_dry=is_dry)
     names = [] if is_new else experiments.of_policy(app.engine, policy.name)[1]
-    files = operator_files.planned(installation, policy.name, out=out)
+    watching = alerting_of(app.settings).watching()
+    files = operator_files.planned(installation, policy.name, out=out, watching=watching)
     if not is_dry:
         operator_files.write(files, force=force)
     joining = [] if names else _joining(policy, experiments.listed(app.engine))
@@ -157,6 +159,20 @@ def _installing(
     rules = _quoted(places[operator_files.LOGROTATE.name])
     command = f"sudo install -m 644 -o root -g root {rules} /etc/logrotate.d/liveops"
     yield Step(command=command, why="logs that grow are rotated")
+    yield from _watching(places)
+
+
+def _watching(places: Mapping[str, Path]) -> Iterator[Step]:
+    rules, routes = _quoted(places[RULES_FILE]), _quoted(places[ALERTMANAGER_FILE])
+    install = "sudo install -m 644 -o root -g root"
+    yield Step(
+        command=f"{install} {rules} /etc/prometheus/{RULES_FILE}",
+        why="only with Prometheus; then name it under rule_files of prometheus.yml",
+    )
+    yield Step(
+        command=f"{install} {routes} /etc/prometheus/{ALERTMANAGER_FILE}",
+        why="only with Alertmanager, as Debian starts it; docs/alerts.md names its secrets",
+    )
 
 
 def _uid_of(user: str) -> int | None:

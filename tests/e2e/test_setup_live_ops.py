@@ -69,6 +69,10 @@ def test_a_policy_is_set_up_once_and_a_second_time_changes_nothing(
     assert f"sudo crontab -u daemon {out}/live_ops_crontab" in commands
     assert f"sudo install -d -o daemon -g daemon {home}" in commands
     assert not [command for command in commands if "useradd" in command]
+    rules = out / "prometheus" / "prometheus_alerts.yml"
+    place = "/etc/prometheus/prometheus_alerts.yml"
+    assert f"sudo install -m 644 -o root -g root {rules} {place}" in commands
+    assert "alert: ChallengerDrawdownHigh" in rules.read_text()
     unit = "liveops-scale@reinforcement_20250707_154526_eee02a74.timer"
     assert [command for command in commands if "enable --now" in command and unit in command]
     # A server that only this shell knows of: its address, a secret, is written nowhere.
@@ -90,7 +94,8 @@ def test_files_follow_the_options_until_somebody_edits_them(
     assert again("--user", "daemon").returncode == 0
     moved = answered(again("--user", "nobody-yet", "--json"))
     assert [file["state"] for file in moved["files"]] == [
-        *("unchanged", "changed", "changed", "changed", "unchanged", "changed", "changed")
+        *("unchanged", "changed", "changed", "changed", "unchanged", "changed", "changed"),
+        *("unchanged", "unchanged"),
     ]
     commands = [step["command"] for step in moved["next"]]
     assert commands[0].startswith("sudo useradd --system ")

@@ -29,7 +29,11 @@ NAMES = [
     "systemd/liveops-scale@.timer",
     "logrotate/liveops",
     "liveops.env.example",
+    "prometheus/prometheus_alerts.yml",
+    "prometheus/alertmanager.yml",
 ]
+
+WATCHING = {"prometheus_alerts.yml": "groups: []\n", "alertmanager.yml": "route: {}\n"}
 
 
 def states(files: list[OperatorFile]) -> set[FileState]:
@@ -43,23 +47,23 @@ def edit(path: Path, text: str = "# mine\n") -> bytes:
 
 def test_a_second_time_there_is_nothing_to_write(tmp_path: Path) -> None:
     out = tmp_path / "a new" / "folder"
-    first = planned(installation(), "trend-v2", out=out)
+    first = planned(installation(), "trend-v2", out=out, watching=WATCHING)
     assert [str(file.path.relative_to(out)) for file in first] == NAMES
     assert states(first) == {FileState.NEW}
     assert not out.exists(), "planning makes nothing"
     write(first, force=False)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    again = planned(installation(), "trend-v2", out=out)
+    again = planned(installation(), "trend-v2", out=out, watching=WATCHING)
     assert states(again) == {FileState.UNCHANGED}
     write(again, force=True)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
 def test_a_file_that_somebody_edited_stays_until_it_is_forced(tmp_path: Path) -> None:
-    write(planned(installation(), "trend-v2", out=tmp_path), force=False)
+    write(planned(installation(), "trend-v2", out=tmp_path, watching=WATCHING), force=False)
     unit = tmp_path / "systemd/liveops.service"
     mine = edit(unit)
-    changed = planned(installation(user="other"), "trend-v2", out=tmp_path)
+    changed = planned(installation(user="other"), "trend-v2", out=tmp_path, watching=WATCHING)
     (kept,) = [file for file in changed if file.state is FileState.EDITED]
     assert kept.path == unit
     assert "-# mine\n" in kept.diff
@@ -69,7 +73,7 @@ def test_a_file_that_somebody_edited_stays_until_it_is_forced(tmp_path: Path) ->
     assert "User=other" in (tmp_path / "systemd/liveops-monitor@.service").read_text()
     write(changed, force=True)
     assert unit.read_text() == kept.content
-    found = planned(installation(user="other"), "trend-v2", out=tmp_path)
+    found = planned(installation(user="other"), "trend-v2", out=tmp_path, watching=WATCHING)
     assert states(found) == {FileState.UNCHANGED}
 
 
@@ -77,7 +81,7 @@ def test_a_file_that_somebody_edited_stays_until_it_is_forced(tmp_path: Path) ->
 def test_a_file_of_that_name_that_is_not_ours_stays(tmp_path: Path, mine: str) -> None:
     crontab = tmp_path / CRONTAB
     crontab.write_text(mine)
-    files = planned(installation(), "trend-v2", out=tmp_path)
+    files = planned(installation(), "trend-v2", out=tmp_path, watching=WATCHING)
     assert files[0].state is FileState.EDITED
     write(files, force=False)
     assert crontab.read_text() == mine
@@ -86,7 +90,7 @@ def test_a_file_of_that_name_that_is_not_ours_stays(tmp_path: Path, mine: str) -
 def test_what_is_ours_and_another_releases_is_written_again(tmp_path: Path) -> None:
     crontab = tmp_path / CRONTAB
     crontab.write_text(sealed("# policy: trend-v1\n0 2 * * * another release\n"))
-    files = planned(installation(), "trend-v2", out=tmp_path)
+    files = planned(installation(), "trend-v2", out=tmp_path, watching=WATCHING)
     assert files[0].state is FileState.CHANGED
     write(files, force=False)
     assert policies_in(crontab.read_text()) == ["trend-v1", "trend-v2"]
@@ -95,19 +99,19 @@ def test_what_is_ours_and_another_releases_is_written_again(tmp_path: Path) -> N
 
 def test_policies_share_a_crontab(tmp_path: Path) -> None:
     for policy in ("trend-v2", "trend-v1", "trend-v2"):
-        write(planned(installation(), policy, out=tmp_path), force=False)
+        write(planned(installation(), policy, out=tmp_path, watching=WATCHING), force=False)
     assert policies_in((tmp_path / CRONTAB).read_text()) == ["trend-v1", "trend-v2"]
-    first = planned(installation(), "trend-v1", out=tmp_path)
+    first = planned(installation(), "trend-v1", out=tmp_path, watching=WATCHING)
     assert states(first) == {FileState.UNCHANGED}
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_file(tmp_path: Path) -> None:
-    files = planned(installation(), "trend-v2", out=tmp_path)
+    files = planned(installation(), "trend-v2", out=tmp_path, watching=WATCHING)
     (tmp_path / "systemd").write_text("a file")
     with pytest.raises(FileNotWritten, match=r"systemd/liveops.service was not written: .* exists"):
         write(files, force=False)
     with pytest.raises(FileNotWritten, match="cannot be read: Not a directory"):
-        planned(installation(), "trend-v2", out=tmp_path)
+        planned(installation(), "trend-v2", out=tmp_path, watching=WATCHING)
 
 
 def test_logs_are_rotated_as_their_owner_and_an_open_one_is_copied() -> None:
