@@ -258,7 +258,7 @@ def test_a_position_that_a_bot_opened_alone_is_told_by_its_id_once_it_has_one(
         core = bot._client._driver.core
 
         def positions() -> Any:
-            request = core.heartbeat(beat(alone.id), sent_at=NOON)
+            request = core.beats.request(beat(alone.id), sent_at=NOON)
             assert request is not None
             return json.loads(request.body)["positions"]
 
