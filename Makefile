@@ -26,7 +26,7 @@ learners:  ## set up what trains challengers too: torch and Stable-Baselines3
 
 test:  ## set up and run the whole test suite [ARGS="-k name"]
 	$(BOOTSTRAP) dev
-	@exec $(BIN)/python -m pytest -n 2 $(MEASURE) $(ARGS)
+	@exec $(BIN)/python -m pytest -n 2 --dist worksteal $(MEASURE) $(ARGS)
 
 check: MEASURE = --cov --cov-report=
 check: static test coverage  ## what must be green before a review
