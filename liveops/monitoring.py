@@ -15,13 +15,14 @@ from typing import Any, Final
 
 from bandit.core import checklist
 from bandit.core.checklist import ArmRow
-from bandit.core.errors import BanditError, InvalidInput, LockHeldElsewhere
+from bandit.core.errors import BanditError, InvalidInput, LockHeldElsewhere, UnknownName
 from bandit.core.upkeep import UpkeepAction, UpkeepRow
 from bandit.core.watch import checked_interval
 from bandit.service import experiments, guarding, learner_jobs, policies, reporting, watching
 from bandit.service.arm_report import ArmReport
 from bandit.service.reporting import ExperimentReport
 from bandit.storage.locks import Lease, LockClass
+from learners.market.candle_store import DamagedSeries
 from liveops.background import Turn
 from liveops.clock import monotonic
 from liveops.learner import STUCK_SECONDS, Learner
@@ -185,7 +186,8 @@ class Monitor:
             return
         try:
             made = select_by_momentum(self.app, name, actor=ACTOR, is_dry=self.is_dry)
-        except (InvalidInput, LockHeldElsewhere) as error:
+        except (DamagedSeries, InvalidInput, LockHeldElsewhere, OSError, UnknownName) as error:
+            # Of candles, or for now; whoever waits for the monitor's pulse must not wait for them.
             yield f"{name}: nothing new is selected: {error}"
             return
         if made.is_new and made.selection is not None:

@@ -16,6 +16,7 @@ from bandit.core.audit_chain import AuditRow
 from bandit.core.guard_rule import GuardState
 from bandit.core.health import Health
 from bandit.core.health_table import HealthLevel
+from bandit.core.reconciling import ReconciliationState
 
 TITLE_MAX: Final = 200
 TEXT_MAX: Final = 1500
@@ -239,6 +240,7 @@ _RESOLVING: Final = {
     NoticeKind.KILL_SWITCH,
     NoticeKind.PERFORMANCE_GUARD_RECOVERED,
     NoticeKind.ARM_RESUMED,
+    NoticeKind.HEALTH_ISSUE,
 }
 
 
@@ -313,6 +315,23 @@ def _drifted(row: AuditRow, details: dict[str, Any]) -> _Told | None:
     return NoticeKind.DRIFT, Severity.WARNING, title, f"drift:{row.subject}", more
 
 
+_RECONCILED: Final = {
+    ReconciliationState.BLOCKED: (Severity.CRITICAL, "differs from its bots: nothing new opens"),
+    ReconciliationState.DIFFERS: (Severity.WARNING, "differs from what its bots tell"),
+    ReconciliationState.AGREES: (Severity.INFO, "agrees with its bots again"),
+}
+
+
+def _reconciled(row: AuditRow, details: dict[str, Any]) -> _Told | None:
+    before, after = details.get("from"), details.get("to")
+    if before == after or after not in set(ReconciliationState):
+        return None
+    severity, said = _RECONCILED[ReconciliationState(after)]
+    title, incident = f"Account {row.subject} {said}", f"reconciliation:{row.subject}"
+    more = {"differed": details["differed"]} if details.get("differed") else {}
+    return NoticeKind.HEALTH_ISSUE, severity, title, incident, more
+
+
 _TOLD_BY_ACTION: Final[Mapping[str, Callable[[AuditRow, dict[str, Any]], _Told | None]]] = {
     **dict.fromkeys(("KILL", "RELEASE"), _killed),
     "performance_guard": _guarded,
@@ -320,6 +339,7 @@ _TOLD_BY_ACTION: Final[Mapping[str, Callable[[AuditRow, dict[str, Any]], _Told |
     **dict.fromkeys(("PROMOTE", "ROLL_BACK"), _promoted),
     **dict.fromkeys(_LEARNER, _learned),
     "drift": _drifted,
+    "reconciliation": _reconciled,
 }
 TOLD: Final = tuple(_TOLD_BY_ACTION)
 """Actions of the audit log of which people may be told."""

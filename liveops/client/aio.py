@@ -161,8 +161,8 @@ class AsyncClient:
 
         `position_size` is what is about to be opened as a fraction of equity, `leverage` times its
         margin: told, they are held against the limits in `assignment.sizing`. Raises `Revoked`,
-        `Expired`, `Killed`, `Paused`, `Unwatched`, `PositionLimit` and `SizeLimit`, and
-        `ServiceUnavailable` for a decision of a service that is away now.
+        `Expired`, `Killed`, `Paused`, `Unreconciled`, `Unwatched`, `PositionLimit` and `SizeLimit`,
+        and `ServiceUnavailable` for a decision of a service that is away now.
         """
         told = claim_fields(position_size=position_size, leverage=leverage)
         return await self._driver.claim(assignment, told=told, deadline=deadline)

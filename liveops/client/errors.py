@@ -43,6 +43,14 @@ class InvalidInput(ClientError, ValueError):
         self.rule = rule
 
 
+class NoOrder(ClientError):
+    """Place no order: whatever the reason is, it is one of the errors below.
+
+    Where a decision was made, tell `no_trade` of it: its claim may count although its answer was
+    lost, and would take the place of another position.
+    """
+
+
 class RequestRefused(ClientError):
     """The service answered, and said no.
 
@@ -71,18 +79,18 @@ class RequestRefused(ClientError):
         return self.problem.rule
 
 
-class Killed(RequestRefused):
+class Killed(RequestRefused, NoOrder):
     """Trading is killed: place no order until a later answer says otherwise."""
 
 
-class Unreconciled(RequestRefused):
+class Unreconciled(RequestRefused, NoOrder):
     """What bots hold differs from the service's ledger: open nothing new; what is open goes on.
 
     The message says what differs. It ends when a heartbeat agrees, or a person accepts it.
     """
 
 
-class Paused(RequestRefused):
+class Paused(RequestRefused, NoOrder):
     """A performance guard lets nothing new open: place no order.
 
     What `policy` would have earned on `assignment_id`, told by `on_paper`, helps to end the pause.
@@ -125,19 +133,19 @@ class Paused(RequestRefused):
         return None if self.problem.paused is None else self.problem.paused.get(name)
 
 
-class NotSelected(RequestRefused):
+class NotSelected(RequestRefused, NoOrder):
     """Nothing new opens in this instrument now: place no order, and go on with the next one."""
 
 
-class Revoked(RequestRefused):
+class Revoked(RequestRefused, NoOrder):
     """The decision was taken back after it was made: place no order on it."""
 
 
-class Expired(RequestRefused):
+class Expired(RequestRefused, NoOrder):
     """The decision is too old to be acted on: ask for another opportunity."""
 
 
-class Unwatched(ClientError):
+class Unwatched(NoOrder):
     """The monitor of the experiment has been silent for too long: open nothing new.
 
     `assignment` is the decision that is not to be acted on, where one was made: tell of it by
@@ -149,7 +157,7 @@ class Unwatched(ClientError):
         self.assignment = assignment
 
 
-class PositionLimit(RequestRefused):
+class PositionLimit(RequestRefused, NoOrder):
     """As many positions are open in the account as may be: place no order, tell `no_trade`.
 
     >>> told = {"assignment_id": "0198c5d2-0000-8000-8000-000000000000", "instrument": "BTCUSD"}
@@ -170,7 +178,7 @@ class PositionLimit(RequestRefused):
         return self.problem.open or ()
 
 
-class SizeLimit(RequestRefused):
+class SizeLimit(RequestRefused, NoOrder):
     """The position would be over a limit: place no order of this size.
 
     `field` says over which: `position_size`, `leverage`, or `symbol_share` of all in an instrument.
@@ -188,7 +196,7 @@ class SizeLimit(RequestRefused):
         return self.problem.found
 
 
-class ServiceUnavailable(ClientError):
+class ServiceUnavailable(NoOrder):
     """The service cannot be reached, and nothing may be decided without it."""
 
 

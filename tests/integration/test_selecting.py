@@ -232,3 +232,14 @@ def test_monitor_keeps_what_stands_where_candles_are_old(engine: Engine, app: Ap
     standing = selecting.report(engine, "btc").selection
     assert standing is not None
     assert standing.chosen == ("BTCUSD",)
+
+
+def test_damaged_candles_keep_no_monitor_from_its_pulse(engine: Engine, app: App) -> None:
+    opened(engine)
+    [manifest, *_] = sorted((app.settings.home / "candles").rglob("*.json"))
+    manifest.write_text("{")
+    watched = Monitor(app=app, policy="prod", learner=None, is_dry=False)
+    look = watched.look()
+    assert look.experiments == ("btc",)
+    assert [said.partition(":")[0] for said in look.done] == ["btc"]
+    assert "nothing new is selected" in look.done[0]

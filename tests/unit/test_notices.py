@@ -108,6 +108,24 @@ EXPECTED: Mapping[str, tuple[AuditRow, NoticeKind, Severity, str, str, bool]] = 
         "learner:agent",
         False,
     ),
+    "account blocked": (
+        row(
+            "reconciliation", "usd", **{"from": "AGREES", "to": "BLOCKED", "differed": "1 missing"}
+        ),
+        NoticeKind.HEALTH_ISSUE,
+        Severity.CRITICAL,
+        "Account usd differs from its bots: nothing new opens",
+        "reconciliation:usd",
+        False,
+    ),
+    "account agrees": (
+        row("reconciliation", "usd", **{"from": "BLOCKED", "to": "AGREES"}),
+        NoticeKind.HEALTH_ISSUE,
+        Severity.INFO,
+        "Account usd agrees with its bots again",
+        "reconciliation:usd",
+        True,
+    ),
 }
 
 
@@ -128,6 +146,7 @@ def test_a_row_becomes_a_notice(name: str) -> None:
         row("performance_guard"),
         row("drift", checks=3, drifted=0),
         row("drift"),
+        row("reconciliation", "usd", **{"from": "AGREES", "to": "AGREES"}),
     ],
 )
 def test_what_is_no_news_becomes_none(told: AuditRow) -> None:
