@@ -130,6 +130,12 @@ class LockHeldElsewhere(BanditError):
     code = "lock_held_elsewhere"
 
 
+class FenceLost(BanditError):
+    """Another process claimed this slot of a scheduled job since; nothing was written."""
+
+    code = "fence_lost"
+
+
 class LedgerUnavailable(BanditError):
     """The database cannot be reached, is not ready, or was lost on the way: ask again, the same."""
 

@@ -10,6 +10,8 @@
 - `audit_chain`: held by whoever seals, and by nobody who writes audit rows: those never wait.
 - `Lease`: held on a session of its own by what goes on for hours, and waits for no other lock.
 - `notifier`: the lease of the one replica that tells people what happens.
+- `scheduler`: the lease of the one process that begins what is scheduled.
+- `job`: the lease of whoever runs a scheduled job; its key is `key_of` the job's name.
 - `newcomer`: held by who adds a bot that is not known yet; beats of known ones never wait for it.
 """
 
@@ -59,6 +61,8 @@ class LockClass(IntEnum):
     NEWCOMER = 7
     POSITIONS = 8
     NOTIFIER = 9
+    SCHEDULER = 10
+    JOB = 11
 
 
 @contextmanager

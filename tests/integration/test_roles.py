@@ -46,6 +46,7 @@ from bandit.service import (
     drift,
     exploring,
     health,
+    job_runs,
     killing,
     noticing,
     performance_guarding,
@@ -157,6 +158,9 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
     told, *_ = noticing.due(service, "log", now=NOON)
     assert noticing.claim(service, told, now=NOON)
     noticing.sent(service, told, now=NOON)
+    run = job_runs.claim(service, "data", NIGHT, now=NIGHT, actor="test")
+    assert run is not None
+    job_runs.finish(service, run, succeeded=True, result="ok", now=NIGHT, actor="test")
     assert reporting.report(service, "btc").to_json()
     with service.begin() as connection:
         assert connection.execute(text("SELECT end_holders(3, 1)")).scalar_one() == 0
@@ -187,6 +191,7 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         "DELETE FROM close_targets",
         "UPDATE alert_notices SET result = 'no_action'",
         "DELETE FROM alert_counts",
+        "DELETE FROM job_runs",
         "UPDATE notices SET title = 'x'",
         "DELETE FROM notice_deliveries",
         "UPDATE decision_protocol SET version = 3",
