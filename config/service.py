@@ -152,6 +152,16 @@ class Breakers(Section):
     )
 
 
+class Scheduler(Section):
+    """What begins the jobs of the schedule."""
+
+    in_service: bool = setting(
+        False,
+        meaning="`liveops serve` runs a scheduler too; of several replicas, one leads.",
+        unit="true or false",
+    )
+
+
 class Logging(Section):
     """What is written to stderr."""
 

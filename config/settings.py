@@ -44,6 +44,7 @@ from config.service import (
     ExperimentDefaults,
     KillSwitch,
     Logging,
+    Scheduler,
     Server,
 )
 from config.strict_yaml import Document, parse_yaml, read_text
@@ -91,6 +92,7 @@ class Settings(Section):
     ageing: Ageing = Ageing()
     alert_rules: AlertRules = AlertRules()
     breakers: Breakers = Breakers()
+    scheduler: Scheduler = Scheduler()
     logging: Logging = Logging()
     exchange: Exchange = Exchange()
     trading: Trading = Trading()

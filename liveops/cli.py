@@ -34,6 +34,7 @@ from liveops.commands import (
     guard,
     health,
     imports,
+    jobs,
     keys,
     killing,
     learn,
@@ -66,6 +67,7 @@ app.command("evaluate")(market.evaluate)
 app.command("gates")(market.gates)
 app.command("simulate")(simulate.simulate)
 app.command("serve")(service.serve)
+app.command("scheduler")(jobs.scheduler)
 app.command("setup")(setup.setup_live_ops)
 app.command("alerts")(alerting.prometheus_alerts)
 app.command("doctor")(service.doctor)
@@ -100,6 +102,7 @@ app.add_typer(imports.commands, name="import")
 app.add_typer(candles.commands, name="candles")
 learn.commands.command("timesnet")(encoding.timesnet)
 app.add_typer(learn.commands, name="learn")
+app.add_typer(jobs.commands, name="job")
 app.add_typer(keys.commands, name="key")
 app.add_typer(audit.commands, name="audit")
 app.add_typer(service.database_commands, name="db")

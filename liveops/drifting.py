@@ -2,16 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 from bandit.core.drift import DriftRun
-from bandit.core.errors import InvalidInput
-from bandit.service import drift, policies
+from bandit.core.errors import BanditError, InvalidInput, UnknownName
+from bandit.core.model import PolicyName
+from bandit.service import drift, experiments, learner_jobs, policies
 from learners.artifact import read
 from learners.freezing import picture_of
 from learners.market.candles import Candles
 from liveops.deciders import artifact_home
+from liveops.recipes import Recipe
 from liveops.wiring import App
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyChecked:
+    """A policy in use with its checks, or why there is nothing to check, or what went wrong."""
+
+    policy: PolicyName
+    run: DriftRun | None = None
+    reason: str | None = None
+    error: BanditError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        checks = [] if self.run is None else self.run.checks
+        failed = None if self.error is None else f"{self.error.code}: {self.error}"
+        return {
+            "policy": self.policy,
+            "checks": len(checks),
+            "drifted": [f"{c.metric} {c.subject}" for c in checks if c.drifted],
+            "skipped": self.reason,
+            "error": failed,
+        }
+
+
+def check_all(
+    app: App, series_of: Callable[[Recipe], Sequence[Candles]], *, bars_max: int, actor: str
+) -> Iterator[PolicyChecked]:
+    """Check every policy that has an arm, on the candles that it was made from as they are now.
+
+    `series_of` reads the candles of a recipe. Each policy is tried, whatever becomes of the others.
+    """
+    records = [experiments.load(app.engine, name) for name in experiments.listed(app.engine)]
+    for policy in sorted({arm.place.policy for record in records for arm in record.kept_arms}):
+        try:
+            recipe = learner_jobs.recipe_of(app.engine, policy)
+            if recipe is None:
+                yield PolicyChecked(policy=policy, reason="it was not made here")
+                continue
+            series = series_of(Recipe.from_json(recipe))
+            if len(series) != 1:
+                yield PolicyChecked(policy=policy, reason="it was made from several instruments")
+                continue
+            run, _ = check_drift(app, policy, series[0], bars_max=bars_max, actor=actor)
+            yield PolicyChecked(policy=policy, run=run)
+        except (InvalidInput, UnknownName) as nothing:
+            yield PolicyChecked(policy=policy, reason=str(nothing))
+        except BanditError as error:
+            yield PolicyChecked(policy=policy, error=error)
 
 
 def check_drift(

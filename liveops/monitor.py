@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from bandit.core.errors import UnknownName
+from bandit.core.errors import BanditError, UnknownName
 from bandit.core.upkeep import UpkeepRow, gpu_row
 from bandit.service import experiments, rebuilding, scaling
 from bandit.service.rebuilding import Mismatch
@@ -31,13 +31,20 @@ def machine_row(app: App, gpus: Sequence[GpuReading]) -> UpkeepRow:
     return gpu_row((found.busy_ratio for found in gpus), gpu_rule_of(app.settings))
 
 
-def scale(app: App, policy_sha: str) -> Iterator[tuple[str, Night]]:
-    """Scale each of the policy's experiments for tonight and yield what was done.
+def scale(app: App, names: Sequence[str]) -> tuple[list[tuple[str, Night]], list[BanditError]]:
+    """Scale each of these experiments for tonight; return what was done, and what went wrong.
 
-    Raises `LockHeldElsewhere` when another process scales one of them now.
+    One that cannot be scaled keeps no other from it.
     """
-    for name in experiments_of(app, policy_sha):
-        yield name, scaling.scale(app.engine, name, now=app.clock.now(), actor=ACTOR)
+    nights, errors = [], list[BanditError]()
+    for name in names:
+        try:
+            night = scaling.scale(app.engine, name, now=app.clock.now(), actor=ACTOR)
+        except BanditError as error:
+            errors.append(error)
+        else:
+            nights.append((name, night))
+    return nights, errors
 
 
 def wrong_statistics(app: App) -> tuple[Mismatch, ...]:

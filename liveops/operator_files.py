@@ -17,13 +17,12 @@ from typing import Any, Final
 
 from config.section import leaves
 from config.settings import Settings
-from liveops.crontab import policies_in, render_crontab
+from liveops.crontab import CRONTAB, render_crontab
 from liveops.installation import Installation
-from liveops.schedule import NIGHTLY
+from liveops.schedule import JOBS
 from liveops.systemd_units import render_units
 from liveops.whole_files import FileNotWritten, write_whole
 
-CRONTAB: Final = Path("live_ops_crontab")
 UNITS: Final = Path("systemd")
 LOGROTATE: Final = Path("logrotate") / "liveops"
 WATCHING: Final = Path("prometheus")
@@ -57,14 +56,10 @@ class OperatorFile:
 
 
 def planned(
-    installation: Installation, policy: str, *, out: Path, watching: Mapping[str, str]
+    installation: Installation, *, out: Path, watching: Mapping[str, str]
 ) -> list[OperatorFile]:
-    """Return every file for this policy and those that the crontab there has lines for.
-
-    `watching` are those of Prometheus and Alertmanager, by name.
-    """
-    before = _text(out / CRONTAB) or ""
-    texts = {CRONTAB: render_crontab(installation, [*policies_in(before), policy])}
+    """Return every file; `watching` are those of Prometheus and Alertmanager, by name."""
+    texts = {CRONTAB: render_crontab(installation)}
     texts |= {UNITS / name: text for name, text in render_units(installation).items()}
     texts |= {
         LOGROTATE: render_logrotate(installation),
@@ -110,7 +105,7 @@ def is_ours(content: str) -> bool:
 
 def render_logrotate(installation: Installation) -> str:
     """Return logrotate's rules for the logs that grow."""
-    logs = [installation.logs / f"{job.name}.log" for job in NIGHTLY]
+    logs = [installation.logs / f"{job.name}.log" for job in JOBS]
     parts = [_rotated(installation, logs, ["create"])]
     if installation.is_embedded:
         # The server keeps its log open, and appends.

@@ -14,11 +14,11 @@ from bandit.core.model import Policy
 from bandit.service import experiments, policies
 from liveops import operator_files
 from liveops.alerting import ALERTMANAGER_FILE, RULES_FILE, alerting_of
+from liveops.crontab import CRONTAB
 from liveops.installation import Installation, warnings_of
 from liveops.operator_files import FileState, OperatorFile
-from liveops.schedule import NIGHTLY
 from liveops.stored_policies import stored_policy
-from liveops.systemd_units import MONITOR, SERVICE, instance, render_units
+from liveops.systemd_units import MONITOR, SCHEDULER, SERVICE, instance, render_units, timers
 from liveops.wiring import App
 
 
@@ -80,7 +80,7 @@ def set_up(
     policy, is_new = _policy(app, reference, actor=actor, is_dry=is_dry)
     names = [] if is_new else experiments.of_policy(app.engine, policy.name)[1]
     watching = alerting_of(app.settings).watching()
-    files = operator_files.planned(installation, policy.name, out=out, watching=watching)
+    files = operator_files.planned(installation, out=out, watching=watching)
     if not is_dry:
         operator_files.write(files, force=force)
     joining = [] if names else _joining(policy, experiments.listed(app.engine))
@@ -146,14 +146,15 @@ def _installing(
     units = [places[name] for name in render_units(installation)]
     yield Step(command=f"sudo systemctl link {_quoted(*units)}", why="makes the units known")
     wanted = [SERVICE, instance(MONITOR, policy.name)]
-    wanted += [instance(f"liveops-{job.name}@.timer", policy.name) for job in NIGHTLY]
-    command = f"sudo systemctl enable --now {' '.join(wanted)}"
+    command = f"sudo systemctl enable --now {' '.join([*wanted, *timers()])}"
     yield Step(command=command, why="starts them, now and with the machine")
     if any(file.path in units and file.state is not FileState.NEW for file in files):
-        again = [name for name in wanted if name.endswith(".service")]
-        command = f"sudo systemctl daemon-reload && sudo systemctl try-restart {' '.join(again)}"
+        again = " ".join([*wanted, SCHEDULER])
+        command = f"sudo systemctl daemon-reload && sudo systemctl try-restart {again}"
         yield Step(command=command, why="where units were installed before")
-    crontab = _quoted(places[operator_files.CRONTAB.name])
+    command = f"sudo systemctl enable --now {SCHEDULER}"
+    yield Step(command=command, why="instead of the timers, where several hosts share a ledger")
+    crontab = _quoted(places[CRONTAB.name])
     why = f"instead of the timers; it replaces the whole crontab of {installation.user}"
     yield Step(command=f"sudo crontab -u {installation.user} {crontab}", why=why)
     rules = _quoted(places[operator_files.LOGROTATE.name])

@@ -1,7 +1,8 @@
-"""systemd's units: the service, a monitor a policy, and the nightly jobs with their timers.
+"""systemd's units: the service, a monitor a policy, and what is scheduled, with its timers.
 
-Units of monitors and jobs are templates; what stands after the `@` is the policy, whose name has
-only signs that systemd takes as they are.
+The unit of monitors is a template; what stands after the `@` is the policy, whose name has only
+signs that systemd takes as they are. Timers and the scheduler do the same jobs: one of them is
+enough, and with both each slot is done once.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from bandit.core.job_runs import TRIES_MAX
+from liveops.crontab import TRY_MINUTES
 from liveops.installation import Installation
-from liveops.schedule import NIGHTLY, TRIES, TRY_MINUTES, NightlyJob
+from liveops.schedule import JOBS, Job, When
 
 SERVICE: Final = "liveops.service"
 MONITOR: Final = "liveops-monitor@.service"
+SCHEDULER: Final = "liveops-scheduler.service"
 RESTART_SECONDS: Final = 10
 USAGE: Final = 2
 """How commands exit that were told something wrong: the same again would be wrong again."""
@@ -24,11 +28,33 @@ _BARE = re.compile(r"[\w./:=@%+,-]+")
 
 def render_units(installation: Installation) -> dict[str, str]:
     """Return every unit by the name of its file."""
-    units = {SERVICE: _service(installation), MONITOR: _monitor(installation)}
-    for job in NIGHTLY:
-        units[f"liveops-{job.name}@.service"] = _job(installation, job)
-        units[f"liveops-{job.name}@.timer"] = _timer(job)
+    units = {
+        SERVICE: _service(installation),
+        MONITOR: _monitor(installation),
+        SCHEDULER: _scheduler(installation),
+    }
+    for job in JOBS:
+        units[f"liveops-{job.name}.service"] = _job(installation, job)
+        units[f"liveops-{job.name}.timer"] = _timer(job)
     return units
+
+
+def timers() -> list[str]:
+    """Return the names of the timers."""
+    return [f"liveops-{job.name}.timer" for job in JOBS]
+
+
+def calendar_of(when: When) -> str:
+    """Return slots as systemd writes them.
+
+    >>> from datetime import time
+    >>> from liveops.schedule import Weekday, Weekly
+    >>> calendar_of(Weekly(on=Weekday.SUNDAY, at=time(3)))
+    'Sun *-*-* 03:00:00 UTC'
+    """
+    day, hour, minute = (when.fields[name] for name in ("day_of_week", "hour", "minute"))
+    weekday = "" if day == "*" else f"{day.capitalize()} "
+    return f"{weekday}*-*-* {hour.zfill(2) if hour != '*' else hour}:{minute.zfill(2)}:00 UTC"
 
 
 def instance(unit: str, policy: str) -> str:
@@ -75,19 +101,33 @@ def _monitor(installation: Installation) -> str:
     )
 
 
-def _job(installation: Installation, job: NightlyJob) -> str:
+def _scheduler(installation: Installation) -> str:
+    return _unit(
+        Unit=["Description=liveops: the scheduler", *_beside_service(installation)],
+        Service=[
+            "Type=exec",
+            *_common(installation),
+            _command(installation, "liveops", "scheduler"),
+            "# Of several, on several hosts, one leads; the others wait for its lock.",
+            *_restarted(),
+            *_hardened(installation),
+        ],
+        Install=["WantedBy=multi-user.target"],
+    )
+
+
+def _job(installation: Installation, job: Job) -> str:
     return _unit(
         Unit=[
-            f"Description=liveops: {job.meaning} (%i)",
+            f"Description=liveops: {job.meaning}",
             *_beside_service(installation),
-            f"# Tried {TRIES} times, {TRY_MINUTES} minutes apart, then not before the next night.",
-            f"StartLimitBurst={TRIES}",
-            f"StartLimitIntervalSec={2 * TRIES * TRY_MINUTES}min",
+            f"# The ledger counts {TRIES_MAX} tries a slot, after which the command does nothing.",
+            "StartLimitIntervalSec=0",
         ],
         Service=[
             "Type=oneshot",
             *_common(installation),
-            _command(installation, "live_ops_monitor", "--policy-sha", "%i", *job.options),
+            _command(installation, "liveops", "job", "run", job.name, "--scheduled"),
             "Restart=on-failure",
             f"RestartSec={TRY_MINUTES}min",
             f"RestartPreventExitStatus={USAGE}",
@@ -96,11 +136,11 @@ def _job(installation: Installation, job: NightlyJob) -> str:
     )
 
 
-def _timer(job: NightlyJob) -> str:
+def _timer(job: Job) -> str:
     return _unit(
-        Unit=[f"Description=liveops: {job.meaning} at {job.at:%H:%M} UTC (%i)"],
+        Unit=[f"Description=liveops: {job.meaning}, {job.when.said}"],
         Timer=[
-            f"OnCalendar=*-*-* {job.at:%H:%M:%S} UTC",
+            f"OnCalendar={calendar_of(job.when)}",
             "AccuracySec=1s",
             "# A machine that was off at that time does it when it is back.",
             "Persistent=true",

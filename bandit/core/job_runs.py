@@ -91,20 +91,22 @@ def first_run(job: str, slot: datetime, *, now: datetime, actor: str) -> JobRun:
     )
 
 
-def is_due(run: JobRun | None, *, now: datetime) -> bool:
-    """Say whether a scheduler may begin a slot whose run is this, None for no run.
+def due_at(run: JobRun | None, *, now: datetime) -> datetime | None:
+    """Return from when on a scheduler may begin a slot whose run is this; None for no more.
 
-    One that still runs may be begun by who gets the lock of its job: it was left. One that failed
-    may be once it has rested; each at most `TRIES_MAX` times.
+    At once where there is no run, and where one still runs: who gets the lock of its job finds it
+    left. One that failed may be begun again once it has rested, `TRIES_MAX` times in all.
 
-    >>> is_due(None, now=datetime(2026, 3, 1))
+    >>> from datetime import UTC
+    >>> two = datetime(2026, 3, 1, 2, tzinfo=UTC)
+    >>> due_at(None, now=two) == two
     True
     """
-    if run is None:
-        return True
+    if run is None or run.state is RunState.RUNNING:
+        return now
     if run.state is RunState.DONE or run.attempts >= TRIES_MAX:
-        return False
-    return run.state is RunState.RUNNING or now - run.changed_at >= RETRY_AFTER
+        return None
+    return max(now, run.changed_at + RETRY_AFTER)
 
 
 def key_of(job: str) -> int:

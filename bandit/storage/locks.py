@@ -39,7 +39,7 @@ BATCH_IDLE_SECONDS_MAX = 1
 """How long a batch may say nothing inside its transaction before the server ends its session."""
 
 LEASE_SECONDS = 10
-"""After how long a silent holder of a `Lease` loses it."""
+"""After how long a silent holder of a `Lease` loses it, where nothing else is said."""
 
 _CHANGE_IDLE_SECONDS_MAX = 5
 _SEALING_SECONDS_MAX = 5
@@ -90,16 +90,19 @@ class Lease:
     others, and notices when it asks again.
     """
 
-    def __init__(self, engine: Engine, lock: LockClass, key: int) -> None:
-        """Hold nothing yet."""
+    def __init__(
+        self, engine: Engine, lock: LockClass, key: int, *, seconds: int = LEASE_SECONDS
+    ) -> None:
+        """Hold nothing yet; who says nothing for `seconds` loses it."""
         self._engine = engine
         self._keys = {"class": int(lock), "id": key}
+        self._seconds = seconds
         self._connection: Connection | None = None
 
     def hold(self) -> bool:
         """Take the lock, or say that it is still ours; False while another session has it.
 
-        To be asked again within `LEASE_SECONDS`. Raises `LedgerUnavailable` where the ledger does
+        To be asked again within `seconds`. Raises `LedgerUnavailable` where the ledger does
         not answer, and with it the lock is lost.
         """
         try:
@@ -122,7 +125,7 @@ class Lease:
     def _taken(self) -> bool:
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         self._connection = connection
-        run(connection, f"SET idle_session_timeout = '{LEASE_SECONDS}s'")
+        run(connection, f"SET idle_session_timeout = '{self._seconds}s'")
         taken = text("SELECT pg_try_advisory_lock(:class, :id)")
         if connection.execute(taken, self._keys).scalar_one():
             return True

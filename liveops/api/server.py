@@ -26,7 +26,6 @@ from liveops.api.connections import (
     bounded_by,
 )
 from liveops.memory import keeping_what_is_loaded
-from liveops.stopping import stopped_by_signals
 from liveops.wiring import App, with_own_engine
 
 GRACE_SECONDS = 5
@@ -40,7 +39,6 @@ STATEMENT_SECONDS = 2
 """How long one statement of a request may take: whoever asked is told within five seconds, also
 where a session has to be made anew first. Jobs of the command line have half a minute."""
 
-WATCH_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
@@ -172,19 +170,6 @@ def serving(
         finally:
             server.should_exit = True
             thread.join()
-
-
-def wait_for_stop(*, meanwhile: Callable[[], None]) -> None:
-    """Wait for SIGINT or SIGTERM, and return; for the main thread, which alone hears of them.
-
-    `meanwhile` is called each second, from the main thread: it revives what died.
-    """
-    with stopped_by_signals() as stop:
-        while not stop.wait(WATCH_SECONDS):
-            try:
-                meanwhile()
-            except BanditError as error:
-                log.warning("the ledger cannot be revived: %s", error)
 
 
 class _Server(uvicorn.Server):

@@ -18,11 +18,18 @@ from liveops.commands.learn import (
 from liveops.commands.options import AsJson, ConfigFile, Demo, actor, ledger_app, print_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bandit.core.drift import DriftRun
+    from learners.market.candles import Candles
+    from liveops.recipes import Recipe
 
 
 def drift(
-    policy: Annotated[str, typer.Argument(help="Name, sha or unique prefix of the sha.")],
+    policy: Annotated[
+        str | None,
+        typer.Argument(help="Name, sha or unique prefix of the sha.", show_default=False),
+    ] = None,
     candles: CandleFiles = None,
     instruments: Instruments = None,
     source: Source = None,
@@ -30,6 +37,9 @@ def drift(
     bars: Annotated[
         int, typer.Option("--bars", min=1, help="How many of the newest bars to look at, at most.")
     ] = 2_000,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every policy with an arm, on the candles of its recipe.")
+    ] = False,
     demo: Demo = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
@@ -37,9 +47,21 @@ def drift(
     """Hold bars after a policy's training against what was frozen of it; exit 1 where it drifted.
 
     Features, embeddings, what TabNet looks at, confidence and hits; the ledger keeps every check,
-    and `/metrics` shows the newest.
+    and `/metrics` shows the newest. With --all, exit 1 says that a policy could not be checked;
+    those of which nothing was frozen, or that have no later bars, are left out and named.
     """
     from liveops.drifting import check_drift
+
+    if every:
+        named = {"POLICY": policy, "--candles": candles, "--instrument": instruments}
+        named |= {"--source": source, "--interval": interval}
+        for option, given in named.items():
+            if given:
+                raise InvalidInput(field=option, rule="must not go with --all", found=given)
+        _check_all(bars, demo=demo, as_json=as_json, config=config)
+        return
+    if policy is None:
+        raise InvalidInput(field="POLICY", rule="must be named, or --all", found="neither")
 
     series = series_of(candles or [], instruments or [], config, source=source, interval=interval)
     if len(series) != 1:
@@ -54,6 +76,34 @@ def drift(
     else:
         _print(run)
     if any(check.drifted for check in run.checks):
+        raise typer.Exit(1)
+
+
+def _check_all(bars: int, *, demo: bool, as_json: bool, config: Path | None) -> None:
+    from liveops.drifting import check_all
+
+    def candles_of(recipe: Recipe) -> list[Candles]:
+        asked = recipe.arguments()
+        files, instruments = asked["candles"] or [], asked.get("instruments") or []
+        ways = {name: asked.get(name) for name in ("source", "interval")}
+        return series_of(files, instruments, config, **ways)
+
+    with ledger_app(config=config, demo=demo) as app:
+        found = list(check_all(app, candles_of, bars_max=bars, actor=actor()))
+    if as_json:
+        print_json([checked.to_json() for checked in found])
+    for checked in found:
+        if checked.error is not None:
+            said = f"{checked.error.code}: {checked.error}"
+        elif checked.run is None:
+            said = f"left out: {checked.reason}"
+        else:
+            drifted = sum(check.drifted for check in checked.run.checks)
+            said = f"{drifted} of {len(checked.run.checks)} checks drifted"
+        if checked.error is not None or not as_json:
+            out = sys.stdout if checked.error is None else sys.stderr
+            out.write(f"{checked.policy}: {said}\n")
+    if any(checked.error is not None for checked in found):
         raise typer.Exit(1)
 
 

@@ -82,12 +82,13 @@ def run(
 
     from bandit.service import reporting
     from liveops import replay_pictures
-    from liveops.api.server import listening, wait_for_stop
+    from liveops.api.server import listening
     from liveops.following import following_changes
     from liveops.kill_watch import watching_kill_switch
     from liveops.paper_closing import closing_on_paper
     from liveops.report import render_report
     from liveops.sealer import sealing
+    from liveops.stopping import wait_for_stop
     from liveops.wiring import running_app
 
     _stop_on_terminate()

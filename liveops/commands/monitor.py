@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -37,14 +38,36 @@ class Mode(StrEnum):
     CONTINUOUS = "continuous"
 
 
+_MODE_OF: Final = {
+    "html": Mode.REPORT,
+    "--interval": Mode.CONTINUOUS,
+    "--dry-run": Mode.CONTINUOUS,
+    "--all": Mode.SCALE,
+    "--date": Mode.SCALE,
+}
+"""Options that say something in one mode only."""
+
+
 def live_ops_monitor(
-    policy_sha: Annotated[
-        str, typer.Option("--policy-sha", help="Policy: full name, sha or unique sha prefix.")
-    ],
     mode: Annotated[
         Mode,
         typer.Option("--mode", help="Print a report, scale for tonight, or go on and act."),
     ],
+    policy_sha: Annotated[
+        str | None,
+        typer.Option(
+            "--policy-sha",
+            help="Policy: full name, sha or unique sha prefix.",
+            show_default=False,
+        ),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Instead of a policy: scale every experiment.")
+    ] = False,
+    day: Annotated[
+        str | None,
+        typer.Option("--date", help="Scale only if this is today's UTC day, YYYY-MM-DD."),
+    ] = None,
     interval: Annotated[
         float | None,
         typer.Option(
@@ -61,35 +84,70 @@ def live_ops_monitor(
 ) -> None:
     """Report on a policy's experiments, move their traffic for tonight, or go on and act.
 
-    Scaling is done once a night. Going on, it holds every arm, encoder and GPU against the
-    checklist: stops arms that a guard has left, asks for encoder refreshes and has them done at
-    night (02:00 UTC) in a process of their own, and begins a learner that is stuck again. Bots that
-    use the SDK trade smaller, then open nothing, once it dies; ended by SIGINT or SIGTERM, they go
-    on without it.
+    Scaling is done once a night, and no night is made up for on another day. Going on, it holds
+    every arm, encoder and GPU against the checklist: stops arms that a guard has left, asks for
+    encoder refreshes and has them done at night (02:00 UTC) in a process of their own, and begins a
+    learner that is stuck again. Bots that use the SDK trade smaller, then open nothing, once it
+    dies; ended by SIGINT or SIGTERM, they go on without it.
     """
-    from liveops import monitor
-
-    if mode is not Mode.REPORT and html is not None:
-        raise InvalidInput(field="html", rule="is for --mode report", found=f"--mode {mode}")
-    for option, told in (("--interval", interval is not None), ("--dry-run", dry_run)):
-        if told and mode is not Mode.CONTINUOUS:
-            raise InvalidInput(
-                field=option, rule="is for --mode continuous", found=f"--mode {mode}"
-            )
+    told = {"html": html is not None, "--interval": interval is not None, "--dry-run": dry_run}
+    _require_mode(mode, told | {"--all": every, "--date": day is not None})
+    if (policy_sha is None) != every:
+        rule = "must be given" if policy_sha is None else "must not go with --all"
+        raise InvalidInput(field="--policy-sha", rule=rule, found=policy_sha or "nothing")
+    if mode is Mode.SCALE:
+        _scale(policy_sha, day, demo=demo, as_json=as_json, config=config)
+        return
+    assert policy_sha is not None
     if mode is Mode.CONTINUOUS:
         seconds = 300.0 if interval is None else interval
         _go_on(policy_sha, seconds, dry_run=dry_run, demo=demo, as_json=as_json, config=config)
         return
+    from liveops import monitor
+
     with ledger_app(config=config, demo=demo) as app:
-        if mode is Mode.SCALE:
-            _print_nights(list(monitor.scale(app, policy_sha)), as_json=as_json)
-            # After the decision, which must not wait for a long history to be read.
-            for wrong in monitor.wrong_statistics(app):
-                advice = "`liveops ledger rebuild` writes it anew"
-                sys.stderr.write(f"warning: {wrong} is not what the outcomes say; {advice}\n")
-        else:
-            names = monitor.experiments_of(app, policy_sha)
-            _report_on(app, names, as_json=as_json, html=html)
+        names = monitor.experiments_of(app, policy_sha)
+        _report_on(app, names, as_json=as_json, html=html)
+
+
+def _require_mode(mode: Mode, told: Mapping[str, bool]) -> None:
+    """Refuse options that say something in another mode only."""
+    for option, is_told in told.items():
+        if is_told and mode is not _MODE_OF[option]:
+            rule = f"is for --mode {_MODE_OF[option]}"
+            raise InvalidInput(field=option, rule=rule, found=f"--mode {mode}")
+
+
+def _scale(
+    policy: str | None, day: str | None, *, demo: bool, as_json: bool, config: Path | None
+) -> None:
+    """Scale the experiments of a policy, or all; a failure of one is told after the others."""
+    from bandit.service import experiments
+    from liveops import monitor
+    from liveops.commands.options import utc_day
+
+    asked = None if day is None else utc_day(day)
+    with ledger_app(config=config, demo=demo) as app:
+        today = app.clock.now().date()
+        if asked not in (None, today):
+            sys.stderr.write(f"it is {today}: the night of {asked} is not decided now\n")
+            _print_nights([], as_json=as_json)
+            return
+        names = (
+            experiments.listed(app.engine)
+            if policy is None
+            else monitor.experiments_of(app, policy)
+        )
+        nights, errors = monitor.scale(app, names)
+        _print_nights(nights, as_json=as_json)
+        # After the decision, which must not wait for a long history to be read.
+        for wrong in monitor.wrong_statistics(app):
+            advice = "`liveops ledger rebuild` writes it anew"
+            sys.stderr.write(f"warning: {wrong} is not what the outcomes say; {advice}\n")
+    for error in errors[1:]:
+        sys.stderr.write(f"{error.code}: {error}\n")
+    if errors:
+        raise errors[0]
 
 
 def _go_on(

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,6 +97,19 @@ def money(text: str, *, field: str) -> Decimal:
     except InvalidOperation:
         rule = "must be an amount of money"
         raise InvalidInput(field=field, rule=rule, found=repr(text)) from None
+
+
+def utc_day(text: str) -> date:
+    """Return the day that was typed for `--date`; raises `InvalidInput`.
+
+    >>> utc_day("2026-03-01")
+    datetime.date(2026, 3, 1)
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        rule = "must be a day as YYYY-MM-DD"
+        raise InvalidInput(field="--date", rule=rule, found=repr(text)) from None
 
 
 def actor() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -31,18 +32,21 @@ def serve(
 ) -> None:
     """Serve the HTTP API until stopped."""
     from config.settings import read_environment
-    from liveops.api.server import listening, wait_for_stop
+    from liveops.api.server import listening
     from liveops.breaker_watch import following_resets
     from liveops.following import following_changes
     from liveops.kill_watch import watching_kill_switch
     from liveops.notifier import notifying
     from liveops.paper_closing import closing_on_paper
     from liveops.readiness import tell_ready
+    from liveops.scheduler import scheduling
     from liveops.sealer import sealing
     from liveops.status_file import keeping_status_file
+    from liveops.stopping import wait_for_stop
     from liveops.wiring import running_app
 
     settings = settings_from(config)
+    in_service = settings.scheduler.in_service
     with (
         running_app(settings, demo=demo, create=True, upgrade=True) as app,
         sealing(app),
@@ -54,6 +58,7 @@ def serve(
         keeping_status_file(app),
         closing_on_paper(app),
         notifying(app),
+        scheduling(app, config=config) if in_service else nullcontext(),
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
         admin = f", for operators {at.admin}" if at.admin else ""

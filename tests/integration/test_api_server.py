@@ -17,7 +17,8 @@ from sqlalchemy import Engine
 
 from bandit.core.errors import InvalidInput
 from bandit.storage.engine import connect
-from liveops.api.server import PortTaken, serving, wait_for_stop
+from liveops.api.server import PortTaken, serving
+from liveops.stopping import wait_for_stop
 from liveops.wiring import App
 
 KEY = "correct-horse-battery-staple"

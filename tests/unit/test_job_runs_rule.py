@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from ledger import NIGHT
 
-from bandit.core.job_runs import RESULT_MAX, RETRY_AFTER, JobRun, first_run, is_due, key_of
+from bandit.core.job_runs import RESULT_MAX, RETRY_AFTER, JobRun, due_at, first_run, key_of
 
 SECOND = timedelta(seconds=1)
 
@@ -20,20 +20,20 @@ def failed(run: JobRun) -> JobRun:
 
 
 def test_a_slot_is_begun_again_after_a_rest_and_four_times_at_most() -> None:
-    run = failed(begun())
-    assert not is_due(run, now=NIGHT + RETRY_AFTER - SECOND)
+    run, rested = failed(begun()), NIGHT + RETRY_AFTER
     for attempt in (2, 3, 4):
-        assert is_due(run, now=NIGHT + RETRY_AFTER)
+        assert due_at(run, now=NIGHT) == rested
+        assert due_at(run, now=rested + SECOND) == rested + SECOND
         run = failed(run.begun_again(now=NIGHT, actor="test"))
         assert run.attempts == attempt
-    assert not is_due(run, now=NIGHT + timedelta(days=1))
+    assert due_at(run, now=NIGHT + timedelta(days=1)) is None
 
 
 def test_what_was_left_is_taken_at_once_and_what_is_done_never() -> None:
-    assert is_due(begun(), now=NIGHT)
+    assert due_at(begun(), now=NIGHT) == NIGHT
     done = begun().ended(succeeded=True, result="", now=NIGHT, actor="test")
     assert done.result == "nothing said"
-    assert not is_due(done, now=NIGHT + timedelta(days=1))
+    assert due_at(done, now=NIGHT + timedelta(days=1)) is None
 
 
 def test_a_long_result_is_cut() -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from installations import installation
 
-from liveops.crontab import policies_in
+from liveops.crontab import CRONTAB
 from liveops.operator_files import (
-    CRONTAB,
     FileState,
     OperatorFile,
     planned,
@@ -19,14 +18,15 @@ from liveops.operator_files import (
     sealed,
     write,
 )
+from liveops.schedule import JOBS
 from liveops.whole_files import FileNotWritten
 
 NAMES = [
     "live_ops_crontab",
     "systemd/liveops.service",
     "systemd/liveops-monitor@.service",
-    "systemd/liveops-scale@.service",
-    "systemd/liveops-scale@.timer",
+    "systemd/liveops-scheduler.service",
+    *(f"systemd/liveops-{job.name}.{end}" for job in JOBS for end in ("service", "timer")),
     "logrotate/liveops",
     "liveops.env.example",
     "prometheus/prometheus_alerts.yml",
@@ -47,23 +47,23 @@ def edit(path: Path, text: str = "# mine\n") -> bytes:
 
 def test_a_second_time_there_is_nothing_to_write(tmp_path: Path) -> None:
     out = tmp_path / "a new" / "folder"
-    first = planned(installation(), "trend-v2", out=out, watching=WATCHING)
+    first = planned(installation(), out=out, watching=WATCHING)
     assert [str(file.path.relative_to(out)) for file in first] == NAMES
     assert states(first) == {FileState.NEW}
     assert not out.exists(), "planning makes nothing"
     write(first, force=False)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    again = planned(installation(), "trend-v2", out=out, watching=WATCHING)
+    again = planned(installation(), out=out, watching=WATCHING)
     assert states(again) == {FileState.UNCHANGED}
     write(again, force=True)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
 def test_a_file_that_somebody_edited_stays_until_it_is_forced(tmp_path: Path) -> None:
-    write(planned(installation(), "trend-v2", out=tmp_path, watching=WATCHING), force=False)
+    write(planned(installation(), out=tmp_path, watching=WATCHING), force=False)
     unit = tmp_path / "systemd/liveops.service"
     mine = edit(unit)
-    changed = planned(installation(user="other"), "trend-v2", out=tmp_path, watching=WATCHING)
+    changed = planned(installation(user="other"), out=tmp_path, watching=WATCHING)
     (kept,) = [file for file in changed if file.state is FileState.EDITED]
     assert kept.path == unit
     assert "-# mine\n" in kept.diff
@@ -73,7 +73,7 @@ def test_a_file_that_somebody_edited_stays_until_it_is_forced(tmp_path: Path) ->
     assert "User=other" in (tmp_path / "systemd/liveops-monitor@.service").read_text()
     write(changed, force=True)
     assert unit.read_text() == kept.content
-    found = planned(installation(user="other"), "trend-v2", out=tmp_path, watching=WATCHING)
+    found = planned(installation(user="other"), out=tmp_path, watching=WATCHING)
     assert states(found) == {FileState.UNCHANGED}
 
 
@@ -81,7 +81,7 @@ def test_a_file_that_somebody_edited_stays_until_it_is_forced(tmp_path: Path) ->
 def test_a_file_of_that_name_that_is_not_ours_stays(tmp_path: Path, mine: str) -> None:
     crontab = tmp_path / CRONTAB
     crontab.write_text(mine)
-    files = planned(installation(), "trend-v2", out=tmp_path, watching=WATCHING)
+    files = planned(installation(), out=tmp_path, watching=WATCHING)
     assert files[0].state is FileState.EDITED
     write(files, force=False)
     assert crontab.read_text() == mine
@@ -89,36 +89,28 @@ def test_a_file_of_that_name_that_is_not_ours_stays(tmp_path: Path, mine: str) -
 
 def test_what_is_ours_and_another_releases_is_written_again(tmp_path: Path) -> None:
     crontab = tmp_path / CRONTAB
-    crontab.write_text(sealed("# policy: trend-v1\n0 2 * * * another release\n"))
-    files = planned(installation(), "trend-v2", out=tmp_path, watching=WATCHING)
+    crontab.write_text(sealed("0 2 * * * another release\n"))
+    files = planned(installation(), out=tmp_path, watching=WATCHING)
     assert files[0].state is FileState.CHANGED
     write(files, force=False)
-    assert policies_in(crontab.read_text()) == ["trend-v1", "trend-v2"]
     assert "another release" not in crontab.read_text()
 
 
-def test_policies_share_a_crontab(tmp_path: Path) -> None:
-    for policy in ("trend-v2", "trend-v1", "trend-v2"):
-        write(planned(installation(), policy, out=tmp_path, watching=WATCHING), force=False)
-    assert policies_in((tmp_path / CRONTAB).read_text()) == ["trend-v1", "trend-v2"]
-    first = planned(installation(), "trend-v1", out=tmp_path, watching=WATCHING)
-    assert states(first) == {FileState.UNCHANGED}
-
-
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_file(tmp_path: Path) -> None:
-    files = planned(installation(), "trend-v2", out=tmp_path, watching=WATCHING)
+    files = planned(installation(), out=tmp_path, watching=WATCHING)
     (tmp_path / "systemd").write_text("a file")
     with pytest.raises(FileNotWritten, match=r"systemd/liveops.service was not written: .* exists"):
         write(files, force=False)
     with pytest.raises(FileNotWritten, match="cannot be read: Not a directory"):
-        planned(installation(), "trend-v2", out=tmp_path, watching=WATCHING)
+        planned(installation(), out=tmp_path, watching=WATCHING)
 
 
 def test_logs_are_rotated_as_their_owner_and_an_open_one_is_copied() -> None:
-    rules = re.findall(r'"([^"]+)" \{\n([^}]+)\}', render_logrotate(installation()))
+    rules = re.findall(r'"(.+)" \{\n([^}]+)\}', render_logrotate(installation()))
     found = {name: rule.split("\n    ") for name, rule in rules}
+    logs = [f"logs/{job.name}.log" for job in JOBS]
     assert [name.removeprefix("/srv/live ops/it's var/") for name in found] == [
-        "logs/scale.log",
+        '" "/srv/live ops/it\'s var/'.join(logs),
         "postgres/server.log",
     ]
     scale, server = ([line.strip() for line in rule] for rule in found.values())

@@ -12,7 +12,12 @@ from installations import installation, parsed, words
 
 from liveops.systemd_units import render_units
 
-SERVICES = ["liveops.service", "liveops-monitor@.service", "liveops-scale@.service"]
+SERVICES = [
+    "liveops.service",
+    "liveops-monitor@.service",
+    "liveops-scheduler.service",
+    "liveops-scale.service",
+]
 
 
 def systemd_analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,7 +32,8 @@ def systemd_analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("liveops.service", "liveops serve"),
         ("liveops-monitor@.service", "live_ops_monitor --policy-sha P --mode continuous"),
-        ("liveops-scale@.service", "live_ops_monitor --policy-sha P --mode scale"),
+        ("liveops-scheduler.service", "liveops scheduler"),
+        ("liveops-scale.service", "liveops job run scale --scheduled"),
     ],
 )
 def test_a_service_runs_its_command_as_its_user_in_the_checkout(unit: str, command: str) -> None:
@@ -44,7 +50,9 @@ def test_a_service_runs_its_command_as_its_user_in_the_checkout(unit: str, comma
     assert service["RestartPreventExitStatus"] == "2"
 
 
-@pytest.mark.parametrize("unit", ["liveops.service", "liveops-monitor@.service"])
+@pytest.mark.parametrize(
+    "unit", ["liveops.service", "liveops-monitor@.service", "liveops-scheduler.service"]
+)
 def test_what_goes_on_is_begun_again_after_ten_seconds_and_with_the_machine(unit: str) -> None:
     found = parsed(render_units(installation())[unit])
     assert found["Service"]["RestartSec"] == "10"
@@ -111,7 +119,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(
 
 @pytest.mark.real_part
 def test_systemd_says_that_the_timer_elapses_at_two_utc_each_day() -> None:
-    calendar = parsed(render_units(installation())["liveops-scale@.timer"])["Timer"]["OnCalendar"]
+    calendar = parsed(render_units(installation())["liveops-scale.timer"])["Timer"]["OnCalendar"]
     # The night on which Berlin's clocks jump over two o'clock.
     base = "--base-time=2026-03-28 00:00:00 UTC"
     found = systemd_analyze("calendar", base, "--iterations=3", calendar)
