@@ -253,29 +253,40 @@ class Portfolio(Section):
 
 
 class ModelRotation(Section):
-    """When a model is retrained, and what the new one must show."""
+    """When a model is made anew, and what the new one must show."""
 
-    enabled: bool = planned(False, meaning="Retrain and rotate.", unit="true or false")
+    enabled: bool = setting(
+        False,
+        meaning="Look every day for models that are due; seed_exact then replaces by itself.",
+        unit="true or false",
+    )
     retrain_frequency_days: Count = setting(
         30,
-        meaning="A bot's model that is older is an issue of health.",
+        meaning="An older model is made anew; a bot's is an issue of health.",
         unit="days",
         ge=1,
         le=36_500,
     )
-    min_sharpe_ratio: Number = planned(
+    min_win_rate: Number = setting(
+        0.48,
+        meaning="A model that wins fewer of its newest trades is made anew.",
+        unit="fraction",
+        ge=0,
+        lt=1,
+    )
+    min_sharpe_ratio: Number = setting(
         1.0, meaning="Sharpe ratio the new model must reach.", unit="annualised ratio"
     )
-    min_profit_factor: Number = planned(
+    min_profit_factor: Number = setting(
         1.2, meaning="Profit factor the new model must reach.", unit="ratio", ge=0
     )
-    max_drawdown_threshold: Number = planned(
+    max_drawdown_threshold: Number = setting(
         0.20, meaning="Drawdown it must not exceed in evaluation.", unit="fraction", gt=0, le=1
     )
-    min_trades: Count = planned(
+    min_trades: Count = setting(
         50, meaning="Trades it must have been evaluated on.", unit="trades", ge=1
     )
-    require_outperformance: bool = planned(
+    require_outperformance: bool = setting(
         True, meaning="It must beat the model it replaces.", unit="true or false"
     )
 

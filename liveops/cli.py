@@ -46,6 +46,7 @@ from liveops.commands import (
     policies,
     promote,
     replay,
+    rotation,
     selection,
     service,
     setup,
@@ -81,6 +82,7 @@ app.command("explain")(explain.explain)
 app.command("replay")(replay.replay)
 for verb in ArmVerb:
     app.command(verb.value)(operate.command_of(verb))
+app.command("retrain")(rotation.scheduled_retrain)
 app.command("drift")(drift.drift)
 app.command("promote")(promote.promote)
 app.command("rollback")(promote.rollback)
@@ -119,6 +121,7 @@ def _script(command: Callable[..., None]) -> typer.Typer:
 monitor_app = _script(monitor.live_ops_monitor)
 status_app = _script(health.status)
 health_app = _script(health.health)
+retrain_app = _script(rotation.scheduled_retrain)
 setup_app = _script(setup.setup_live_ops)
 alerts_app = _script(alerting.prometheus_alerts)
 
@@ -141,6 +144,11 @@ def check_status(arguments: Sequence[str] | None = None) -> None:
 def health_check(arguments: Sequence[str] | None = None) -> None:
     """Run `health_check`."""
     sys.exit(exit_code(health_app, arguments))
+
+
+def scheduled_retrain(arguments: Sequence[str] | None = None) -> None:
+    """Run `scheduled_retrain`."""
+    sys.exit(exit_code(retrain_app, arguments))
 
 
 def setup_live_ops(arguments: Sequence[str] | None = None) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from bandit.core.acting import ActingRules
 from bandit.core.backtest import BacktestRule
 from bandit.core.errors import InvalidInput
 from bandit.core.model import Policy, PolicyName
+from bandit.service import learner_jobs
 from learners.artifact import read
 from learners.challenger import ChallengerPlan
 from learners.classifier_plan import ClassifierPlan, EncoderPlan
@@ -21,6 +23,7 @@ from learners.training_events import TrainingEvent
 from learners.training_plan import TrainingPlan
 from liveops.deciders import artifact_home
 from liveops.learning import ENVIRONMENT, Learned, learn, made_before, subject_of
+from liveops.recipes import Learner, Recipe
 from liveops.replay_arms import LearnedArm
 from liveops.replay_plan import ACTOR
 from liveops.wiring import App, acting_rules_of
@@ -35,6 +38,9 @@ CLASSIFIER: Final = ClassifierPlan(
 TRAININGS: Final = (AGENT, CLASSIFIER)
 """A fraction of what `liveops learn` takes: each is to be made and measured within a minute."""
 
+RETRAINING_SECONDS: Final = 600.0
+"""What one training may take when a challenger of the demo is made anew."""
+
 BARS_MIN: Final = 2_000
 _TRAIN_BARS_MAX = 8_000
 
@@ -45,12 +51,14 @@ def trained_arm(
     bars: range,
     training: TrainingPlan | ClassifierPlan,
     *,
+    file: Path | None,
     begin: Callable[[PolicyName], None],
     report: Callable[[TrainingEvent], None],
 ) -> tuple[LearnedArm, Learned | None]:
     """Return a challenger that has seen no bar of `bars`, and how it was made if it was made now.
 
-    One that was made before is taken as it is; `begin` hears the name of one that is not. Raises
+    One that was made before is taken as it is; `begin` hears the name of one that is not. `file` is
+    where the candles came from, None for the shipped ones: there it is made anew from later. Raises
     `InvalidInput` where too few bars come before, `ArtifactRefused` for one that was changed since,
     and as `learn`.
     """
@@ -76,6 +84,8 @@ def trained_arm(
             actor=ACTOR,
         )
         policy = learned.policy
+    recipe = _recipe(plan, file=file)
+    learner_jobs.keep_recipe(app.engine, policy.name, recipe.to_json(), now=app.clock.now())
     return _arm(app, policy, candles, rules=plan.acting), learned
 
 
@@ -95,6 +105,35 @@ def _plan(
         acting=rules,
         train_bars=train_bars,
         test_bars=train_bars // 4,
+    )
+
+
+def _recipe(plan: ChallengerPlan, *, file: Path | None) -> Recipe:
+    """Return the command of `liveops learn` that makes such a challenger of all bars there are."""
+    training = plan.training
+    candles = None if file is None else [file]
+    shared: dict[str, Any] = {
+        "instruments": None,
+        "source": None,
+        "interval": None,
+        "seed": training.seed,
+        "deadline": RETRAINING_SECONDS,
+        "train_bars": plan.train_bars,
+        "test_bars": plan.test_bars,
+        "confidence": None,
+        "allow_ranging": None,
+        "family": FAMILY,
+    }
+    if isinstance(training, TrainingPlan):
+        algorithm, steps = training.algorithm.value, training.total_steps
+        return Recipe.of(Learner.AGENT, candles=candles, algorithm=algorithm, steps=steps, **shared)
+    return Recipe.of(
+        Learner.CLASSIFIER,
+        candles=candles,
+        horizon=training.horizon_bars,
+        epochs=training.epochs,
+        with_encoder=True,
+        **shared,
     )
 
 

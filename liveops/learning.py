@@ -6,11 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bandit.core.backtest import BacktestRule, BacktestTrial, TrialSubject, judged, verdict_of
+from bandit.core.backtest import (
+    BacktestMetrics,
+    BacktestRule,
+    BacktestTrial,
+    TrialSubject,
+    judged,
+    verdict_of,
+)
 from bandit.core.errors import Conflict, UnknownName
 from bandit.core.model import Policy, PolicyKind, PolicyName, Verdict, checked_name
 from bandit.service import policies, trials
@@ -33,7 +40,7 @@ from learners.training_events import (
     TrainingEvent,
     TrainingFailed,
 )
-from learners.workshop import Workshop
+from learners.workshop import Walked, Workshop
 from liveops.clock import monotonic
 from liveops.deciders import artifact_home
 from liveops.ledger_server import state_home
@@ -61,13 +68,15 @@ NOT_MODELLED = ("Smaller sizes in volatile markets: every trade counts at its no
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """A challenger that was made: its policy, its card, and where the files lie."""
+    """A challenger that was made: its policy, its card, where the files lie, what it measured."""
 
     policy: Policy
     card: PolicyCard
     page: Path
     artifact: Path
     is_new: bool
+    metrics: BacktestMetrics
+    walked: Walked
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON document."""
@@ -93,14 +102,17 @@ def learn(
     rule: BacktestRule,
     report: Callable[[TrainingEvent], None],
     actor: str,
+    parent: PolicyName | None = None,
 ) -> Learned:
     """Make a challenger from candles, and register it.
 
     It is measured walking forward and recorded as a trial, whatever comes of it; then trained on
     the newest bars and stored below `home`. Made again, only its card changes: that counts all
-    trials made since. Raises `Conflict` where the name belongs to another policy, or the policy has
-    another name, `ExtraMissing` where nothing that trains is installed, `InvalidInput` for candles
-    that are too few, and as `learners.reinforcement.train`.
+    trials made since. `parent` is the policy that it was made anew of.
+
+    Raises `Conflict` where the name belongs to another policy, or the policy has another name,
+    `ExtraMissing` where nothing that trains is installed, `InvalidInput` for candles that are too
+    few, and as `learners.reinforcement.train`.
     """
     versions(_packages(plan))  # or nothing is begun
     subject = subject_of(plan, series, family=family)
@@ -122,21 +134,46 @@ def learn(
         rng=np.random.default_rng(plan.training.seed),
     )
     trial = _record(app, _judged(app, subject, backtest, rule=rule, began=began), actor=actor)
-    card = card_of(
+    made = _Made(plan, workshop, walked, backtest, artifact)
+    card = _card(app, name, trial, made, rule=rule)
+    policy, is_new = _registered(app, card, artifact, parent=parent, actor=actor)
+    return Learned(
+        policy=policy,
+        card=card,
+        page=_written(app, card, artifact),
+        artifact=artifact_home(app.settings) / artifact.sha,
+        is_new=is_new,
+        metrics=backtest.metrics,
+        walked=walked,
+    )
+
+
+class _Made(NamedTuple):
+    plan: ChallengerPlan
+    workshop: Workshop
+    walked: Walked
+    backtest: Backtest
+    artifact: Artifact
+
+
+def _card(
+    app: App, name: PolicyName, trial: BacktestTrial, made: _Made, *, rule: BacktestRule
+) -> PolicyCard:
+    entries = asdict(made.walked.entries)
+    return card_of(
         name,
         trial,
-        backtest,
+        made.backtest,
         search=trials.searched(app.engine, trial),
         rule=rule,
-        markets=walked.markets,
-        feature_names=workshop.markets[0].features.names,
-        folds=len(workshop.splits),
+        markets=made.walked.markets,
+        feature_names=made.workshop.markets[0].features.names,
+        folds=len(made.workshop.splits),
         not_modelled=NOT_MODELLED,
         now=app.clock.now(),
-        entries=CardEntries(confidence_min=plan.acting.confidence_min, **asdict(walked.entries)),
-        looks=_looks(artifact),
+        entries=CardEntries(confidence_min=made.plan.acting.confidence_min, **entries),
+        looks=_looks(made.artifact),
     )
-    return _registered(app, card, artifact, actor=actor)
 
 
 def _workshop(
@@ -251,25 +288,26 @@ def _record(app: App, trial: BacktestTrial, *, actor: str) -> BacktestTrial:
     return stored
 
 
-def _registered(app: App, card: PolicyCard, artifact: Artifact, *, actor: str) -> Learned:
+def _registered(
+    app: App, card: PolicyCard, artifact: Artifact, *, parent: PolicyName | None, actor: str
+) -> tuple[Policy, bool]:
     policy = Policy(
         name=PolicyName(card.policy),
         kind=card.subject.kind,
         sha=artifact.sha,
         data_cutoff=artifact.spec.training.data_to,
+        parent=parent,
         metadata={"artifact": dict(artifact.manifest), "trial": card.subject.trial},
     )
     _, is_new = policies.register(app.engine, policy, now=app.clock.now(), actor=actor)
-    home = state_home(app.settings)
-    cards = home / "cards"
+    return policy, is_new
+
+
+def _written(app: App, card: PolicyCard, artifact: Artifact) -> Path:
+    """Write the card as JSON and as a page; return where the page lies."""
+    cards = state_home(app.settings) / "cards"
     cards.mkdir(exist_ok=True)
     write_whole(cards / f"{artifact.sha}.json", card.to_json())
     page = cards / f"{artifact.sha}.md"
     write_whole(page, page_of(card).encode())
-    return Learned(
-        policy=policy,
-        card=card,
-        page=page,
-        artifact=artifact_home(app.settings) / artifact.sha,
-        is_new=is_new,
-    )
+    return page

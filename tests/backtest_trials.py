@@ -8,12 +8,16 @@ from datetime import timedelta
 from typing import Any
 
 from ledger import NOON
+from sqlalchemy import Engine
 
 from bandit.core.backtest import BacktestMetrics, BacktestTrial, TrialSubject
 from bandit.core.live_gap import TradeSample
-from bandit.core.model import PolicyKind, Verdict
+from bandit.core.model import PolicyKind, PolicyName, Verdict
 from bandit.core.multiplicity import ReturnMoments
 from bandit.core.profit_factor import profit_factor
+from bandit.core.rotation import Placing
+from bandit.service import rotating
+from bandit.storage.rotations import Rotation
 
 SUBJECT = TrialSubject(
     family="drill",
@@ -65,3 +69,19 @@ def a_failure(reason: str = "no time left", **subject: Any) -> BacktestTrial:
     """A trial that ended at noon and measured nothing."""
     trial = a_trial(**subject)
     return replace(trial, metrics=None, verdict=Verdict.FAIL, failure=reason)
+
+
+def rotated(engine: Engine, *, of: str, to: str) -> Rotation:
+    """Write down that a model was made anew, and kept out."""
+    return rotating.record(
+        engine,
+        day=NOON.date(),
+        policy=PolicyName(of),
+        new=PolicyName(to),
+        verdict=Verdict.FAIL,
+        triggers=[],
+        gates=[],
+        placings={"btc": Placing.KEPT_OUT},
+        now=NOON,
+        actor="test",
+    )

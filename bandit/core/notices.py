@@ -306,6 +306,18 @@ def _learned(row: AuditRow, details: dict[str, Any]) -> _Told:
     return NoticeKind.MODEL_ROTATION, severity, title, f"learner:{row.subject}", more
 
 
+def _rotated(row: AuditRow, details: dict[str, Any]) -> _Told:
+    placed = set(details.get("placings", {}).values())
+    new = details.get("new", "a new model")
+    severity, title = Severity.INFO, f"{row.subject} was made anew, and the new one is kept out"
+    if "replaced" in placed:
+        severity, title = Severity.WARNING, f"{new} has the place of {row.subject}"
+    elif "joined" in placed:
+        title = f"{new} challenges, made anew of {row.subject}"
+    more = {"new": new, "gates": details.get("verdict", "unknown")}
+    return NoticeKind.MODEL_ROTATION, severity, title, f"rotation:{row.subject}", more
+
+
 def _drifted(row: AuditRow, details: dict[str, Any]) -> _Told | None:
     if not details.get("drifted"):
         return None
@@ -338,6 +350,7 @@ _TOLD_BY_ACTION: Final[Mapping[str, Callable[[AuditRow, dict[str, Any]], _Told |
     **dict.fromkeys(_ARM, _arm),
     **dict.fromkeys(("PROMOTE", "ROLL_BACK"), _promoted),
     **dict.fromkeys(_LEARNER, _learned),
+    "model_rotated": _rotated,
     "drift": _drifted,
     "reconciliation": _reconciled,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,9 +24,7 @@ from liveops.recipes import Learner, Recipe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from learners.classifier_plan import ClassifierPlan
     from learners.market.candles import Candles
-    from learners.training_plan import TrainingPlan
     from liveops.learning import Learned
 
 commands = typer.Typer(help="Make challengers by learning from candles.", no_args_is_help=True)
@@ -106,16 +104,6 @@ def reinforcement(
     A training that was stopped goes on where it was when the same is asked again. Exit 0 also where
     the card says that it earns nothing: the verdict is the card's.
     """
-    from learners.network import Algorithm
-    from learners.training_plan import TrainingPlan
-
-    known = [member.value for member in Algorithm]
-    if algorithm not in known:
-        rule = f"must be one of {', '.join(known)}"
-        raise InvalidInput(field="--algorithm", rule=rule, found=algorithm)
-    training = TrainingPlan(
-        algorithm=Algorithm(algorithm), seed=seed, total_steps=steps, deadline_seconds=deadline
-    )
     recipe = Recipe.of(
         Learner.AGENT,
         candles=candles,
@@ -132,7 +120,7 @@ def reinforcement(
         allow_ranging=allow_ranging,
         family=family or name,
     )
-    _learn(training, name, recipe, demo=demo, as_json=as_json, config=config)
+    _learn(name, recipe, demo=demo, as_json=as_json, config=config)
 
 
 @commands.command("tabnet")
@@ -175,26 +163,6 @@ def classifier(
     settings say so. What was stopped goes on after its last epoch when the same is asked again.
     Exit 0 also where the card says that it earns nothing: the verdict is the card's.
     """
-    from learners.boosting_plan import BoostingPlan
-    from learners.classifier_plan import ClassifierPlan, EncoderPlan
-    from liveops.encoding import encoder_of
-
-    model = loaded_settings(config).settings.model
-    weight = model.ensemble_xgb_weight if model.use_ensemble else 0.0
-    refreshed = None
-    if refresh is not None:
-        with ledger_app(config=config, demo=demo) as app:
-            refreshed = encoder_of(app, refresh)
-    training = ClassifierPlan(
-        seed=seed,
-        horizon_bars=horizon,
-        encoder=EncoderPlan() if with_encoder else None,
-        epochs=epochs,
-        forest=BoostingPlan() if weight else None,
-        forest_weight=weight,
-        refreshed=refreshed,
-        deadline_seconds=deadline,
-    )
     recipe = Recipe.of(
         Learner.CLASSIFIER,
         candles=candles,
@@ -212,7 +180,7 @@ def classifier(
         allow_ranging=allow_ranging,
         family=family or name,
     )
-    _learn(training, name, recipe, demo=demo, as_json=as_json, config=config)
+    _learn(name, recipe, refresh=refresh, demo=demo, as_json=as_json, config=config)
 
 
 @commands.command("again")
@@ -241,72 +209,52 @@ def again(
         rule = "must be a policy that `liveops learn` made: of others it is not known how"
         raise InvalidInput(field="policy", rule=rule, found=policy)
     recipe = Recipe.from_json(stored)
-    ways: dict[str, Any] = {"demo": demo, "as_json": as_json, "config": config}
-    if recipe.learner is Learner.CLASSIFIER:
-        onward: dict[str, Any] = {"refresh": policy} if refresh else {}
-        classifier(name, **recipe.arguments(), **onward, **ways)
-        return
-    if refresh:
+    if refresh and recipe.learner is not Learner.CLASSIFIER:
         rule = "must be left out: an agent has no encoder"
         raise InvalidInput(field="--refresh", rule=rule, found=policy)
-    reinforcement(name, **recipe.arguments(), **ways)
+    _learn(
+        name,
+        recipe,
+        refresh=policy if refresh else None,
+        demo=demo,
+        as_json=as_json,
+        config=config,
+        parent=policy,
+    )
 
 
 def _learn(
-    training: TrainingPlan | ClassifierPlan,
     name: str,
     recipe: Recipe,
     *,
     demo: bool,
     as_json: bool,
     config: Path | None,
+    refresh: str | None = None,
+    parent: str | None = None,
 ) -> None:
     from rich.console import Console
 
-    from bandit.core.backtest import BacktestRule
     from bandit.core.model import PolicyName
-    from bandit.service import learner_jobs
-    from learners.challenger import ChallengerPlan
-    from learners.market.features import FeatureSpec
-    from liveops.learning import ENVIRONMENT, learn
-    from liveops.wiring import acting_rules_of
+    from bandit.service import policies
+    from liveops.encoding import encoder_of
+    from liveops.relearning import learn_by, plan_of, recipe_candles
 
-    asked = recipe.arguments()
-    series = series_of(
-        asked["candles"] or [],
-        asked["instruments"] or [],
-        config,
-        source=asked["source"],
-        interval=asked["interval"],
-    )
     with (
         ledger_app(config=config, demo=demo) as app,
         shown(Console(stderr=True)) as report,
     ):
-        plan = ChallengerPlan(
-            features=FeatureSpec(interval=series[0].interval),
-            environment=ENVIRONMENT,
-            training=training,
-            acting=acting_rules_of(
-                app.settings,
-                confidence_min=asked["confidence"],
-                allow_ranging=asked["allow_ranging"],
-            ),
-            train_bars=asked["train_bars"],
-            test_bars=asked["test_bars"],
-        )
-        learned = learn(
+        series = recipe_candles(app.settings, recipe)
+        refreshed = None if refresh is None else encoder_of(app, refresh)
+        learned = learn_by(
             app,
-            name=PolicyName(name),
-            family=asked["family"],
-            plan=plan,
+            recipe,
+            PolicyName(name),
+            plan=plan_of(recipe, app.settings, series, refreshed=refreshed),
             series=series,
-            rule=BacktestRule(),
+            parent=None if parent is None else policies.find(app.engine, parent).policy.name,
             report=report,
             actor=actor(),
-        )
-        learner_jobs.keep_recipe(
-            app.engine, learned.policy.name, recipe.to_json(), now=app.clock.now()
         )
     if as_json:
         print_json(learned.to_json())
@@ -323,21 +271,10 @@ def series_of(
     interval: str | None,
 ) -> list[Candles]:
     """Return the candles that the options of a command name; the shipped ones for none."""
-    from learners.market.candles import load_candles, shipped_candles
-    from liveops.candle_import import candle_store, stored_candles
+    from liveops.relearning import candles_of
 
-    if instruments and files:
-        rule = "must not go with --candles"
-        raise InvalidInput(field="--instrument", rule=rule, found=instruments[0])
-    if instruments:
-        store = candle_store(loaded_settings(config).settings)
-        return stored_candles(store, instruments, source=source, interval=interval)
-    for option, given in (("--source", source), ("--interval", interval)):
-        if given is not None:
-            raise InvalidInput(field=option, rule="must go with --instrument", found=given)
-    if not files:
-        return [shipped_candles()]
-    return [load_candles(file, instrument=None, allow_gaps=True) for file in files]
+    settings = loaded_settings(config).settings
+    return candles_of(settings, files, instruments, source=source, interval=interval)
 
 
 def _print(learned: Learned) -> None:

@@ -116,7 +116,7 @@ def run(
         with _warned_of(progress):
             replay_pictures.forget(settings)
         if learn:
-            plan = _with_learned(app, plan, profile=profile, progress=progress)
+            plan = _with_learned(app, plan, candles, profile=profile, progress=progress)
         _drive(app, plan, out=out, progress=progress)
         out.print(render_report(reporting.report(app.engine, plan.experiment)))
         with _warned_of(progress):
@@ -209,7 +209,9 @@ def _plan(
     )
 
 
-def _with_learned(app: App, plan: Plan, *, profile: Profile, progress: Console) -> Plan:
+def _with_learned(
+    app: App, plan: Plan, file: Path | None, *, profile: Profile, progress: Console
+) -> Plan:
     """Add challengers that are trained on the bars before; say why where there can be none."""
     from bandit.core.errors import BanditError, ExtraMissing
     from liveops.demo_challenger import TRAININGS, trained_arm
@@ -226,7 +228,13 @@ def _with_learned(app: App, plan: Plan, *, profile: Profile, progress: Console) 
         try:
             with shown(progress) as report:
                 arm, learned = trained_arm(
-                    app, plan.candles, plan.bars, training, begin=begin, report=report
+                    app,
+                    plan.candles,
+                    plan.bars,
+                    training,
+                    file=file,
+                    begin=begin,
+                    report=report,
                 )
         except ExtraMissing as error:  # as it is for each of them
             progress.print(f"trained challengers take no part: {error}", markup=False)

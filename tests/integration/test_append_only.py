@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from backtest_trials import a_trial
+from backtest_trials import a_trial, rotated
 from drift_runs import a_run
 from guarded_ledger import pause
 from guarded_ledger import refused as refused_unit
@@ -64,6 +64,7 @@ FACTS = {
     "backtest_trials": "sharpe",
     "drift_checks": "verdict",
     "policy_recipes": "recipe",
+    "rotations": "verdict",
     "selections": "chosen",
     "guard_changes": "reason",
     "refusals": "account_change",
@@ -102,6 +103,7 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     trials.record(engine, a_trial(), now=NOON, actor="test")
     drift.record(engine, a_run(), now=NOON, actor="test")
     learner_jobs.keep_recipe(engine, "prod", {"learner": "rl"}, now=NOON)
+    rotated(engine, of="prod", to=CHALLENGER)
     notice = Notice(fingerprint="f", status=AlertStatus.RESOLVED, starts_at=NOON)
     sent = alerting.AlertPayload(notices=(notice,), truncated=0, receiver="")
     alerting.hear(engine, sent, now=NOON, key="test")

@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from backtest_trials import a_trial
+from backtest_trials import a_trial, rotated
 from drift_runs import a_run
 from guarded_ledger import followed, pause
 from guarded_ledger import refused as refused_unit
@@ -134,6 +134,7 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
     exploring.clear_budget(service, "btc", reason="over", now=NOON, actor="test")
     trials.record(service, a_trial(), now=NOON, actor="test")
     drift.record(service, a_run(), now=NOON, actor="test")
+    rotated(service, of="prod", to=CHALLENGER)
     for minute in range(2):
         told = beat(sent_at=NOON + timedelta(minutes=minute))
         health.hear(service, told, now=NIGHT, window=timedelta(minutes=10))
@@ -182,6 +183,7 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         "DELETE FROM audit_log",
         "DELETE FROM backtest_trials",
         "UPDATE drift_checks SET verdict = 'PASS'",
+        "DELETE FROM rotations",
         "DELETE FROM arm_statistics",
         "DELETE FROM guard_states",
         "UPDATE guard_changes SET reason = 'x'",

@@ -49,8 +49,7 @@ def test_reference_documents_every_key_under_its_section() -> None:
     [
         "| `max_drawdown` | A deeper drawdown kills trading; an account keeps what it opened with. "
         "| fraction of peak equity | `0.1` | number, above 0, 0.15 at most | yes |",
-        "| `min_profit_factor` | Profit factor the new model must reach. | ratio | `1.2` "
-        "| number, 0 or more | not yet |",
+        '| `version` | Version of the model to run. | text | `"2.1"` | text | not yet |',
         "| `pf_band` | Expected profit factor, lowest and highest; not under `pf_throttle`. "
         "| ratio | `[2.1, 2.8]` | list of 2 | yes |",
         "| `LIVEOPS_PORT` | `server.port` |",

@@ -16,7 +16,7 @@ from bandit.core.acting import ActingRules
 from bandit.core.errors import InvalidInput
 from bandit.core.model import Profile, Strategy
 from config.alerts import Alerts
-from config.bot import CrossSectional, PerformanceGuard, Reconciliation, Risk
+from config.bot import CrossSectional, ModelRotation, PerformanceGuard, Reconciliation, Risk
 from config.settings import (
     InvalidSettings,
     LoadedSettings,
@@ -164,7 +164,7 @@ def test_every_section_of_the_document_waits_for_its_use_but_those_in_force() ->
         *(f"operations.reconciliation.{name}" for name in Reconciliation.model_fields),
         "operations.monitor_throttle_intervals",
         "operations.monitor_halt_intervals",
-        "operations.model_rotation.retrain_frequency_days",
+        *(f"operations.model_rotation.{name}" for name in ModelRotation.model_fields),
         *(f"performance_guard.{name}" for name in PerformanceGuard.model_fields),
         *(f"operations.alerts.{name}" for name in Alerts.model_fields),
     }

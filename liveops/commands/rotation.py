@@ -1,0 +1,123 @@
+"""`scheduled_retrain`: models that are due are made anew, and go through their gates."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from liveops.commands.options import (
+    AsJson,
+    ConfigFile,
+    Demo,
+    actor,
+    ledger_app,
+    print_json,
+)
+from liveops.commands.training import shown
+
+if TYPE_CHECKING:
+    from bandit.storage.rotations import Rotation
+    from liveops.rotation import Failed, ModelPlan
+
+Day = Annotated[
+    datetime | None,
+    typer.Option(
+        "--date",
+        formats=["%Y-%m-%d"],
+        help="Day (UTC) whose work it is; today if left out. A day's work is done once.",
+        show_default=False,
+    ),
+]
+
+
+def scheduled_retrain(
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SYMBOL]...", help="More symbols, after the first of --symbols."),
+    ] = None,
+    symbols: Annotated[
+        list[str] | None,
+        typer.Option("--symbols", help="Only models that trade these; all if left out."),
+    ] = None,
+    weekly: Annotated[
+        bool,
+        typer.Option(
+            "--weekly", help="As the weekly maintenance: also where rotation is not enabled."
+        ),
+    ] = False,
+    day: Day = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what is due, and train nothing.")
+    ] = False,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Make models anew that are too old or win too rarely, and give those a place that earn it.
+
+    What is due is trained on the newest bars, measured walking forward, held against the limits of
+    `operations.model_rotation`, and registered with its card. In profile guarded what passes joins
+    as a challenger; in seed_exact it replaces the model before, who stays for a rollback. Exit 1
+    where a training failed.
+    """
+    from rich.console import Console
+
+    from bandit.core.errors import BanditError
+    from liveops.rotation import Failed, planned, rotate
+
+    with ledger_app(config=config, demo=demo) as app, shown(Console(stderr=True)) as report:
+        today = (day or app.clock.now()).date()
+        is_on = weekly or dry_run or app.settings.operations.model_rotation.enabled
+        plans = planned(app, day=today, symbols=[*(symbols or []), *(more or [])]) if is_on else []
+        made: list[Rotation] = []
+        failed: list[Failed] = []
+        for plan in plans:
+            if plan.why_not is not None or dry_run:
+                continue
+            try:
+                made.append(rotate(app, plan, day=today, report=report, actor=actor()))
+            except BanditError as error:
+                failed.append(Failed(policy=plan.record.model.policy, reason=str(error)))
+    if as_json:
+        print_json(
+            {
+                "day": today.isoformat(),
+                "enabled": is_on,
+                "models": [plan.to_json() for plan in plans],
+                "rotations": [rotation.to_json() for rotation in made],
+                "failed": [each.to_json() for each in failed],
+            }
+        )
+    else:
+        _print(plans, made, failed, is_on=is_on)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print(
+    plans: list[ModelPlan], made: list[Rotation], failed: list[Failed], *, is_on: bool
+) -> None:
+    out = sys.stdout
+    if not is_on:
+        out.write("rotation is off: operations.model_rotation.enabled, or --weekly\n")
+        return
+    if not plans:
+        out.write("no arm belongs to a policy that `liveops learn` made\n")
+    for plan in plans:
+        said = plan.why_not or f"due: {plan.new}"
+        out.write(f"{plan.record.model.policy}: {said}\n")
+        for reason in plan.triggers:
+            value = "unknown" if reason.value is None else f"{reason.value:.4g}"
+            out.write(f"  {reason.check} {value}, limit {reason.limit:.4g}: {reason.verdict}\n")
+    for rotation in made:
+        out.write(f"{rotation.new} of {rotation.policy}: {rotation.verdict}\n")
+        for gate in rotation.gates:
+            value = "unknown" if gate["value"] is None else f"{gate['value']:.4g}"
+            out.write(f"  {gate['check']} {value}, limit {gate['limit']}: {gate['verdict']}\n")
+        for name, placed in rotation.placings.items():
+            out.write(f"  {name}: {placed.value}\n")
+    for each in failed:
+        out.write(f"{each.policy} was not made anew: {each.reason}\n")

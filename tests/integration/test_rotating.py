@@ -1,0 +1,196 @@
+"""`scheduled_retrain`: models that aged are made anew, judged, and given a place once."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledger import NOON, join, open_btc
+from made_up_candles import HOUR, part, random_walk
+from sqlalchemy import Engine, text
+
+from bandit.core.model import ArmRole, ArmStatus, PolicyName, Profile, Verdict
+from bandit.core.rotation import Placing
+from bandit.service import experiments, policies, promoting, rotating
+from learners.market.candle_store import CandleStore, SeriesName
+from liveops import cli
+
+pytest.importorskip("stable_baselines3", reason="the learners are not installed")
+
+WALK = random_walk(1_800, seed=5)
+SERIES = SeriesName(source="own", instrument="BTCUSD", interval=HOUR)
+BARS = ("--instrument", "BTCUSD", "--train-bars", "800", "--test-bars", "250")
+EASY = """
+operations:
+  model_rotation:
+    enabled: {enabled}
+    min_sharpe_ratio: -1000
+    min_profit_factor: 0
+    max_drawdown_threshold: 1.0
+    min_trades: 1
+    require_outperformance: false
+"""
+DAY = date(2026, 11, 22)
+
+
+def append(home: Path, first: int, last: int) -> None:
+    bars = part(WALK, first, last)
+    CandleStore(home / "candles").append(SERIES, bars, now=datetime(2030, 1, 1, tzinfo=UTC))
+
+
+@pytest.fixture
+def home(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with stored candles, an agent made of them, and newer bars."""
+    monkeypatch.setenv("LIVEOPS_HOME", str(tmp_path))
+    monkeypatch.setenv("LIVEOPS_DATABASE_URL", database_url)
+    append(tmp_path, 0, 1_500)
+    options = ("--steps", "512", "--confidence", "0.3", "--allow-ranging")
+    assert cli.exit_code(cli.app, ["learn", "rl", "agent", *BARS, *options]) == 0
+    append(tmp_path, 1_500, 1_800)
+    return tmp_path
+
+
+def settings(home: Path, text: str) -> tuple[str, str]:
+    file = home / "settings.yaml"
+    file.write_text(text)
+    return "--config", str(file)
+
+
+def retrain(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict[str, Any]:
+    capsys.readouterr()
+    asked = ["retrain", "--date", DAY.isoformat(), *arguments, "--json"]
+    found = cli.exit_code(cli.app, asked)
+    out, err = capsys.readouterr()
+    assert found == code, err
+    told: dict[str, Any] = json.loads(out)
+    return told
+
+
+def test_an_aged_model_is_made_anew_once_a_day_and_judged(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_btc(engine)
+    join(engine, PolicyName("agent"))
+    planned = retrain(capsys, "--weekly", "--dry-run")
+    assert planned["models"][0]["why_not"] is None
+    assert planned["rotations"] == []
+    assert len(policies.listed(engine)) == 3, "a dry run makes nothing"
+    told = retrain(capsys, "--weekly")
+    [made] = told["rotations"]
+    assert made["new"] == "agent-20261122"
+    new = policies.find(engine, "agent-20261122").policy
+    assert new.parent == "agent"
+    assert new.data_cutoff == WALK.closing(1_799)
+    assert {gate["check"] for gate in made["gates"]} >= {"return beside the present model"}
+    assert (home / "cards" / f"{new.sha}.json").exists()
+    again = retrain(capsys, "--weekly")
+    assert again["rotations"] == []
+    assert "already" in again["models"][0]["why_not"]
+    assert len(policies.listed(engine)) == 4
+    [stored] = rotating.newest(engine)
+    assert stored.to_json() == made
+    with engine.connect() as connection:
+        told_of = text("SELECT subject FROM audit_log WHERE action = 'model_rotated'")
+        assert connection.execute(told_of).scalars().all() == ["agent"]
+
+
+def test_nothing_is_done_where_rotation_is_off(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_btc(engine)
+    join(engine, PolicyName("agent"))
+    told = retrain(capsys)
+    assert (told["enabled"], told["models"], told["rotations"]) == (False, [], [])
+
+
+def test_in_guarded_what_passes_joins_and_its_parent_is_left_alone(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_btc(engine)
+    join(engine, PolicyName("agent"))
+    config = settings(home, EASY.format(enabled="true"))
+    [made] = retrain(capsys, *config)["rotations"]
+    assert (made["verdict"], made["placings"]) == ("PASS", {"btc": "joined"})
+    record = experiments.load(engine, "btc")
+    arm = record.arm_of(PolicyName("agent-20261122"))
+    assert arm.place.ppm > 0
+    assert record.arm_of(PolicyName("agent")).place.status is ArmStatus.ACTIVE
+    [left, *_] = rotating.models(engine, day=date(2026, 12, 20))
+    assert left.left_alone == "its successor agent-20261122 is on trial"
+
+
+def test_in_seed_exact_it_takes_the_champions_place_and_a_rollback_leads_back(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_btc(engine, profile=Profile.SEED_EXACT)
+    join(engine, PolicyName("agent"))
+    promoting.promote(
+        engine, name="btc", policy=PolicyName("agent"), reason="drill", now=NOON, actor="test"
+    )
+    config = settings(home, EASY.format(enabled="true"))
+    [made] = retrain(capsys, *config)["rotations"]
+    assert made["placings"] == {"btc": "replaced"}
+    record = experiments.load(engine, "btc")
+    assert record.experiment.champion == "agent-20261122"
+    before = record.arm_of(PolicyName("agent")).place
+    assert (before.role, before.status) == (ArmRole.CHALLENGER, ArmStatus.ACTIVE)
+    back, moved = promoting.roll_back(
+        engine, name="btc", to=None, reason="drill", now=NOON, actor="test"
+    )
+    assert (back.place.policy, moved) == ("agent", True)
+
+
+def test_killed_after_the_place_was_taken_it_goes_on_to_the_same_end(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a run that died between its steps left is met again by the next one."""
+    open_btc(engine, profile=Profile.SEED_EXACT)
+    join(engine, PolicyName("agent"))
+    promoting.promote(
+        engine, name="btc", policy=PolicyName("agent"), reason="drill", now=NOON, actor="test"
+    )
+    config = settings(home, EASY.format(enabled="true"))
+    retrain(capsys, *config)
+    again = [
+        rotating.place(
+            engine,
+            name="btc",
+            present=PolicyName("agent"),
+            new=PolicyName("agent-20261122"),
+            verdict=Verdict.PASS,
+            replaces=True,
+            now=NOON,
+            actor="test",
+        )
+        for _ in range(2)
+    ]
+    assert {placed for placed, _ in again} == {Placing.REPLACED}
+    record = experiments.load(engine, "btc")
+    assert record.experiment.champion == "agent-20261122"
+    assert record.arm_of(PolicyName("agent")).place.status is not ArmStatus.RETIRED
+
+
+def test_symbols_choose_models_and_an_unknown_one_is_refused(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_btc(engine)
+    join(engine, PolicyName("agent"))
+    told = retrain(capsys, "--weekly", "--dry-run", "--symbols", "BTCUSD")
+    assert [model["policy"] for model in told["models"]] == ["agent"]
+    asked = ["retrain", "--weekly", "--dry-run", "--symbols", "BTCUSD", "SOLUSD"]
+    assert cli.exit_code(cli.app, asked) == 2
+    assert "--symbols: must be traded by a model: BTCUSD, found SOLUSD" in capsys.readouterr().err
+
+
+def test_a_model_that_knows_all_bars_there_are_is_not_made_anew(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_btc(engine)
+    join(engine, PolicyName("agent"))
+    retrain(capsys, "--weekly")
+    join(engine, PolicyName("agent-20261122"))
+    found = {model["policy"]: model["why_not"] for model in retrain(capsys, "--weekly")["models"]}
+    assert found["agent-20261122"] == "there are no newer bars than it knows"
