@@ -10,7 +10,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-bi
 COVERAGE_MIN = 95
 
 .DEFAULT_GOAL = help
-.PHONY: help run learners test check static coverage bench lock clean
+.PHONY: help run learners airflow test check static coverage bench lock clean
 .NOTPARALLEL:
 
 help:  ## this list
@@ -23,6 +23,10 @@ run:  ## set up and start the demo market [ARGS="--exit"] [CORE=1]
 
 learners:  ## set up what trains challengers too: torch and Stable-Baselines3
 	$(BOOTSTRAP) learners
+
+airflow:  ## set up Airflow in .venv-airflow, to test the DAGs with
+	$(BOOTSTRAP) core
+	@exec $(PYTHON) scripts/airflow_environment.py
 
 test:  ## set up and run the whole test suite [ARGS="-k name"]
 	$(BOOTSTRAP) dev
@@ -54,6 +58,8 @@ lock:  ## compile requirements/ from pyproject.toml [ARGS="--upgrade"]
 		--output-file requirements/learners.txt $(ARGS)
 	$(LOCK) --extra learners --extra dev --constraints requirements/learners.txt \
 		--output-file requirements/dev.txt $(ARGS)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: \
+		--no-header --no-annotate requirements/airflow.in --output-file requirements/airflow.txt $(ARGS)
 
 clean:  ## stop the embedded server; remove .venv, caches and var/
 	@exec $(PYTHON) scripts/clean.py

@@ -17,8 +17,8 @@ from pathlib import Path
 
 STOP_SECONDS_MAX = 40
 DISPOSABLE = (
-    ".venv", "build", "dist", ".coverage", ".coverage.*", "*.egg-info", ".hypothesis",
-    ".import_linter_cache", ".mypy_cache", ".pytest_cache", ".ruff_cache",
+    ".venv", ".venv-airflow", "build", "dist", ".coverage", ".coverage.*", "*.egg-info",
+    ".hypothesis", ".import_linter_cache", ".mypy_cache", ".pytest_cache", ".ruff_cache",
 )  # fmt: skip
 
 
