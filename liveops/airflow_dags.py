@@ -156,7 +156,7 @@ from airflow.sdk import DAG, Param
 
 ROOT = {root!r}
 VARIABLES = {variables!r}
-NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]{{0,62}}\\Z"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,62}}\\Z"
 PARAMS = {{
     "experiment": Param(type="string", pattern=NAME, description="Experiment."),
     "arm": Param(type="string", pattern=NAME, description="Policy: name, sha or prefix of it."),
