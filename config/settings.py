@@ -47,6 +47,7 @@ from config.service import (
     Scheduler,
     Server,
 )
+from config.snapshots import Snapshots
 from config.strict_yaml import Document, parse_yaml, read_text
 
 CONFIG_VARIABLE = "LIVEOPS_CONFIG"
@@ -90,6 +91,7 @@ class Settings(Section):
     kill_switch: KillSwitch = KillSwitch()
     audit: Audit = Audit()
     ageing: Ageing = Ageing()
+    snapshots: Snapshots = Snapshots()
     alert_rules: AlertRules = AlertRules()
     breakers: Breakers = Breakers()
     scheduler: Scheduler = Scheduler()
