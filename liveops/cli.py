@@ -51,6 +51,7 @@ from liveops.commands import (
     service,
     setup,
     simulate,
+    snapshots,
 )
 
 EXIT_FAILED, EXIT_USAGE, EXIT_LOCKED = 1, 2, 3
@@ -100,6 +101,7 @@ app.add_typer(selection.commands, name="selection")
 app.add_typer(breakers.commands, name="breakers")
 app.add_typer(notify.commands, name="notify")
 app.add_typer(ledger.commands, name="ledger")
+app.add_typer(snapshots.commands, name="snapshot")
 app.add_typer(imports.commands, name="import")
 app.add_typer(candles.commands, name="candles")
 learn.commands.command("timesnet")(encoding.timesnet)

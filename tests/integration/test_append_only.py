@@ -74,6 +74,7 @@ FACTS = {
     "close_failures": "reason",
     "alert_notices": "result",
     "notices": "title",
+    "snapshots": "size_bytes",
 }
 
 
