@@ -94,3 +94,6 @@ class Alerts(Section):
     )
     alert_on_promotion: bool = setting(True, meaning="Alert when the champion changes.", unit=_BOOL)
     alert_on_drift: bool = setting(True, meaning="Alert when a drift check fails.", unit=_BOOL)
+    alert_on_weekly_report: bool = setting(
+        True, meaning="Send the weekly report; mail has all of it.", unit=_BOOL
+    )

@@ -47,6 +47,7 @@ from liveops.commands import (
     promote,
     replay,
     rotation,
+    report,
     selection,
     service,
     setup,
@@ -76,7 +77,7 @@ app.command("doctor")(service.doctor)
 app.command("reset")(service.reset)
 app.command("status")(health.status)
 app.command("health")(health.health)
-app.command("report")(monitor.report)
+app.add_typer(report.commands, name="report")
 app.command("plot")(monitor.plot)
 app.command("decisions")(monitor.decisions)
 app.command("explain")(explain.explain)

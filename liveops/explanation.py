@@ -14,14 +14,12 @@ from bandit.core.model import (
     ArmRole,
     ArmStatus,
     DecisionKind,
-    Experiment,
-    PolicyName,
     Profile,
-    Promoter,
     Rung,
     Verdict,
 )
-from bandit.core.outlook import DAYS_MIN, Forecast, Outlook, Path, State
+from bandit.core.outlook import DAYS_MIN, Forecast, Outlook, State
+from bandit.core.promotion import rollback_advice
 from bandit.core.verdicts import Reason
 from bandit.service.explaining import Explanation
 from bandit.service.exploring import BudgetReport
@@ -79,14 +77,6 @@ def explanation_lines(found: Explanation) -> list[str]:
         for text in _until_decided(found.outlook, found.record):
             said += _wrapped(text, indent=2)
     return said
-
-
-def rollback_advice(experiment: Experiment, hold_out: PolicyName) -> str:
-    """Return what is said of a champion that decays beside an earlier one; a person decides."""
-    return (
-        f"{experiment.champion} earns less than it did beside its hold-out {hold_out}: "
-        f"`liveops rollback {experiment.name} --to {hold_out}` is worth considering."
-    )
 
 
 def _state(found: Explanation) -> str:
@@ -201,7 +191,7 @@ def _left(found: BudgetReport) -> str:
 
 def _until_decided(found: Outlook, record: ExperimentRecord) -> Iterator[str]:
     proof, harm, factor = found.proof, found.harm, found.factor
-    yield _in_short(found, record)
+    yield found.in_short(night_promotes=record.night_promotes)
     own = f"{proof.decisions} decisions of its own on {proof.days} days"
     yield f"Evidence comes from {own}; {proof.a_day:.1f} a day come now."
     yield f"Proven better on those: {_said(proof)}."
@@ -219,31 +209,6 @@ def _until_decided(found: Outlook, record: ExperimentRecord) -> Iterator[str]:
     yield "To be eligible for promotion it must be proven better on decisions of its own, and:"
     yield f"- profit factor: {_said(factor)}"
     yield from (f"- {text}" for text in _lasting(found.reasons, record.rules.ladder))
-
-
-def _in_short(found: Outlook, record: ExperimentRecord) -> str:
-    """Say in a sentence when the arm is decided."""
-    if found.rung is Rung.ELIGIBLE:
-        guarded = record.experiment.profile is Profile.GUARDED
-        if guarded and record.rules.promote is Promoter.NIGHT:
-            return "It is eligible: a night promotes it once all it asks holds."
-        return "It is eligible: `liveops promote` may make it the champion."
-    if found.rung is Rung.PROVEN:
-        return "It is proven better than the champion, and not eligible for promotion yet."
-    if found.harm.state is State.REACHED:
-        return "It was shown to be worse than the champion."
-    path, worse = found.faster, found.harm.expected
-    if path is not None:
-        better = found.paper if path is Path.PAPER else found.proof
-        assert better is not None
-        days = better.expected
-        assert days is not None
-        if worse is None or days <= worse:
-            how = "on paper" if path is Path.PAPER else "on decisions of its own"
-            return f"At this pace it is proven better in about {days} days, {how}."
-    if worse is not None:
-        return f"At this pace it is shown to be worse in about {worse} days."
-    return "At this rate it may never be decided."
 
 
 def _lasting(reasons: Sequence[Reason], rule: LadderRule) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from alerts.channels import web
 from alerts.channels.channel import Channel
-from alerts.channels.mail import MailChannel, MailSecurity
+from alerts.channels.mail import Enclosing, MailChannel, MailSecurity
 from bandit.core.notices import Notice, NoticeKind, Recipient, Severity
 from config.alerts import Alerts
 
@@ -46,8 +46,10 @@ class LogChannel:
         log.log(_LEVELS[notice.severity], event, extra={"why": notice.text, "notice": key})
 
 
-def channels_of(alerts: Alerts) -> list[Addressed]:
+def channels_of(alerts: Alerts, *, enclosing: Enclosing | None = None) -> list[Addressed]:
     """Return the log, and with `enabled` every channel that has what it needs.
+
+    Mail is sent with what `enclosing` returns for a notice.
 
     >>> [addressed.recipient.name for addressed in channels_of(Alerts())]
     ['log']
@@ -57,7 +59,7 @@ def channels_of(alerts: Alerts) -> list[Addressed]:
     found = [Addressed(recipient=Recipient(name=LOG, kinds=kinds), channel=LogChannel())]
     if not alerts.enabled:
         return found
-    for name, channel, least in _configured(alerts):
+    for name, channel, least in _configured(alerts, enclosing):
         recipient = Recipient(
             name=name,
             least_severity=least,
@@ -81,11 +83,14 @@ def _kinds(alerts: Alerts) -> frozenset[NoticeKind]:
         NoticeKind.MODEL_ROTATION: alerts.alert_on_model_rotation,
         NoticeKind.DRIFT: alerts.alert_on_drift,
         NoticeKind.HEALTH_ISSUE: alerts.alert_on_health_issues,
+        NoticeKind.WEEKLY_REPORT: alerts.alert_on_weekly_report,
     }
     return frozenset(kind for kind in NoticeKind if asked.get(kind, True))
 
 
-def _configured(alerts: Alerts) -> Iterator[tuple[str, Channel, Severity]]:
+def _configured(
+    alerts: Alerts, enclosing: Enclosing | None
+) -> Iterator[tuple[str, Channel, Severity]]:
     if url := _open(alerts.discord_webhook_url):
         yield "discord", web.discord(url), alerts.discord_least_severity
     if url := _open(alerts.slack_webhook_url):
@@ -100,10 +105,11 @@ def _configured(alerts: Alerts) -> Iterator[tuple[str, Channel, Severity]]:
         secret = _open(alerts.webhook_secret)
         yield "webhook", web.webhook(url, secret=secret), alerts.webhook_least_severity
     if alerts.email_smtp_server and alerts.email_recipients:
-        yield "email", _mail(alerts, alerts.email_smtp_server), alerts.email_least_severity
+        mail = _mail(alerts, alerts.email_smtp_server, enclosing)
+        yield "email", mail, alerts.email_least_severity
 
 
-def _mail(alerts: Alerts, server: str) -> MailChannel:
+def _mail(alerts: Alerts, server: str, enclosing: Enclosing | None) -> MailChannel:
     return MailChannel(
         server=server,
         sender=alerts.email_sender or alerts.email_login or alerts.email_recipients[0],
@@ -111,6 +117,7 @@ def _mail(alerts: Alerts, server: str) -> MailChannel:
         security=MailSecurity(alerts.email_security),
         login=alerts.email_login,
         password=_open(alerts.email_password),
+        enclosing=enclosing,
     )
 
 

@@ -10,9 +10,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from alerts.channels.channel import ChannelFailed, ChannelRefused
+from alerts.channels.mail import Enclosing
 from bandit.core.notices import Delivery, DeliveryState
 from bandit.service import noticing
 from bandit.storage.locks import Lease, LockClass
@@ -21,6 +23,7 @@ from liveops import health
 from liveops.background import Turn, repeated
 from liveops.breakers import BreakerOpen
 from liveops.notice_channels import Addressed, channels_of
+from liveops.weekly_mail import weekly_enclosure
 from liveops.wiring import App, with_own_engine
 
 TICK_SECONDS: Final = 1.0
@@ -38,7 +41,8 @@ def notifying(app: App) -> Iterator[None]:
 
     Of several services on one ledger, one does it; another goes on where it ended.
     """
-    channels = channels_in_force(app)
+    # The report is read on a connection of its own, without the short limit of the others.
+    channels = channels_in_force(app, enclosing=partial(weekly_enclosure, app))
     # One for the lease, one for each thread.
     size = len(channels) + 2
     with (
@@ -60,10 +64,13 @@ def notifying(app: App) -> Iterator[None]:
         yield
 
 
-def channels_in_force(app: App) -> list[Addressed]:
-    """Return the channels of `app`, their breakers named; a demo tells nobody but its log."""
+def channels_in_force(app: App, *, enclosing: Enclosing | None = None) -> list[Addressed]:
+    """Return the channels of `app`, their breakers named; a demo tells nobody but its log.
+
+    Mail is sent with what `enclosing` returns for a notice.
+    """
     alerts = Alerts() if app.demo else app.settings.operations.alerts
-    channels = channels_of(alerts)
+    channels = channels_of(alerts, enclosing=enclosing)
     for addressed in channels:
         if addressed.breaker is not None:
             app.breakers.of(addressed.breaker)
@@ -146,7 +153,10 @@ class Sender:
         for delivery in noticing.due(self._app.engine, recipient.name, now=now):
             if turn.stop.is_set() or not self._notifier.leads or self._must_wait():
                 return
-            self._deliver(delivery)
+            if noticing.claim(self._app.engine, delivery, now=self._app.clock.now()):
+                pause = deliver(self._app, self._to, delivery)
+                until = None if pause is None else self._app.clock.now() + pause
+                self._silent_until = until
 
     def _must_wait(self) -> bool:
         now, until = self._app.clock.now(), self._silent_until
@@ -154,49 +164,53 @@ class Sender:
             return True
         return self._to.breaker is not None and not self._app.breakers.admits(self._to.breaker)
 
-    def _deliver(self, delivery: Delivery) -> None:
-        engine, clock = self._app.engine, self._app.clock
-        if not noticing.claim(engine, delivery, now=clock.now()):
-            return
-        try:
-            self._send(delivery)
-        except BreakerOpen:  # a person's reset or another thread came between; its turn comes again
-            return
-        except ChannelFailed as error:
-            self._failed(delivery, error)
-        else:
-            noticing.sent(engine, delivery, now=clock.now())
 
-    def _send(self, delivery: Delivery) -> None:
-        channel, key = self._to.channel, f"notice-{delivery.notice_id}"
-        if self._to.breaker is None:
-            channel.send(delivery.notice, key=key)
-            return
-        self._app.breakers.call(
-            self._to.breaker,
-            lambda: channel.send(delivery.notice, key=key),
-            answers=(ChannelRefused,),
-        )
+def deliver(app: App, to: Addressed, delivery: Delivery) -> timedelta | None:
+    """Send what was claimed, and write down what came of it.
 
-    def _failed(self, delivery: Delivery, error: ChannelFailed) -> None:
-        now = self._app.clock.now()
-        pause = error.asked_pause(now=now)
-        self._silent_until = None if pause is None else now + pause
-        state = noticing.failed(
-            self._app.engine,
-            delivery,
-            error=str(error),
-            now=now,
-            asked_pause=pause,
-            for_good=isinstance(error, ChannelRefused),
+    Returns how long the channel asks to be left alone; None where it does not.
+    """
+    try:
+        _send(app, to, delivery)
+    except BreakerOpen:  # a person's reset or another thread came between; its turn comes again
+        return None
+    except ChannelFailed as error:
+        return _failed(app, delivery, error)
+    noticing.sent(app.engine, delivery, now=app.clock.now())
+    return None
+
+
+def _send(app: App, to: Addressed, delivery: Delivery) -> None:
+    key = f"notice-{delivery.notice_id}"
+    if to.breaker is None:
+        to.channel.send(delivery.notice, key=key)
+        return
+    app.breakers.call(
+        to.breaker,
+        lambda: to.channel.send(delivery.notice, key=key),
+        answers=(ChannelRefused,),
+    )
+
+
+def _failed(app: App, delivery: Delivery, error: ChannelFailed) -> timedelta | None:
+    now = app.clock.now()
+    pause = error.asked_pause(now=now)
+    state = noticing.failed(
+        app.engine,
+        delivery,
+        error=str(error),
+        now=now,
+        asked_pause=pause,
+        for_good=isinstance(error, ChannelRefused),
+    )
+    if state is DeliveryState.GIVEN_UP:
+        log.error(
+            "notice given up",
+            extra={
+                "channel": delivery.channel,
+                "notice": delivery.notice_id,
+                "kind": delivery.notice.kind.value,
+                "why": str(error),
+            },
         )
-        if state is DeliveryState.GIVEN_UP:
-            log.error(
-                "notice given up",
-                extra={
-                    "channel": delivery.channel,
-                    "notice": delivery.notice_id,
-                    "kind": delivery.notice.kind.value,
-                    "why": str(error),
-                },
-            )
+    return pause

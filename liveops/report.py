@@ -17,6 +17,7 @@ from bandit.core.ladder import CHAMPION_DECAY
 from bandit.core.live_gap import Gap
 from bandit.core.model import WHOLE_PPM, ArmStatus, Verdict
 from bandit.core.profit_factor import ProfitFactor, ProfitFactorState
+from bandit.core.promotion import rollback_advice
 from bandit.core.reconciling import ReconciliationState
 from bandit.core.upkeep import UpkeepRow
 from bandit.service.accounts import AccountReport
@@ -26,7 +27,6 @@ from bandit.service.rebuilding import ArmNumbers
 from bandit.service.reporting import ExperimentReport
 from bandit.storage.reconciliations import ReconciliationRecord
 from liveops.decision_lines import moment_of
-from liveops.explanation import rollback_advice
 from liveops.guard_lines import guard_lines
 from liveops.sparkline import sparkline
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import smtplib
 import ssl
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -31,6 +32,22 @@ class MailSecurity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Enclosure:
+    """What a mail has in place of its notice's few lines: a text, and a page with pictures.
+
+    `pictures` are PNG files by their Content-ID; the page shows each as `cid:` and that.
+    """
+
+    text: str
+    page: str
+    pictures: Mapping[str, bytes]
+
+
+Enclosing = Callable[[Notice], Enclosure | None]
+"""Returns what goes with a notice; None where the notice says it all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MailChannel:
     """Sends a mail to everybody at once; a password goes over an encrypted connection only."""
 
@@ -40,16 +57,19 @@ class MailChannel:
     security: MailSecurity = MailSecurity.STARTTLS
     login: str | None = None
     password: str | None = field(default=None, repr=False)
+    enclosing: Enclosing | None = None
 
     def send(self, notice: Notice, *, key: str) -> None:
         """Deliver to the mail server, which has taken it for at least one of the recipients."""
         if self.login is not None and self.security is MailSecurity.NONE:
             raise ChannelFailed("a login needs an encrypted connection")
+        enclosed = None if self.enclosing is None else self.enclosing(notice)
+        mail = mail_of(notice, key, self.sender, self.recipients, enclosed=enclosed)
         try:
             with self._connected() as smtp:
                 if self.login is not None:
                     smtp.login(self.login, self.password or "")
-                smtp.send_message(mail_of(notice, key, self.sender, self.recipients))
+                smtp.send_message(mail)
         except smtplib.SMTPResponseException as error:
             # `from None`: a server may quote what it was given.
             raise ChannelFailed(f"the mail server answered {error.smtp_code}") from None
@@ -77,7 +97,14 @@ class MailChannel:
         return smtp
 
 
-def mail_of(notice: Notice, key: str, sender: str, recipients: tuple[str, ...]) -> EmailMessage:
+def mail_of(
+    notice: Notice,
+    key: str,
+    sender: str,
+    recipients: tuple[str, ...],
+    *,
+    enclosed: Enclosure | None = None,
+) -> EmailMessage:
     """Return the mail; sent twice, it is the same message for whoever reads it."""
     mail = EmailMessage()
     mail["Subject"] = f"[{notice.severity.value.upper()}] {notice.kind.value}: {notice.title}"
@@ -86,6 +113,16 @@ def mail_of(notice: Notice, key: str, sender: str, recipients: tuple[str, ...]) 
     mail["Date"] = format_datetime(notice.at)
     mail["Message-ID"] = f"<{key}@liveops-bandit>"
     mail["Auto-Submitted"] = "auto-generated"
+    if enclosed is not None:
+        mail.set_content(enclosed.text)
+        mail.add_alternative(enclosed.page, subtype="html")
+        page = mail.get_body(("html",))
+        assert isinstance(page, EmailMessage)
+        for cid, picture in enclosed.pictures.items():
+            page.add_related(
+                picture, "image", "png", cid=f"<{cid}>", disposition="inline", filename=f"{cid}.png"
+            )
+        return mail
     lines = [notice.title, "", notice.text, ""]
     lines += [f"{name}: {value}" for name, value in notice.fields]
     mail.set_content("\n".join([*lines, f"at: {notice.at.isoformat()}"]))

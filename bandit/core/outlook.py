@@ -139,6 +139,29 @@ class Outlook:
         known = {path: found for path, found in days.items() if found is not None}
         return min(known, key=lambda path: known[path]) if known else None
 
+    def in_short(self, *, night_promotes: bool) -> str:
+        """Say in a sentence when the arm is decided."""
+        if self.rung is Rung.ELIGIBLE:
+            if night_promotes:
+                return "It is eligible: a night promotes it once all it asks holds."
+            return "It is eligible: `liveops promote` may make it the champion."
+        if self.rung is Rung.PROVEN:
+            return "It is proven better than the champion, and not eligible for promotion yet."
+        if self.harm.state is State.REACHED:
+            return "It was shown to be worse than the champion."
+        path, worse = self.faster, self.harm.expected
+        if path is not None:
+            better = self.paper if path is Path.PAPER else self.proof
+            assert better is not None
+            days = better.expected
+            assert days is not None
+            if worse is None or days <= worse:
+                how = "on paper" if path is Path.PAPER else "on decisions of its own"
+                return f"At this pace it is proven better in about {days} days, {how}."
+        if worse is not None:
+            return f"At this pace it is shown to be worse in about {worse} days."
+        return "At this rate it may never be decided."
+
 
 def outlook(
     known: ArmEvidence, *, family: Family, rule: LadderRule, share: float, until: date

@@ -19,6 +19,7 @@ from bandit.core.model import (
     ArmRole,
     ArmStatus,
     DecisionKind,
+    Experiment,
     PolicyName,
     Ppm,
     Profile,
@@ -138,3 +139,11 @@ def _fitted(
 def _given(parts: Mapping[PolicyName, int], champion: PolicyName) -> dict[PolicyName, Ppm]:
     rest = WHOLE_PPM - sum(part for policy, part in parts.items() if policy != champion)
     return {policy: Ppm(rest if policy == champion else part) for policy, part in parts.items()}
+
+
+def rollback_advice(experiment: Experiment, hold_out: PolicyName) -> str:
+    """Return what is said of a champion that decays beside an earlier one; a person decides."""
+    return (
+        f"{experiment.champion} earns less than it did beside its hold-out {hold_out}: "
+        f"`liveops rollback {experiment.name} --to {hold_out}` is worth considering."
+    )

@@ -104,7 +104,7 @@ class Illustrated:
 def life(engine: Engine, name: str) -> Life:
     """Read the life of an experiment; it costs more the longer the experiment has run."""
     with snapshot(engine) as connection:
-        return _life(connection, experiments.load(connection, name))
+        return read_life(connection, experiments.load(connection, name))
 
 
 def illustrated(engine: Engine, name: str, *, newest_decisions: int = 10) -> Illustrated:
@@ -112,10 +112,11 @@ def illustrated(engine: Engine, name: str, *, newest_decisions: int = 10) -> Ill
     with snapshot(engine) as connection:
         record = experiments.load(connection, name)
         report = reporting.read(connection, record, decisions_max=newest_decisions)
-        return Illustrated(report=report, life=_life(connection, record))
+        return Illustrated(report=report, life=read_life(connection, record))
 
 
-def _life(connection: Connection, record: ExperimentRecord) -> Life:
+def read_life(connection: Connection, record: ExperimentRecord) -> Life:
+    """Read the life of an experiment as a snapshot has it."""
     experiment, opened = record.experiment, record.opened_at
     versions = tuple(
         Version(

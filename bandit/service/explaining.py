@@ -150,11 +150,11 @@ def explain(engine: Engine, name: str, reference: str) -> Explanation:
             stop=arm_history.newest_stop(connection, record, arm) if is_stopped else None,
             night=night,
             to_return=() if night is None else _to_return(record, arm, night),
-            hold_outs={} if night is None else _hold_outs(record, arm, night),
+            hold_outs={} if night is None else hold_outs(record, arm, night),
             bounds=bounds,
             champion_floor=champion_floor_of(record.places, limits),
             budget=exploring.read(connection, record),
-            outlook=None if night is None else _outlook(connection, record, arm, night),
+            outlook=None if night is None else outlook_of(connection, record, arm, night),
         )
 
 
@@ -173,7 +173,7 @@ def _to_return(
     return reasons_to_return(reading, rules=record.rules, now=night.decided_at)
 
 
-def _hold_outs(
+def hold_outs(
     record: ExperimentRecord, arm: ArmRecord, night: DecisionRecord
 ) -> dict[PolicyName, Reason]:
     """Return what the night found of its champion, where that is this arm, beside earlier ones."""
@@ -194,7 +194,7 @@ def _hold_outs(
     }
 
 
-def _outlook(
+def outlook_of(
     connection: Connection, record: ExperimentRecord, arm: ArmRecord, night: DecisionRecord
 ) -> Outlook | None:
     """Forecast for what the newest night could know, whenever that was."""

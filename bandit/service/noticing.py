@@ -118,6 +118,46 @@ def _store(
     notices.insert(connection, notice, wanted, audit_id=audit_id, now=now)
 
 
+def tell_week(
+    engine: Engine,
+    notice: Notice,
+    recipients: Sequence[Recipient],
+    *,
+    now: datetime,
+    pause: timedelta,
+) -> tuple[int, list[Delivery]]:
+    """Store a week's notice once; return its id, and its deliveries that are ours to send now.
+
+    A channel that was not set up when the week was first told of is added. Whoever is killed before
+    it says what came of a delivery has it sent again after `pause`.
+    """
+    wanted = [recipient for recipient in recipients if recipient.wants(notice)]
+    names = {recipient.name for recipient in wanted}
+    with transaction(engine) as connection:
+        notice_id = notices.ensure_weekly(connection, notice, wanted, now=now)
+        return notice_id, [
+            delivery
+            for delivery in notices.deliveries(connection, [notice_id])
+            if delivery.channel in names
+            and delivery.state is DeliveryState.PENDING
+            and delivery.next_at <= now
+            and notices.claim(connection, delivery, now=now, pause=pause)
+        ]
+
+
+def deliveries(engine: Engine, notice_id: int) -> list[Delivery]:
+    """Return what became of a notice, by channel."""
+    with snapshot(engine) as connection:
+        return notices.deliveries(connection, [notice_id])
+
+
+def week_told(engine: Engine, incident: str) -> list[Delivery] | None:
+    """Return what became of the notice of a week, by channel; None before it is told of."""
+    with snapshot(engine) as connection:
+        notice_id = notices.weekly(connection, incident)
+        return None if notice_id is None else notices.deliveries(connection, [notice_id])
+
+
 def due(engine: Engine, channel: str, *, now: datetime) -> list[Delivery]:
     """Return what is to be sent on a channel now, the oldest first."""
     with snapshot(engine) as connection:

@@ -109,16 +109,25 @@ def append_kill_event(
     )
 
 
+def kill_events(
+    connection: Connection, *, since: datetime, until: datetime
+) -> list[tuple[str, KillEvent]]:
+    """Return the events of every kill switch from `since` to before `until`, each with its account.
+
+    The oldest comes first.
+    """
+    found = rows(
+        connection,
+        "SELECT a.name, k.* FROM kill_events k JOIN accounts a ON a.id = k.account_id "
+        "WHERE k.at >= :since AND k.at < :until ORDER BY k.id",
+        since=since,
+        until=until,
+    )
+    return [(row["name"], _event(row)) for row in found]
+
+
 def _record(row: dict[str, Any]) -> AccountRecord:
-    newest = None
-    if row["kind"] is not None:
-        newest = KillEvent(
-            kind=KillKind(row["kind"]),
-            cause=KillCause(row["cause"]),
-            at=row["at"],
-            actor=row["actor"],
-            reason=row["reason"],
-        )
+    newest = None if row["kind"] is None else _event(row)
     return AccountRecord(
         id=row["id"],
         name=row["name"],
@@ -126,4 +135,14 @@ def _record(row: dict[str, Any]) -> AccountRecord:
         is_killed=row["is_killed"],
         killed_since=row["killed_since"],
         newest=newest,
+    )
+
+
+def _event(row: dict[str, Any]) -> KillEvent:
+    return KillEvent(
+        kind=KillKind(row["kind"]),
+        cause=KillCause(row["cause"]),
+        at=row["at"],
+        actor=row["actor"],
+        reason=row["reason"],
     )

@@ -153,6 +153,18 @@ def of_experiment(
     return [_decision(row) for row in rows(connection, _DECISIONS, name=name, newest=newest)]
 
 
+def between(
+    connection: Connection, name: str, *, since: datetime, until: datetime
+) -> list[DecisionRecord]:
+    """Return an experiment's decisions from `since` to before `until`, oldest first."""
+    statement = (
+        f"SELECT * FROM ({_DECISIONS}) d "  # noqa: S608 - constant
+        "WHERE d.decided_at >= :since AND d.decided_at < :until ORDER BY d.id"
+    )
+    found = rows(connection, statement, name=name, newest=None, since=since, until=until)
+    return [_decision(row) for row in found]
+
+
 def by_id(connection: Connection, name: str, decision_id: int) -> DecisionRecord:
     """Return a decision that an experiment is known to have made."""
     statement = f"SELECT * FROM ({_DECISIONS}) d WHERE d.id = :decision_id"  # noqa: S608 - constant

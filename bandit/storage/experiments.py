@@ -22,6 +22,7 @@ from bandit.core.model import (
     PolicySha,
     Ppm,
     Profile,
+    Promoter,
     Rung,
     Strategy,
     checked_amount,
@@ -57,6 +58,12 @@ class ExperimentRecord:
     opened_at: datetime
     is_killed: bool
     arms: tuple[ArmRecord, ...]
+
+    @property
+    def night_promotes(self) -> bool:
+        """Whether a night may make an eligible arm the champion; else only a person does."""
+        guarded = self.experiment.profile is Profile.GUARDED
+        return guarded and self.rules.promote is Promoter.NIGHT
 
     @property
     def kept_arms(self) -> tuple[ArmRecord, ...]:

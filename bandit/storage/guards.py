@@ -118,6 +118,25 @@ def newest_changes(connection: Connection, guard_ids: Iterable[int]) -> dict[int
     return {row["guard_id"]: _change(row) for row in found}
 
 
+def changes_between(
+    connection: Connection, *, since: datetime, until: datetime
+) -> list[tuple[str, StoredChange]]:
+    """Return every guard's changes from `since` to before `until`, oldest first, and whose."""
+    found = rows(
+        connection,
+        """
+        SELECT c.*, CASE WHEN e.id IS NULL THEN 'account ' || a.name
+                         ELSE 'experiment ' || e.name END AS whose
+        FROM guard_changes c JOIN guard_states g ON g.id = c.guard_id
+        JOIN accounts a ON a.id = g.account_id LEFT JOIN experiments e ON e.id = g.experiment_id
+        WHERE c.at >= :since AND c.at < :until ORDER BY c.id
+        """,
+        since=since,
+        until=until,
+    )
+    return [(row["whose"], _change(row)) for row in found]
+
+
 def write(connection: Connection, changed: Iterable[GuardRecord]) -> None:
     """Store what became of locked guards."""
     run(

@@ -59,6 +59,39 @@ def insert(
     now: datetime,
 ) -> None:
     """Store a notice and a delivery for each recipient; nothing where it is stored already."""
+    notice_id = _inserted(connection, notice, audit_id=audit_id, now=now)
+    if notice_id is not None:
+        _add_deliveries(connection, notice_id, recipients, now=now)
+
+
+def ensure_weekly(
+    connection: Connection, notice: Notice, recipients: Sequence[Recipient], *, now: datetime
+) -> int:
+    """Store a week's notice, and a delivery for each recipient without one; return the notice's id.
+
+    Of a week that was told of before, the notice stays what it was.
+    """
+    notice_id = _inserted(connection, notice, audit_id=None, now=now)
+    if notice_id is None:
+        notice_id = weekly(connection, notice.incident)
+        assert notice_id is not None
+    _add_deliveries(connection, notice_id, recipients, now=now)
+    return notice_id
+
+
+def weekly(connection: Connection, incident: str) -> int | None:
+    """Return the id of a week's notice; None before the week is told of."""
+    found = one(
+        connection,
+        "SELECT id FROM notices WHERE kind = 'WEEKLY_REPORT' AND incident = :incident",
+        incident=incident,
+    )
+    return None if found is None else int(found["id"])
+
+
+def _inserted(
+    connection: Connection, notice: Notice, *, audit_id: int | None, now: datetime
+) -> int | None:
     made = one(
         connection,
         """
@@ -79,16 +112,21 @@ def insert(
         at=notice.at,
         now=now,
     )
-    if made is None:
-        return
+    return None if made is None else int(made["id"])
+
+
+def _add_deliveries(
+    connection: Connection, notice_id: int, recipients: Sequence[Recipient], *, now: datetime
+) -> None:
     run(
         connection,
         """
         INSERT INTO notice_deliveries (notice_id, channel, state, attempts, next_at, changed_at)
         SELECT :notice_id, c.name, 'pending', 0, :now, :now
         FROM unnest(CAST(:channels AS text[])) AS c (name)
+        ON CONFLICT DO NOTHING
         """,
-        notice_id=made["id"],
+        notice_id=notice_id,
         channels=[recipient.name for recipient in recipients],
         now=now,
     )
@@ -192,6 +230,32 @@ def deliveries(connection: Connection, notice_ids: Sequence[int]) -> list[Delive
     """Return the deliveries of these notices, by channel."""
     statement = _DELIVERIES + " WHERE d.notice_id = ANY(:ids) ORDER BY d.notice_id, d.channel"
     return [_delivery(row) for row in rows(connection, statement, ids=list(notice_ids))]
+
+
+def told_between(
+    connection: Connection, *, since: datetime, until: datetime
+) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
+    """Return how many notices of each kind tell of a time, and of deliveries by channel and state.
+
+    From `since` to before `until`; weekly reports are not among them.
+    """
+    within = "n.at >= :since AND n.at < :until AND n.kind <> 'WEEKLY_REPORT'"
+    times = {"since": since, "until": until}
+    kinds = rows(
+        connection,
+        f"SELECT n.kind, count(*) AS n FROM notices n WHERE {within} GROUP BY 1 ORDER BY 1",  # noqa: S608 - constants
+        **times,
+    )
+    told = rows(
+        connection,
+        "SELECT d.channel, d.state, count(*) AS n FROM notice_deliveries d "  # noqa: S608 - constants
+        f"JOIN notices n ON n.id = d.notice_id WHERE {within} GROUP BY 1, 2 ORDER BY 1, 2",
+        **times,
+    )
+    return (
+        {row["kind"]: row["n"] for row in kinds},
+        {(row["channel"], row["state"]): row["n"] for row in told},
+    )
 
 
 def counts(connection: Connection) -> dict[tuple[str, DeliveryState], int]:

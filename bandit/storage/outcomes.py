@@ -226,6 +226,22 @@ def trades_after(
             yield _trade(*row)
 
 
+def results_between(
+    connection: Connection, arm_id: int, *, since: datetime, until: datetime
+) -> list[float]:
+    """Return what the trades earned that closed from `since` to before `until`, in their order."""
+    found = rows(
+        connection,
+        f"SELECT {_TRADE} FROM current_outcomes "  # noqa: S608 - names are ours
+        "WHERE arm_id = :arm_id AND NOT no_trade AND closed_at >= :since AND closed_at < :until "
+        "ORDER BY closed_at, unit_id",
+        arm_id=arm_id,
+        since=since,
+        until=until,
+    )
+    return [row["result"] for row in found]
+
+
 def champion_over_windows(
     connection: Connection, arm_ids: Sequence[int]
 ) -> dict[int, ProfitFactor]:

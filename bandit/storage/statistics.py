@@ -188,6 +188,29 @@ def take_from_day(
     )
 
 
+def sums_by_day(
+    connection: Connection, arm_ids: Sequence[int], *, since: date, until: date
+) -> dict[int, dict[date, DaySums]]:
+    """Return the sums of arms over UTC days from `since` to before `until`, in their order."""
+    sums = ", ".join(f"sum({name}) AS {name}" for name in DaySums.__slots__)
+    found = rows(
+        connection,
+        f"SELECT arm_id, day, {sums} FROM arm_days "  # noqa: S608 - names are ours
+        "WHERE arm_id = ANY(:arm_ids) AND day >= :since AND day < :until "
+        "GROUP BY arm_id, day ORDER BY arm_id, day",
+        arm_ids=list(arm_ids),
+        since=since,
+        until=until,
+    )
+    by_arm: dict[int, dict[date, DaySums]] = {arm_id: {} for arm_id in arm_ids}
+    for row in found:
+        told = {name: row[name] for name in DaySums.__slots__}
+        for name in ("n_trades", "n_wins", "n_losses"):  # sums of counts come as decimals
+            told[name] = int(told[name])
+        by_arm[row["arm_id"]][row["day"]] = DaySums(**told)
+    return by_arm
+
+
 def profit_by_day(connection: Connection, arm_id: int, *, days: int) -> dict[date, Decimal]:
     """Return an arm's net money by UTC day over the `days` up to its newest, in their order."""
     found = rows(

@@ -1,4 +1,4 @@
-"""`live_ops_monitor`, `liveops report`, `liveops plot` and `liveops decisions`."""
+"""`live_ops_monitor`, `liveops report experiment`, `liveops plot` and `liveops decisions`."""
 
 from __future__ import annotations
 
@@ -198,7 +198,8 @@ def report(
 ) -> None:
     """Print arms, numbers and checklist of an experiment, or write them as a page with a picture.
 
-    The page is one file: no script, nothing to load, light and dark, readable on a telephone.
+    `liveops report btc` is short for it. The page is one file: no script, nothing to load, light
+    and dark, readable on a telephone.
     """
     from bandit.service import experiments
 

@@ -66,7 +66,7 @@ def _row(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         name = f"`{parameter.name.upper()}`"
     else:
-        name = ", ".join(f"`{option}`" for option in parameter.opts)
+        name = ", ".join(f"`{option}`" for option in (*parameter.opts, *parameter.secondary_opts))
     kind = parameter.type_descriptor.annotation
     meaning = parameter.help or ""
     if isinstance(kind, type) and issubclass(kind, StrEnum):
