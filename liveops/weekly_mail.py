@@ -60,8 +60,9 @@ def rendered(reading: WeeklyReading) -> Weekly:
     for number, account in enumerate(report.accounts, start=1):
         drawn[f"account-{number}"] = account_picture(account, report.week)
     for number, experiment in enumerate(report.experiments, start=1):
-        drawn[f"arms-{number}"] = arms_picture(experiment, report.week)
-        drawn[f"life-{number}"] = life_picture(reading.lives.get(experiment.name))
+        life = reading.lives[experiment.name]
+        drawn[f"arms-{number}"] = arms_picture(experiment, report.week, life)
+        drawn[f"life-{number}"] = life_picture(life)
     pictures = {name: picture for name, picture in drawn.items() if picture is not None}
     return Weekly(reading=reading, text=as_text(blocks_of(report, ())), pictures=pictures)
 

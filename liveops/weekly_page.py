@@ -32,7 +32,13 @@ _HEADS: Final = {
     3: ("h3", "font-size:15px;margin:16px 0 4px"),
 }
 _PART: Final = "margin:4px 0"
-_CELL: Final = f"padding:3px 10px 3px 0;border-bottom:1px solid {GRID};vertical-align:top"
+_NOTE: Final = "margin:0 0 10px;font-size:13px"
+_CELL: Final = "padding:2px 0 2px 8px;text-align:right;vertical-align:bottom"
+_LINE: Final = f"border-bottom:1px solid {GRID}"
+_NAME: Final = "padding:6px 0 0;text-align:left;overflow-wrap:anywhere"
+LINES_MAX: Final = 40
+"""Of more lines of one kind a mail has the first, and says how many more there are."""
+
 _NOTHING: Final = "Nothing."
 
 
@@ -62,10 +68,11 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A picture by its name, and what it shows for who does not see it."""
+    """A picture by its name, what it shows for who does not see it, and what stands below it."""
 
     name: str
     alt: str
+    caption: str = ""
 
 
 Block = Head | Points | Grid | Picture
@@ -138,12 +145,20 @@ def _experiment(experiment: ExperimentWeek, number: int) -> Iterator[Block]:
     yield Head(level=3, text="Since each arm joined")
     rows = ((a.policy, _traffic(a.ppm, a.status), *_figures(a.life)) for a in experiment.arms)
     yield Grid(head=head, rows=tuple(rows))
+    yield _lines(
+        "P&L is money at the sizes that were traded; profit factor, won and drawdown are of "
+        "returns at nominal size, so that arms compare."
+    )
     yield Head(level=3, text="Evidence, as of the newest night")
     yield _list(f"{arm.policy}: {arm.evidence}" for arm in experiment.arms)
     yield Head(level=3, text="Decisions and what they moved")
     yield _list(_change(change) for change in experiment.changes)
     alt = f"Traffic, closed results and evidence of {experiment.name} since it was opened."
-    yield Picture(name=f"life-{number}", alt=alt)
+    caption = (
+        "From its opening until now: traffic of each arm; what each has closed, at nominal size; "
+        "how strongly decisions speak for each challenger: at the dashed line it is proven."
+    )
+    yield Picture(name=f"life-{number}", alt=alt, caption=caption)
 
 
 def _figures(found: ArmFigures) -> tuple[str, ...]:
@@ -192,7 +207,11 @@ def _lines(*lines: str) -> Points:
 
 
 def _list(lines: Iterable[str]) -> Points:
-    return Points(lines=tuple(lines) or (_NOTHING,), is_list=True)
+    said = tuple(lines) or (_NOTHING,)
+    if len(said) > LINES_MAX:
+        more = f"And {len(said) - LINES_MAX} more: `liveops report weekly --json` has them all."
+        said = (*said[:LINES_MAX], more)
+    return Points(lines=said, is_list=True)
 
 
 def _money(amount: object) -> str:
@@ -260,7 +279,8 @@ def _markup_of(block: Block, source: Callable[[str], str]) -> Markup:
         case Picture():
             style = "display:block;width:100%;max-width:680px;height:auto;margin:10px 0"
             place = Markup(f'<img src="{source(block.name)}" width="680" style="{style}" alt=')
-            return joined((place, Markup(_quoted(block.alt)), Markup(">")))
+            below = element("p", block.caption, style=_NOTE) if block.caption else ""
+            return joined((place, Markup(_quoted(block.alt)), Markup(">"), below))
 
 
 def _quoted(text: str) -> str:
@@ -269,13 +289,14 @@ def _quoted(text: str) -> str:
 
 
 def _table(grid: Grid) -> Markup:
-    def row(cells: Sequence[str], tag: str) -> Markup:
-        first, *others = cells
-        left = f"{_CELL};text-align:left;overflow-wrap:anywhere"
-        right = f"{_CELL};text-align:right;white-space:nowrap"
-        found = (element(tag, cell, style=right) for cell in others)
-        return element("tr", element(tag, first, style=left), *found)
+    """Return a table that fits a telephone: what a row is of stands on a line of its own."""
+    width = str(len(grid.head) - 1)
 
-    lines = (row(grid.head, "th"), *(row(cells, "td") for cells in grid.rows))
-    style = "border-collapse:collapse;width:100%;font-size:13px"
-    return element("table", *lines, style=style)
+    def line(cells: Sequence[str], tag: str, style: str) -> Markup:
+        return element("tr", *(element(tag, cell, style=style) for cell in cells))
+
+    lines = [line(grid.head[1:], "th", f"{_CELL};{_LINE};font-weight:normal")]
+    for of, *numbers in grid.rows:
+        name = element("th", of, colspan=width, scope="rowgroup", style=_NAME)
+        lines += [element("tr", name), line(numbers, "td", f"{_CELL};{_LINE}")]
+    return element("table", *lines, style="border-collapse:collapse;width:100%;font-size:13px")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from itertools import pairwise
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from bandit.core.model import PolicyName
 from bandit.core.weekly import AccountWeek, ArmWeek, ExperimentWeek, Week
 from bandit.service.charting import Life
-from liveops.life_plot import WIDE, draw_life
+from liveops.life_plot import WIDE, cast_of, draw_life
 from liveops.plots import CHALLENGERS, CHAMPION, GRID, INK, OTHERS, PAPER, in_own_style, plain
 
 if TYPE_CHECKING:
@@ -29,16 +30,19 @@ def account_picture(account: AccountWeek, week: Week) -> bytes:
     return _drawn_account(account, week)
 
 
-def arms_picture(experiment: ExperimentWeek, week: Week) -> bytes | None:
-    """Draw what each arm earned in the week, added up by day; None where none closed a trade."""
+def arms_picture(experiment: ExperimentWeek, week: Week, life: Life) -> bytes | None:
+    """Draw what each arm earned in the week, added up by day; None where none closed a trade.
+
+    Arms have the colours that the picture of the `life` gives them.
+    """
     if not experiment.trades:
         return None
-    return _drawn_arms(experiment, week)
+    return _drawn_arms(experiment, week, cast_of(life).colors)
 
 
-def life_picture(life: Life | None) -> bytes | None:
+def life_picture(life: Life) -> bytes | None:
     """Draw the whole life of an experiment; None where no night has looked at a challenger."""
-    if life is None or not life.nights:
+    if not life.nights:
         return None
     return _png(draw_life(life, WIDE))
 
@@ -69,10 +73,14 @@ def _drawn_account(account: AccountWeek, week: Week) -> bytes:
 
 
 @in_own_style
-def _drawn_arms(experiment: ExperimentWeek, week: Week) -> bytes:
+def _drawn_arms(experiment: ExperimentWeek, week: Week, colors: Mapping[PolicyName, str]) -> bytes:
     figure, axes = _panel(f"Earned in {experiment.name} by arm, {experiment.currency}")
     axes.axhline(0.0, color=CHAMPION, linewidth=0.7)
-    for arm, color in _cast(experiment):
+    # The champion last, so that its grey hides nobody.
+    for arm in sorted(experiment.arms, key=lambda arm: arm.policy == experiment.champion):
+        if not arm.week.trades:
+            continue
+        color = colors.get(arm.policy, OTHERS)
         earned = _added_up(arm, week.days)
         axes.plot(range(8), earned, color=color, linewidth=1.6, marker="o", markersize=3)
         axes.plot(
@@ -86,19 +94,6 @@ def _drawn_arms(experiment: ExperimentWeek, week: Week) -> bytes:
     for text in legend.get_texts():
         text.set(color=INK, parse_math=False)
     return _png(figure)
-
-
-def _cast(experiment: ExperimentWeek) -> list[tuple[ArmWeek, str]]:
-    """Give the champion its grey, the busiest challengers a colour, and all others one."""
-    champion = experiment.champion
-    active = [arm for arm in experiment.arms if arm.week.trades]
-    others = sorted(
-        (arm for arm in active if arm.policy != champion),
-        key=lambda arm: (-arm.week.trades, arm.policy),
-    )
-    colors = [*CHALLENGERS, *[OTHERS] * len(others)]
-    cast = [(arm, CHAMPION) for arm in active if arm.policy == champion]
-    return cast + list(zip(others, colors, strict=False))
 
 
 def _added_up(arm: ArmWeek, days: Sequence[date]) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -409,19 +409,6 @@ def shown_money(amount: Decimal, *, signed: bool = True) -> str:
     if amount and abs(amount) < Decimal("0.005"):
         return f"{sign}{amount.normalize():f}"
     return f"{sign}{amount:,.2f}" if amount else "0.00"
-
-
-def summed(amounts: Iterable[Mapping[date, Decimal]]) -> dict[date, Decimal]:
-    """Add up money by day.
-
-    >>> summed([{date(2026, 3, 2): Decimal(1)}, {date(2026, 3, 2): Decimal(2)}])
-    {datetime.date(2026, 3, 2): Decimal('3')}
-    """
-    total: dict[date, Decimal] = {}
-    for by_day in amounts:
-        for day, money in by_day.items():
-            total[day] = total.get(day, _ZERO) + money
-    return dict(sorted(total.items()))
 
 
 def _counted(number: int, noun: str) -> str:

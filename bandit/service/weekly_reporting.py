@@ -151,7 +151,7 @@ def _experiment(
                 by_day={day: sums.pnl for day, sums in days[arm.id].items()},
                 evidence=_evidence(connection, record, arm, night),
             )
-            for arm in record.arms
+            for arm in sorted(record.arms, key=lambda arm: arm.place.role is not ArmRole.CHAMPION)
             if arm.joined_at < week.end and (arm.id in kept or days[arm.id])
         ),
         changes=tuple(_changes(connection, experiment.name, week)),
