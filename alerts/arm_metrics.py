@@ -6,13 +6,30 @@ from typing import Final
 
 from alerts.metric import ARM, Alias, Metric, MetricKind
 
+SERIES_MAX: Final = 40
+"""Series of one arm at most: what Prometheus has to keep grows with arms, and not with metrics."""
+
 # Without the role: a counter must not begin anew when a promotion changes it.
 _COUNTED: Final = ("experiment", "policy")
 _NO_VALUE: Final = "while the window has no trade or no loss: no value is ever made up"
 _NO_GAP: Final = "for a policy without a trial that tells it, and below 30 trades in either"
 _NO_NIGHT: Final = "for the champion, and until a night has looked at the arm"
 
-ARM_METRICS: Final = (
+
+def _few(*metrics: Metric) -> tuple[Metric, ...]:
+    """Return the metrics, of which an arm may not have more than `SERIES_MAX` series.
+
+    >>> _few(Metric(name="a", kind=MetricKind.GAUGE, unit="days", help="", each=41))
+    Traceback (most recent call last):
+    ValueError: an arm may have 40 series, these would be 41
+    """
+    n = sum(metric.each + len(metric.aliases) for metric in metrics)
+    if n > SERIES_MAX:
+        raise ValueError(f"an arm may have {SERIES_MAX} series, these would be {n}")
+    return metrics
+
+
+ARM_METRICS: Final = _few(
     Metric(
         name="liveops_arm_traffic_ratio",
         kind=MetricKind.GAUGE,
@@ -31,8 +48,9 @@ ARM_METRICS: Final = (
         name="liveops_arm_status",
         kind=MetricKind.GAUGE,
         unit="0 or 1",
-        help="1 for the status the arm has, 0 for the others.",
+        help="1 for the status the arm has, 0 for the others but `retired`, which has no series.",
         labels=(*ARM, "status"),
+        each=3,
     ),
     Metric(
         name="liveops_arm_rung",
@@ -40,6 +58,7 @@ ARM_METRICS: Final = (
         unit="0 or 1",
         help="1 for the rung of the evidence ladder the arm is on, 0 for the others.",
         labels=(*ARM, "rung"),
+        each=3,
         absent=_NO_NIGHT,
     ),
     Metric(
@@ -48,6 +67,7 @@ ARM_METRICS: Final = (
         unit="log e-value",
         help="What the arm's decisions prove about it beside the champion; 3 is one in twenty.",
         labels=(*ARM, "form"),
+        each=3,
         absent=_NO_NIGHT,
     ),
     Metric(
@@ -59,6 +79,7 @@ ARM_METRICS: Final = (
             "by chance seem to earn less than it did as much as it does: once in so many days."
         ),
         labels=(*ARM, "of"),
+        each=2,
         absent=_NO_NIGHT + "; `champion` for an arm that never was the champion",
     ),
     Metric(
@@ -78,12 +99,16 @@ ARM_METRICS: Final = (
         unit="ratio",
         help="Gross profit over gross loss of the last `window` trades at nominal size.",
         labels=(*ARM, "window"),
+        each=3,
         absent=_NO_VALUE,
         aliases=(
             Alias(
                 name="pf_challenger_30",
                 unit="ratio",
-                help="Profit factor of the checklist's window, 30 trades by default; challengers.",
+                help=(
+                    "Profit factor that the checklist judges: of the last 30 trades by default, "
+                    "since the arm was last resumed; none of fewer. Challengers."
+                ),
             ),
             Alias(
                 name="pf_150",
@@ -111,13 +136,20 @@ ARM_METRICS: Final = (
         name="liveops_arm_drawdown_ratio",
         kind=MetricKind.GAUGE,
         unit="ratio",
-        help="Deepest fall of closed equity at nominal size within the last `window` trades.",
+        help=(
+            "Deepest fall of closed equity at nominal size within the last `window` trades: the "
+            "long window's, or all."
+        ),
         labels=(*ARM, "window"),
+        each=2,
         aliases=(
             Alias(
                 name="dd_challenger_pct",
                 unit="percent",
-                help="Drawdown the checklist halts at, of the long window; challengers.",
+                help=(
+                    "Drawdown that the checklist judges: of the long window, since the arm was "
+                    "last resumed. Challengers."
+                ),
             ),
             Alias(
                 name="dd_150",
@@ -135,23 +167,8 @@ ARM_METRICS: Final = (
             "`return_mean`, `win_rate` or `slippage`."
         ),
         labels=(*ARM, "what"),
+        each=3,
         absent="for a policy without a trial that tells it, and without a trade in either",
-    ),
-    Metric(
-        name="liveops_arm_backtest_gap_low_ratio",
-        kind=MetricKind.GAUGE,
-        unit="ratio",
-        help="Lower end of the gap's 95 % interval.",
-        labels=(*ARM, "what"),
-        absent=_NO_GAP,
-    ),
-    Metric(
-        name="liveops_arm_backtest_gap_high_ratio",
-        kind=MetricKind.GAUGE,
-        unit="ratio",
-        help="Upper end of the gap's 95 % interval.",
-        labels=(*ARM, "what"),
-        absent=_NO_GAP,
     ),
     Metric(
         name="liveops_arm_backtest_worse",
@@ -159,6 +176,7 @@ ARM_METRICS: Final = (
         unit="0 or 1",
         help="Whether that whole interval says that live trades are worse than the backtest's.",
         labels=(*ARM, "what"),
+        each=3,
         absent=_NO_GAP,
     ),
     Metric(

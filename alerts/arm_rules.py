@@ -95,8 +95,8 @@ def _profit_factor_low(limits: AlertLimits) -> AlertRule:
         component=Component.ARM,
         severity=Severity.CRITICAL,
         stops=ArmVerb.THROTTLE,
-        reads=(_TRAFFIC, _TRADES, _FACTOR),
-        expression=f"{_FACTOR} < {limit} {_enough(limits)} {_AT_WORK}",
+        reads=(_TRAFFIC, _FACTOR),
+        expression=f"{_FACTOR} < {limit} {_AT_WORK}",
         threshold=f"profit factor < {limit} over {trades} trades",
         at_once=_CLOSED_TRADE,
         summary="A challenger's profit factor is under its limit.",
@@ -109,12 +109,12 @@ def _profit_factor_low(limits: AlertLimits) -> AlertRule:
             Source(document="001", quote="**ChallengerProfitFactorLow**: PF < 1.6"),
         ),
         setting="checklist.pf_throttle, checklist.pf_window",
-        pair=_PAIR,
+        pair="ReadingsMissing; a window that is not full has no value, a retired arm no series",
         drill=Drill(
             wrong={series: below},
             right={series: limit},
-            beside=_beside(limits),
-            silent=(_too_few(limits), _IDLE),
+            beside={_TRAFFIC_AT: "0.125"},
+            silent=(_IDLE,),
             labels=_LABELS,
             description=(
                 f"rl in experiment btc has a profit factor of {float(below):.4g} over its last "

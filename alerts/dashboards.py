@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from alerts.dashboard import Dashboard, Panel, PanelKind, Query, Row, shown, state
+from alerts.http_metrics import LATENCY_LIMIT
 from alerts.limits import AlertLimits
 from alerts.model_dashboard import model_dashboard
 from alerts.trading_dashboard import trading_dashboard
@@ -145,11 +146,29 @@ def _replicas() -> Panel:
     )
 
 
+def _latency() -> Panel:
+    buckets = 'liveops_http_request_duration_seconds_bucket{job=~"$job"}'
+    rate = f"sum by (route, le) (rate({buckets}[$__rate_interval]))"
+    return Panel(
+        title="Slowest of 100 requests",
+        queries=(Query(expression=f"histogram_quantile(0.99, {rate})", legend="{{route}}"),),
+        unit="s",
+        description=(
+            "Within which time 99 of 100 requests were answered, of all replicas, by what they "
+            "were for. Nothing is shown where nothing was asked."
+        ),
+        red_above=LATENCY_LIMIT,
+    )
+
+
 def _system(limits: AlertLimits) -> Dashboard:
     service = (
         _replicas(),
         shown("Ledger answers", "liveops_up", own=True, red_below=1),
         shown("Health", "liveops_health_level", states=_HEALTH, red_above=1),
+        _latency(),
+        shown("Requests", "liveops_http_requests_total", own=True),
+        shown("Age of what is told of the ledger", "liveops_reading_age_seconds", own=True),
         shown("Audit rows not sealed", "liveops_audit_unsealed_rows"),
         shown("Statistics that differ", "liveops_statistics_mismatches", red_above=1),
     )

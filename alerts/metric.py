@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -27,6 +28,7 @@ class MetricKind(StrEnum):
 
     GAUGE = "gauge"
     COUNTER = "counter"
+    HISTOGRAM = "histogram"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,11 @@ class Alias:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One metric: what it says, in which unit, under which labels, and when it is absent."""
+    """One metric: what it says, in which unit, under which labels, and when it is absent.
+
+    What is a process' own (`is_own`) is told of without a ledger too, by each replica for itself.
+    `each` is how many series one arm has of it at most.
+    """
 
     name: str
     kind: MetricKind
@@ -50,3 +56,21 @@ class Metric:
     labels: tuple[str, ...] = ()
     absent: str = "while the ledger does not answer"
     aliases: tuple[Alias, ...] = ()
+    is_own: bool = False
+    each: int = 1
+
+    @property
+    def series(self) -> Mapping[str, tuple[str, ...]]:
+        """The names under which `/metrics` has it, each with its labels.
+
+        >>> Metric(name="took_seconds", kind=MetricKind.HISTOGRAM, unit="seconds", help="").series
+        {'took_seconds_bucket': ('le',), 'took_seconds_sum': (), 'took_seconds_count': ()}
+        """
+        own: dict[str, tuple[str, ...]] = {self.name: self.labels}
+        if self.kind is MetricKind.HISTOGRAM:
+            own = {
+                f"{self.name}_bucket": (*self.labels, "le"),
+                f"{self.name}_sum": self.labels,
+                f"{self.name}_count": self.labels,
+            }
+        return own | {alias.name: alias.labels for alias in self.aliases}

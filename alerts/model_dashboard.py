@@ -31,12 +31,7 @@ def model_dashboard(limits: AlertLimits) -> Dashboard:
 
 def _backtest() -> tuple[Panel, ...]:
     return (
-        shown(
-            "Live less backtest",
-            "liveops_arm_backtest_gap_ratio",
-            "liveops_arm_backtest_gap_low_ratio",
-            "liveops_arm_backtest_gap_high_ratio",
-        ),
+        shown("Live less backtest", "liveops_arm_backtest_gap_ratio"),
         shown("Worse than the backtest", "liveops_arm_backtest_worse", red_above=1),
     )
 

@@ -83,6 +83,7 @@ MODEL_METRICS: Final = (
         help="Part of the last moments in which the GPU worked at anything.",
         labels=GPU,
         absent=_NO_GPU,
+        is_own=True,
         aliases=(
             Alias(
                 name="gpu_util_pct",
@@ -99,6 +100,7 @@ MODEL_METRICS: Final = (
         help="Memory of the GPU that is in use.",
         labels=GPU,
         absent=_NO_GPU,
+        is_own=True,
     ),
     Metric(
         name="liveops_gpu_memory_bytes",
@@ -107,6 +109,7 @@ MODEL_METRICS: Final = (
         help="Memory that the GPU has.",
         labels=GPU,
         absent=_NO_GPU,
+        is_own=True,
     ),
     Metric(
         name="liveops_gpu_temperature_celsius",
@@ -115,5 +118,6 @@ MODEL_METRICS: Final = (
         help="Temperature of the GPU's die.",
         labels=GPU,
         absent=_NO_GPU,
+        is_own=True,
     ),
 )

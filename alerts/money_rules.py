@@ -33,6 +33,9 @@ _DAY: Final = Recording(of="liveops_account_daily_loss_ratio", by=_ACCOUNT, take
 _DEPTH: Final = Recording(of="liveops_account_drawdown_ratio", by=_ACCOUNT, take=Take.HIGHEST)
 _KILLED: Final = Recording(of="liveops_account_killed", by=_ACCOUNT, take=Take.HIGHEST)
 _HALTED: Final = Recording(of="liveops_trading_halted", take=Take.HIGHEST)
+_RECONCILED: Final = Recording(
+    of="liveops_account_reconciled", by=_ACCOUNT, take=Take.NEWEST_LOWEST
+)
 _GUARD: Final = Recording(
     of="liveops_performance_guard_state", by=("scope", "name"), take=Take.NEWEST_HIGHEST
 )
@@ -52,6 +55,7 @@ def money_rules(limits: AlertLimits) -> tuple[AlertRule, ...]:
         _drawdown_high(limits),
         _killed(),
         _halted(),
+        _not_reconciled(),
         _paused(),
         _reduced(),
         _recovered(),
@@ -187,6 +191,30 @@ def _halted() -> AlertRule:
             wrong={"liveops_trading_halted": "1"},
             right={"liveops_trading_halted": "0"},
             description="An account is killed, this host's latch is set, or a guard has paused.",
+        ),
+    )
+
+
+def _not_reconciled() -> AlertRule:
+    series = f"liveops_account_reconciled{_AT}"
+    return AlertRule(
+        name="AccountNotReconciled",
+        component=Component.ACCOUNT,
+        severity=Severity.CRITICAL,
+        reads=(_RECONCILED,),
+        expression=f"{_RECONCILED} == 0",
+        threshold="bots and ledger differ in positions or balance",
+        at_once="a difference counts only once it has outlasted its grace",
+        summary="Bots and ledger differ about an account.",
+        description=f"{_WHO}: its bots hold, or have, something else than the ledger says.",
+        setting="operations.reconciliation.grace_seconds",
+        pair="ReadingsMissing, BotSilent; what no bot ever told of has no series",
+        drill=Drill(
+            wrong={series: "0"},
+            right={series: "1"},
+            labels=_LABELS,
+            description="Account usd: its bots hold, or have, something else than the ledger says.",
+            holds=False,
         ),
     )
 

@@ -18,6 +18,7 @@ OUTSIDE_METRICS: Final = (
         help="Whether a circuit breaker of this process is in the state; of its states, one is 1.",
         labels=("breaker", "state"),
         absent=_NO_BREAKER,
+        is_own=True,
     ),
     Metric(
         name="liveops_breaker_trips_total",
@@ -26,6 +27,7 @@ OUTSIDE_METRICS: Final = (
         help="How often a circuit breaker opened since the process began.",
         labels=("breaker",),
         absent=_NO_BREAKER,
+        is_own=True,
     ),
     Metric(
         name="liveops_notices_total",

@@ -118,6 +118,39 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quantile:
+    """A recording rule: within which value so many of a hundred observations of all replicas lie.
+
+    `of` are the buckets of a histogram. Held against one of its edges, the answer is exact: it is
+    above it just when more than the rest of the hundred were.
+
+    >>> Quantile(of="took_seconds_bucket", by=("route",), percent=99, window=BRIDGE).name
+    'route:took_seconds:p99_rate2m'
+    """
+
+    of: str
+    by: tuple[str, ...]
+    percent: int
+    window: timedelta
+
+    @property
+    def name(self) -> str:
+        """`level:metric:operations`."""
+        metric = self.of.removesuffix("_bucket")
+        return f"{'_'.join(self.by)}:{metric}:p{self.percent}_rate{duration(self.window)}"
+
+    def expression(self, job: str) -> str:
+        """Return what is recorded, of the targets of Prometheus' `job`."""
+        # What is none is not counted: of buckets that are NaN Prometheus makes a number.
+        rate = f'rate({self.of}{{job="{job}"}}[{duration(self.window)}]) >= 0'
+        part = number(self.percent / 100)
+        return f"histogram_quantile({part}, sum by ({', '.join((*self.by, 'le'))}) ({rate}))"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """What a document says of an alert, in its words; `document` is the number of its file."""
 
@@ -129,7 +162,8 @@ class Source:
 class Case:
     """Readings in time, as promtool writes them, and whether the rule fires at these moments.
 
-    Where `labels` are given, they and `description` stand in for those of the drill.
+    Where `labels` are given, they and `description` stand in for those of the drill. Where it
+    `only_waits`, the rule holds for a while, and not for as long as it takes to fire.
     """
 
     name: str
@@ -137,6 +171,7 @@ class Case:
     fires: Mapping[timedelta, bool]
     labels: Mapping[str, str] | None = None
     description: str = ""
+    only_waits: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +210,7 @@ class AlertRule:
     component: Component
     severity: Severity
     stops: ArmVerb | None = None
-    reads: tuple[Recording, ...]
+    reads: tuple[Recording | Quantile, ...]
     expression: str
     threshold: str
     wait: timedelta = timedelta(0)

@@ -13,7 +13,7 @@ from alerts.catalogue import CATALOGUE
 from alerts.dashboard import Panel
 from alerts.dashboards import dashboards
 from alerts.limits import AlertLimits, AlertPlaces
-from alerts.rule import AlertRule, Recording, duration
+from alerts.rule import AlertRule, Quantile, Recording, duration
 
 RULES_HEAD: Final = "# Written by `prometheus_alerts --action generate`; do not edit.\n"
 
@@ -89,7 +89,7 @@ def faults(rules: Sequence[AlertRule], places: AlertPlaces) -> Iterator[str]:
     names = [rule.name for rule in rules]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"{name}: stands more than once"
-    known = {m.name for m in CATALOGUE} | {a.name for m in CATALOGUE for a in m.aliases}
+    known = {name for metric in CATALOGUE for name in metric.series}
     for rule in rules:
         yield from (f"{rule.name}: {fault}" for fault in _faults(rule, known | OF_PROMETHEUS))
         for name, value in annotations_of(rule, places).items():
@@ -127,7 +127,7 @@ def names_in(expression: str) -> set[str]:
     return set(_NAME.findall(_NO_NAMES.sub("", expression))) - _WORDS
 
 
-def _recorded(reading: Recording, job: str) -> dict[str, Any]:
+def _recorded(reading: Recording | Quantile, job: str) -> dict[str, Any]:
     return {"record": reading.name, "expr": reading.expression(job)}
 
 

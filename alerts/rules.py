@@ -7,6 +7,7 @@ from typing import Final
 from alerts.arm_rules import arm_rules
 from alerts.bot_rules import bot_rules
 from alerts.drift_rules import drift_rules
+from alerts.http_rules import http_rules
 from alerts.limits import AlertLimits, AlertPlaces
 from alerts.money_rules import money_rules
 from alerts.rule import AlertRule, Coming, Severity, Source
@@ -25,6 +26,7 @@ def rules(limits: AlertLimits, places: AlertPlaces) -> tuple[AlertRule, ...]:
         *arm_rules(limits),
         *bot_rules(limits),
         *drift_rules(limits),
+        *http_rules(),
     )
     without = service_rules(limits, job=places.job, names=())
     read = {reading.of for rule in (*about_trading, *without) for reading in rule.reads}
@@ -66,7 +68,7 @@ COMING: Final = (
     _coming(
         "RolloutErrorRateHigh",
         Severity.CRITICAL,
-        "rollouts in stages, and a metric of requests by result",
+        "rollouts in stages",
         ("003", "- Error rate > 1%"),
     ),
     _coming(
@@ -87,14 +89,6 @@ COMING: Final = (
         Severity.CRITICAL,
         "rollouts in stages, and a counter of breaker trips (bots tell the state only)",
         ("003", "- Circuit breaker trips > 5/hour"),
-    ),
-    _coming(
-        "LatencyHigh",
-        Severity.WARNING,
-        "a histogram of request durations with an edge at exactly 0.2 s: the rule is the share "
-        "of requests within 0.2 s under 0.99, exact whatever the other edges",
-        ("003", "- High latency (p99 > 200ms)"),
-        ("003", "- Latency p99 > 200ms"),
     ),
     _coming(
         "ModelPromotedToStaging",

@@ -1,13 +1,14 @@
-"""What `/metrics` shows: the catalogue's metrics, read from the ledger when they are asked for."""
+"""What `/metrics` shows of the ledger: the catalogue's metrics, in one reading of it."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import Collector
 
 from alerts.catalogue import CATALOGUE
 from alerts.metric import Metric, MetricKind
@@ -31,15 +32,18 @@ from bandit.service.arm_report import ArmReport
 from bandit.service.live_gaps import BesideBacktest
 from bandit.service.performance_guarding import GuardReport
 from bandit.service.reporting import ExperimentReport
-from liveops.gpu import GpuReading
+from liveops.clock import monotonic
 from liveops.health import seen
 from liveops.health_metrics import Sample, of_health
-from liveops.outside_metrics import of_breakers, of_notices
+from liveops.outside_metrics import of_notices
 from liveops.wiring import App
 
 FRESH = timedelta(seconds=0.5)
 """For how long one reading of the ledger serves every scrape: less than the second that whoever
 wants alerts to act soon leaves between two."""
+
+_TOLD_STATUSES = tuple(status for status in ArmStatus if status is not ArmStatus.RETIRED)
+"""A retired arm has no series at all."""
 
 DRIFT_FRESH = timedelta(days=30)
 """For how long an artefact that is checked no more is still told of."""
@@ -47,42 +51,62 @@ DRIFT_FRESH = timedelta(days=30)
 Family = GaugeMetricFamily | CounterMetricFamily
 
 
-def registry_of(app: App) -> CollectorRegistry:
-    """Return a registry of its own that holds the catalogue's metrics of `app`'s ledger."""
-    registry = CollectorRegistry()
-    registry.register(LedgerCollector(app))
-    return registry
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerReading(Collector):
+    """What the ledger said `at` a moment, how long that took, and for how long it serves."""
+
+    at: datetime
+    took: timedelta
+    serves: timedelta
+    families: tuple[Family, ...]
+
+    def collect(self) -> Iterable[Family]:
+        """Return every family of the catalogue that is read from the ledger."""
+        return self.families
+
+    def is_fresh(self, *, now: datetime) -> bool:
+        """Say whether it may be shown still."""
+        return timedelta(0) <= now - self.at < self.serves
 
 
-class LedgerCollector(Collector):
-    """Reads every experiment's report; scrapes within `FRESH` share one reading.
+class LedgerReader:
+    """Reads every experiment's report; scrapes share a reading for as long as it is fresh.
 
     When the ledger does not answer, `liveops_up` is 0 and every other series of it is absent: an
-    old number would look like a new one. GPUs and breakers are this machine's own.
+    old number would look like a new one.
     """
 
     def __init__(self, app: App) -> None:
-        """Read the ledger of `app`, by its clock; nothing is read before the first scrape."""
+        """Read the ledger of `app`, by its clock; nothing is read before somebody asks."""
         self._app = app
         self._lock = threading.Lock()
-        self._read_at: datetime | None = None
-        self._samples: list[Sample] = []
+        self._newest: LedgerReading | None = None
 
-    def collect(self) -> Iterable[Family]:
-        """Return every family of the catalogue, with what is known now."""
+    def newest(self) -> LedgerReading:
+        """Return the newest reading, a new one where that is not fresh."""
         with self._lock:
-            now = self._app.clock.now()
-            if self._read_at is None or not timedelta(0) <= now - self._read_at < FRESH:
-                self._samples, self._read_at = self._read(), now
-            samples = [
-                *self._samples,
-                *_of_gpus(self._app.gpus.newest()),
-                *of_breakers(self._app.breakers.listed()),
-            ]
-        families = {name: family for metric in CATALOGUE for name, family in _families(metric)}
-        for name, labels, value in samples:
-            families[name].add_metric(labels, value)
-        return list(families.values())
+            if self._newest is None or not self._newest.is_fresh(now=self._app.clock.now()):
+                self._newest = self._reading()
+            return self._newest
+
+    def read_ahead(self) -> LedgerReading:
+        """Return a new reading for whoever asks soon: it serves for twice as long as it took."""
+        with self._lock:
+            found = self._reading()
+            self._newest = replace(found, serves=max(FRESH, 2 * found.took))
+            return self._newest
+
+    @property
+    def took(self) -> timedelta:
+        """How long the newest reading took."""
+        newest = self._newest
+        return timedelta(0) if newest is None else newest.took
+
+    def _reading(self) -> LedgerReading:
+        at, began = self._app.clock.now(), monotonic()
+        families = filled([m for m in CATALOGUE if not m.is_own], self._read())
+        took = timedelta(seconds=monotonic() - began)
+        return LedgerReading(at=at, took=took, serves=FRESH, families=families)
 
     def _read(self) -> list[Sample]:
         engine, now = self._app.engine, self._app.clock.now()
@@ -119,28 +143,19 @@ class LedgerCollector(Collector):
         return samples
 
 
+def filled(metrics: Iterable[Metric], samples: Iterable[Sample]) -> tuple[Family, ...]:
+    """Return the families of gauges and counters with these samples."""
+    families = {name: family for metric in metrics for name, family in _families(metric)}
+    for name, labels, value in samples:
+        families[name].add_metric(labels, value)
+    return tuple(families.values())
+
+
 def _families(metric: Metric) -> Iterator[tuple[str, Family]]:
-    match metric.kind:
-        case MetricKind.COUNTER:
-            yield metric.name, CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
-        case MetricKind.GAUGE:
-            yield metric.name, GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+    kind = CounterMetricFamily if metric.kind is MetricKind.COUNTER else GaugeMetricFamily
+    yield metric.name, kind(metric.name, metric.help, labels=metric.labels)
     for alias in metric.aliases:
         yield alias.name, GaugeMetricFamily(alias.name, alias.help, labels=alias.labels)
-
-
-def _of_gpus(readings: Sequence[GpuReading]) -> Iterator[Sample]:
-    for found in readings:
-        labels, busy = (str(found.index), found.model), found.busy_ratio
-        for name, value in (
-            ("liveops_gpu_busy_ratio", busy),
-            ("gpu_util_pct", None if busy is None else 100 * busy),
-            ("liveops_gpu_memory_used_bytes", found.memory_used_bytes),
-            ("liveops_gpu_memory_bytes", found.memory_total_bytes),
-            ("liveops_gpu_temperature_celsius", found.temperature_celsius),
-        ):
-            if value is not None:
-                yield name, labels, value
 
 
 def _of_account(account: AccountReport) -> Iterator[Sample]:
@@ -179,7 +194,7 @@ def _of_experiment(report: ExperimentReport) -> Iterator[Sample]:
             # No value, no series: alerts must not mistake "unknown" for a number.
             if value is not None:
                 yield metric, labels, value
-        for status in ArmStatus:
+        for status in _TOLD_STATUSES:
             yield "liveops_arm_status", (*labels, status.value), float(place.status is status)
         if arm.reading.standing is not None:
             for rung in Rung:
@@ -191,9 +206,10 @@ def _of_experiment(report: ExperimentReport) -> Iterator[Sample]:
                     yield "liveops_arm_decay_days", (*labels, whose), level
         for metric, what, number in _gaps(arm.beside_backtest):
             yield metric, (*labels, what), number
-        for window, (factor, drawdown) in _windows(arm).items():
+        for window, factor in _factors(arm).items():
             if factor is not None:
                 yield "liveops_arm_profit_factor", (*labels, window), factor
+        for window, drawdown in _drawdowns(arm).items():
             yield "liveops_arm_drawdown_ratio", (*labels, window), drawdown / 100
         for metric, count in _counts(arm).items():
             yield metric, labels[:2], count
@@ -254,9 +270,6 @@ def _gaps(beside: BesideBacktest | None) -> Iterator[tuple[str, str, float]]:
     for what, gap in beside.gap.by_name.items():
         if gap.difference is not None:
             yield "liveops_arm_backtest_gap_ratio", what, gap.difference
-        if gap.interval is not None:
-            yield "liveops_arm_backtest_gap_low_ratio", what, gap.interval.low
-            yield "liveops_arm_backtest_gap_high_ratio", what, gap.interval.high
         if gap.is_worse is not None:
             yield "liveops_arm_backtest_worse", what, float(gap.is_worse)
 
@@ -281,20 +294,27 @@ def _numbers(arm: ArmReport) -> Mapping[str, float | None]:
     return numbers | {
         "liveops_arm_champion_profit_factor": champion,
         "pf_prod": champion,
-        "pf_challenger_30": arm.short.profit_factor.value,
-        "dd_challenger_pct": arm.reading.dd_long_percent,
+        # As the checklist judges it: alerts that stop an arm must not know more than it does.
+        **{row.metric: row.reason.value for row in arm.checklist},
     }
 
 
-def _windows(arm: ArmReport) -> Mapping[str, tuple[float | None, float]]:
-    """Return profit factor and drawdown percent by window; equal windows are one."""
-    windows: dict[str, tuple[float | None, float]] = {}
-    for numbers in (arm.short, arm.long):
-        assert numbers.drawdown_percent is not None
-        windows[str(numbers.window)] = numbers.profit_factor.value, numbers.drawdown_percent
-    held = arm.statistics
-    windows["all"] = held.sums.profit_factor.value, held.fold.equity.drawdown_max_percent
-    return windows
+def _factors(arm: ArmReport) -> Mapping[str, float | None]:
+    """Return profit factors by window; equal windows are one."""
+    windows = {
+        str(numbers.window): numbers.profit_factor.value for numbers in (arm.short, arm.long)
+    }
+    return windows | {"all": arm.statistics.sums.profit_factor.value}
+
+
+def _drawdowns(arm: ArmReport) -> Mapping[str, float]:
+    """Return drawdowns in percent by window."""
+    long = arm.long.drawdown_percent
+    assert long is not None
+    return {
+        str(arm.long.window): long,
+        "all": arm.statistics.fold.equity.drawdown_max_percent,
+    }
 
 
 def _counts(arm: ArmReport) -> Mapping[str, int]:

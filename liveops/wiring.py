@@ -36,6 +36,7 @@ from liveops.gpu import GpuWatch
 from liveops.latch import Latch, latch_of
 from liveops.ledger_server import ledger_server
 from liveops.monitor_watch import MonitorWatch
+from liveops.request_times import RequestTimes
 
 SKEW_SECONDS_MAX = 5.0
 log = logging.getLogger(__name__)
@@ -45,8 +46,8 @@ log = logging.getLogger(__name__)
 class App:
     """Everything a command or a request needs.
 
-    `gpus` and `monitors` know nothing until somebody looks at them.
-    `gpus` know nothing until somebody looks at them; `breakers` stand round calls of this process.
+    `gpus` and `monitors` know nothing until somebody looks at them; `breakers` stand round calls of
+    this process, `requests` counts those that it answers.
     """
 
     settings: Settings
@@ -59,6 +60,7 @@ class App:
     gpus: GpuWatch = field(default_factory=GpuWatch)
     monitors: MonitorWatch = field(default_factory=MonitorWatch)
     breakers: Breakers = field(default_factory=Breakers)
+    requests: RequestTimes = field(default_factory=RequestTimes)
 
 
 @contextmanager

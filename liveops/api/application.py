@@ -60,7 +60,7 @@ from liveops.api.shadowing import NewShadowOutcome
 from liveops.api.trading import NewClaim
 from liveops.api.webhooks import NewAlerts
 from liveops.deciders import Deciders, artifact_home
-from liveops.metrics import registry_of
+from liveops.exposition import Exposition
 from liveops.wiring import App
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
     Handlers run in threads, one use case each, and take the time from `app.clock` only.
     """
     api = HotApi(
+        app.requests,
         title="liveops-bandit",
         version=__version__,
         description="Routes trading decisions between a champion and its challengers.",
@@ -149,7 +150,7 @@ def create_api(app: App, *, served: frozenset[KeyScope] = EVERY_SCOPE) -> FastAP
 
 def create_probe_api(app: App) -> FastAPI:
     """Return the interface of `app` for those who only watch it: probes, `/status`, `/metrics`."""
-    api = FastAPI(openapi_url=None, redirect_slashes=False)
+    api = HotApi(app.requests, openapi_url=None, redirect_slashes=False)
     _guarded(api, app, served=frozenset({KeyScope.READ}))
     api.include_router(probes.router)
     return api
@@ -159,7 +160,7 @@ def _guarded(api: FastAPI, app: App, *, served: frozenset[KeyScope]) -> Keyring:
     """Give `api` what every interface has: access, problems, and what probes ask."""
     api.state.app = app
     api.state.served = served
-    api.state.registry = registry_of(app)
+    api.state.exposition = Exposition(app)
     api.state.probes = probes.Probes.of(app)
     install(api)
     ring = Keyring.of(app.settings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -17,8 +18,9 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from alerts.http_metrics import RouteGroup
 from bandit.core.errors import InvalidInput
 from bandit.core.model import Assignment, UnitId
 from bandit.service.routing_table import Opportunity
@@ -26,35 +28,70 @@ from liveops.api.answers import assignment_values
 from liveops.api.bodies import NewAssignment, is_uuid, read
 from liveops.api.problems import answer_to
 from liveops.api.strict_json import parse
+from liveops.clock import monotonic
+from liveops.request_times import RequestTimes, group_of
 
 Endpoint = Callable[..., Awaitable[Response]]
+
+
+class _HotRoute(NamedTuple):
+    pattern: re.Pattern[str]
+    endpoint: Endpoint
+    guarded: ASGIApp
+    group: RouteGroup
 
 
 class HotApi(FastAPI):
     """An application whose hot routes get their request before any middleware sees it.
 
-    `enter_by` says which; to everything else FastAPI answers.
+    `enter_by` says which; to everything else FastAPI answers. Every request is counted.
     """
 
-    _hot: tuple[tuple[re.Pattern[str], Endpoint, ASGIApp], ...] = ()
+    def __init__(self, times: RequestTimes, **options: Any) -> None:
+        """Count requests in `times`; `options` are FastAPI's."""
+        super().__init__(**options)
+        self._times = times
+        self._hot: tuple[_HotRoute, ...] = ()
 
     def enter_by(self, guard: Callable[[ASGIApp], ASGIApp], routes: Sequence[BaseRoute]) -> None:
         """Serve the POST routes among `routes` behind `guard` alone."""
         guarded = guard(_answered)
-        chosen = [route for route in routes if isinstance(route, APIRoute)]
-        self._hot += tuple((route.path_regex, route.endpoint, guarded) for route in chosen)
+        self._hot += tuple(
+            _HotRoute(route.path_regex, route.endpoint, guarded, group_of("POST", route.path))
+            for route in routes
+            if isinstance(route, APIRoute)
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            for pattern, endpoint, guarded in self._hot:
-                found = pattern.match(scope["path"])
+        """Answer one request, and count it."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        began, status = monotonic(), 500
+
+        async def told(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        serve, group = self._entry(scope)
+        try:
+            await serve(scope, receive, told)
+        finally:
+            self._times.count(group, status=status, seconds=monotonic() - began)
+
+    def _entry(self, scope: Scope) -> tuple[ASGIApp, RouteGroup]:
+        """Return who answers, and what the request is for."""
+        method, path = scope["method"], scope["path"]
+        if method == "POST":
+            for hot in self._hot:
+                found = hot.pattern.match(path)
                 if found is not None:
                     scope["app"] = self
-                    scope["hot"] = endpoint, found.groupdict()
-                    await guarded(scope, receive, send)
-                    return
-        await super().__call__(scope, receive, send)
+                    scope["hot"] = hot.endpoint, found.groupdict()
+                    return hot.guarded, hot.group
+        return super().__call__, group_of(method, path)
 
 
 class QuickJson(Response):

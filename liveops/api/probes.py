@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Annotated, Generic, Self, TypeVar, cast
 
 from fastapi import APIRouter, Depends, Request, Response
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import CollectorRegistry
 from sqlalchemy import Engine
+from starlette.concurrency import run_in_threadpool
 
 from bandit import __version__
 from bandit.core.errors import BanditError, ForeignProtocol, LedgerUnavailable
@@ -24,6 +23,8 @@ from liveops.api.answers import PingAnswer
 from liveops.api.parameters import Application
 from liveops.api.problems import declared
 from liveops.api.status_answers import HealthAnswer, StatusAnswer, Word
+from liveops.clock import monotonic
+from liveops.exposition import Exposition
 from liveops.health import checkup, look, status_json
 from liveops.wiring import App, ready_ledger
 
@@ -158,9 +159,15 @@ def status(app: Application) -> StatusAnswer:
         200: {"description": "Prometheus text or OpenMetrics", "content": {"text/plain": {}}}
     },
 )
-def metrics(request: Request) -> Response:
+async def metrics(request: Request) -> Response:
     """Give every metric of docs/metrics.md in the format Prometheus asks for."""
-    registry = request.app.state.registry
-    assert isinstance(registry, CollectorRegistry)
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(registry), headers={"Content-Type": content_type})
+    exposition = request.app.state.exposition
+    assert isinstance(exposition, Exposition)
+    accept, came = request.headers.get("accept", ""), monotonic()
+    text, content_type = await run_in_threadpool(exposition.answer, accept)
+    wait = exposition.ahead(request.client.host if request.client else "", at=came)
+    if wait is not None:
+        loop = asyncio.get_running_loop()
+        wait = max(wait - (monotonic() - came), 0.0)
+        loop.call_later(wait, loop.run_in_executor, None, exposition.read_ahead, accept)
+    return Response(text, headers={"Content-Type": content_type})

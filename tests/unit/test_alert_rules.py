@@ -128,6 +128,7 @@ def test_the_first_four_are_critical_and_the_next_four_warnings() -> None:
         ("NoTrades", ":liveops_trade_age_seconds:max_max2m > 604800", "0:00:00"),
         ("APIDisconnected", ":liveops_bot_api_connected:min_last2m == 0", "0:05:00"),
         ("CircuitBreakerOpen", ":liveops_bot_breakers_open:max_last2m > 0", "0:00:00"),
+        ("LatencyHigh", ':p99_rate5m{route=~"assignments|decisions|claims"} > 0.2', "0:05:00"),
         ("SystemDowntime", "(service:up:max_last2m or vector(0)) == 0", "0:02:00"),
     ],
 )
@@ -207,8 +208,8 @@ def test_each_rule_is_asked_at_least_six_ways(rule: AlertRule) -> None:
 
 def test_what_identifies_an_alert_is_what_inhibition_compares() -> None:
     told = {label for rule in RULES for label in rule.drill.labels}
-    # `what` and `family` are parts of one thing; of replicas one critical alert tells of all.
-    assert told - {"what", "instance"} <= set(SCOPE)
+    # `what`, `family`, `route` are parts of one thing; of replicas one critical tells of all.
+    assert told - {"what", "route", "instance"} <= set(SCOPE)
 
 
 def test_nothing_that_is_critical_can_mute_the_watchdog() -> None:
