@@ -9,11 +9,16 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Literal
 
 Kind = Literal["notice", "resume", "throttle", "halt"]
 ACTIONS = ("throttle", "halt", "", "HALT")
 SECONDS = 60
+UNIT = timedelta(seconds=30)
+"""How long a second of these lives is, which makes them half an hour or more."""
+
+SETTLES = 10  # five minutes
 LEVELS = {"active": 0, "throttled": 1, "halted": 2}
 
 
@@ -82,7 +87,9 @@ class Oracle:
             answer = "unknown_arm"
         elif before >= asked:
             answer = "already"
-        elif self._let_go_on_after(min([event.starts, event.at] + [e.at for e in same])):
+        elif self._let_go_on_after(
+            min([event.starts, event.at, event.at - SETTLES] + [e.at for e in same])
+        ):
             answer = "resumed_since"
         else:
             self.level = asked

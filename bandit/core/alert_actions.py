@@ -2,7 +2,8 @@
 
 Alerts come at least once, late, doubled, out of order, or not at all. So each notice is held
 against what is now, not against the one before: it stops an arm that is not stopped as far as it
-asks, unless somebody let the arm go on after the alert began. Nothing here ever lets one go on.
+asks, unless somebody let the arm go on after the alert began, or just now: rules read the last
+minutes. Nothing here ever lets one go on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -20,6 +21,12 @@ from bandit.core.model import ArmRole, ArmStatus, Profile, checked_instant
 
 TEXT_MAX: Final = 200
 """How much of a text of an alert is kept, in characters."""
+
+SETTLES: Final = timedelta(minutes=5)
+"""For how long after a resume alerts may still speak of what was before it.
+
+The shipped rules read two minutes; scrapes, evaluations and a resolved notice take the rest.
+"""
 
 _FINGERPRINT = re.compile(r"[0-9a-zA-Z]{1,64}")
 _VERBS: Final = {"throttle": ArmVerb.THROTTLE, "halt": ArmVerb.HALT}
@@ -120,25 +127,26 @@ class AlertAction:
     verb: ArmVerb | None = None
 
 
-def stop(verb: ArmVerb, arm: ArmStanding, *, since: datetime) -> AlertAction:
+def stop(verb: ArmVerb, arm: ArmStanding, *, since: datetime, now: datetime) -> AlertAction:
     """Say whether an arm is stopped by what has asked for it `since` then.
 
-    Champions carry what challengers give up, and `observe` stops nobody.
+    Champions carry what challengers give up, and `observe` stops nobody. Who was resumed within
+    `SETTLES` is not stopped yet: what still asks for it then, and began since, is heard.
 
     >>> from datetime import UTC
     >>> noon, one = datetime(2026, 3, 1, 12, tzinfo=UTC), datetime(2026, 3, 1, 13, tzinfo=UTC)
     >>> arm = ArmStanding(role=ArmRole.CHALLENGER, status=ArmStatus.ACTIVE,
     ...                   profile=Profile.GUARDED, resumed_at=noon)
-    >>> [stop(ArmVerb.HALT, arm, since=at).result.value for at in (noon, one)]
-    ['halted', 'halted']
-    >>> stop(ArmVerb.HALT, arm, since=datetime(2026, 3, 1, 11, tzinfo=UTC)).result.value
+    >>> [stop(ArmVerb.HALT, arm, since=noon, now=at).result.value for at in (noon, one)]
+    ['resumed_since', 'halted']
+    >>> stop(ArmVerb.HALT, arm, since=datetime(2026, 3, 1, 11, tzinfo=UTC), now=one).result.value
     'resumed_since'
     """
     if arm.role is ArmRole.CHAMPION or arm.profile is Profile.OBSERVE:
         return AlertAction(result=AlertResult.NO_ACTION)
     if arm.status in _STOPPED[verb]:
         return AlertAction(result=AlertResult.ALREADY)
-    if arm.resumed_at is not None and arm.resumed_at > since:
+    if arm.resumed_at is not None and (arm.resumed_at > since or now < arm.resumed_at + SETTLES):
         return AlertAction(result=AlertResult.RESUMED_SINCE)
     return AlertAction(result=_DONE[verb], verb=verb)
 
@@ -152,20 +160,23 @@ def action_of(
     began when we first heard of it at the latest: a sender whose clock is ahead does not stop an
     arm again that was resumed since.
     """
-    found = _action(notice, arm, since=min(notice.starts_at, known.received_at if known else now))
+    since = min(notice.starts_at, known.received_at if known else now)
+    found = _action(notice, arm, since=since, now=now)
     if known is not None and found.verb is None:
         return AlertAction(result=AlertResult.REPEATED)
     return found
 
 
-def _action(notice: Notice, arm: ArmStanding | None, *, since: datetime) -> AlertAction:
+def _action(
+    notice: Notice, arm: ArmStanding | None, *, since: datetime, now: datetime
+) -> AlertAction:
     if notice.status is AlertStatus.RESOLVED:
         return AlertAction(result=AlertResult.RESOLVED)
     if notice.verb is None:
         return AlertAction(result=AlertResult.NO_ACTION)
     if arm is None:
         return AlertAction(result=AlertResult.UNKNOWN_ARM)
-    return stop(notice.verb, arm, since=since)
+    return stop(notice.verb, arm, since=since, now=now)
 
 
 def since_of(notices: Iterable[Notice], *, now: datetime) -> datetime:

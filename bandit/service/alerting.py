@@ -69,7 +69,7 @@ def hear(engine: Engine, payload: AlertPayload, *, now: datetime, key: str) -> A
 
     `key` is the name of the key it came with. The same again does what is still to be done, and
     nothing twice. Alerts that were cut off may have asked for anything: for them every challenger
-    is halted that nobody let go on since the newest alert that is shown began.
+    is halted that nobody let go on since the newest alert that is shown began, or just now.
     """
     checked_instant(now, field="now")
     key = checked_text(key, field="key", length_max=200)
@@ -149,7 +149,9 @@ class Desk:
         for name, record in list(self._records.items()):
             for policy in [arm.place.policy for arm in record.kept_arms]:
                 arm = self._standing(name, policy)
-                if arm is None or stop(ArmVerb.HALT, arm, since=since).verb is None:
+                if arm is None:
+                    continue
+                if stop(ArmVerb.HALT, arm, since=since, now=self.now).verb is None:
                     continue
                 self._stop(name, policy, ArmVerb.HALT, text, {"truncated": payload.truncated})
                 halted.append((name, policy))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import yaml
@@ -72,11 +73,15 @@ class Stack:
         alerts = self._asked("/api/v1/alerts")["alerts"]
         return {(a["labels"]["alertname"], a["labels"].get("policy", "")) for a in alerts}
 
+    def values(self, expression: str) -> list[float]:
+        """Return what Prometheus says to an expression, a value for each series."""
+        found = self._asked(f"/api/v1/query?query={quote(expression)}")["result"]
+        return [float(sample["value"][1]) for sample in found]
+
     def is_ready(self) -> bool:
         """Say whether it has scraped the service and knows its Alertmanager."""
-        up = self._asked("/api/v1/query?query=up")["result"]
         known = self._asked("/api/v1/alertmanagers")["activeAlertmanagers"]
-        return bool(known) and [sample["value"][1] for sample in up] == ["1"]
+        return bool(known) and self.values("up") == [1]
 
     def _asked(self, path: str) -> Any:
         return httpx.get(f"http://{self.prometheus}{path}").raise_for_status().json()["data"]

@@ -31,10 +31,22 @@ def status(engine: Engine, policy: str) -> ArmStatus:
     return experiments.load(engine, "btc").arm_of(PolicyName(policy)).place.status
 
 
-def repeated(engine: Engine) -> int:
-    statement = text("SELECT coalesce(max(n), 0) FROM alert_counts WHERE result = 'repeated'")
+def answered(engine: Engine, result: str) -> int:
+    statement = text("SELECT coalesce(max(n), 0) FROM alert_counts WHERE result = :result")
     with engine.connect() as connection:
-        return int(connection.execute(statement).scalar_one())
+        return int(connection.execute(statement, {"result": result}).scalar_one())
+
+
+def resume(engine: Engine, policy: str) -> None:
+    experiments.change_arm(
+        engine,
+        name="btc",
+        policy=PolicyName(policy),
+        verb=ArmVerb.RESUME,
+        reason="looked into it",
+        now=SystemClock().now(),
+        actor="ann",
+    )
 
 
 def actors(engine: Engine) -> list[tuple[str, str]]:
@@ -79,17 +91,9 @@ def test_alerts_alone_throttle_and_halt_and_undo_nobodys_resume(
         becomes(deep, ArmStatus.HALTED)
 
         # The alert goes on, and is sent again: a person who lets the arm go on is not overruled.
-        experiments.change_arm(
-            engine,
-            name="btc",
-            policy=PolicyName(weak),
-            verb=ArmVerb.RESUME,
-            reason="looked into it",
-            now=SystemClock().now(),
-            actor="ann",
-        )
-        before = repeated(engine)
-        await_that(lambda: repeated(engine) > before + 4, seconds=PATIENCE_SECONDS)
+        resume(engine, weak)
+        before = answered(engine, "repeated")
+        await_that(lambda: answered(engine, "repeated") > before + 4, seconds=PATIENCE_SECONDS)
         assert ("ChallengerProfitFactorLow", weak) in stack.firing()
         assert status(engine, weak) is ArmStatus.ACTIVE
     assert status(engine, sound) is ArmStatus.ACTIVE
@@ -98,4 +102,48 @@ def test_alerts_alone_throttle_and_halt_and_undo_nobodys_resume(
         ("THROTTLE", by),
         ("HALT", by),
         ("RESUME", "ann"),
+    ]
+
+
+@pytest.mark.real_part
+def test_a_prometheus_that_is_restarted_lets_go_on_who_was_resumed(
+    engine: Engine, tmp_path: Path
+) -> None:
+    [(weak, _), (deep, _)] = arms(2)
+    open_btc(engine, challengers=arms(2), rules=RULES)
+    moment = feed(engine, weak, POOR, prefix="weak")
+    feed(engine, deep, FALLEN, now=moment, prefix="deep")
+    remembers, forgets = tmp_path / "remembers", tmp_path / "forgets"
+    remembers.mkdir()
+    forgets.mkdir()
+
+    def go_on() -> bool:
+        return {status(engine, policy) for policy in (weak, deep)} == {ArmStatus.ACTIVE}
+
+    with watched(engine, remembers):
+        for policy, stopped in ((weak, ArmStatus.THROTTLED), (deep, ArmStatus.HALTED)):
+            await_that(lambda p=policy, s=stopped: status(engine, p) is s, seconds=PATIENCE_SECONDS)
+        resume(engine, weak)
+        resume(engine, deep)
+    # It has read both as they were before, and lets their alerts begin anew.
+    before = answered(engine, "resumed_since")
+    with watched(engine, remembers) as (_, stack):
+        await_that(lambda: answered(engine, "resumed_since") > before + 1, seconds=PATIENCE_SECONDS)
+        told = {name for name, policy in stack.firing() if policy in (weak, deep)}
+        assert told == {"ChallengerProfitFactorLow", "ChallengerDrawdownHigh"}
+        assert go_on()
+    # It never read them: what they are judged by since says nothing against either.
+    with watched(engine, forgets) as (_, stack):
+        read = "count_over_time(dd_challenger_pct[1m])"
+        await_that(lambda: min(stack.values(read), default=0) > 4, seconds=PATIENCE_SECONDS)
+        assert stack.values("dd_challenger_pct") == [0, 0]
+        assert stack.values("pf_challenger_30") == []
+        assert {name for name, policy in stack.firing() if policy} == set()
+        assert go_on()
+    by = "alertmanager"
+    assert sorted(actors(engine)) == [
+        ("HALT", by),
+        ("RESUME", "ann"),
+        ("RESUME", "ann"),
+        ("THROTTLE", by),
     ]

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from alert_histories import LEVELS, Event, Oracle, history, lawful
+from alert_histories import LEVELS, UNIT, Event, Oracle, history, lawful
 from api_service import post, row_counts, service
 from ledger import (
     CHALLENGER,
@@ -34,6 +34,7 @@ from ledger import (
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
 
+from bandit.core.alert_actions import SETTLES
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import ArmStatus, Profile
@@ -194,8 +195,12 @@ def test_who_was_resumed_stays_so_until_an_alert_begins_anew(engine: Engine) -> 
         late = alert(fingerprint="b", starts=NOON + timedelta(minutes=4))
         assert results(client, alert(), late) == ["repeated", "resumed_since"]
         assert status(engine) is ArmStatus.ACTIVE
+        # It begins anew, as rules read the last minutes and forget when Prometheus is restarted.
         anew = alert(starts=NOON + timedelta(minutes=6))
-        assert results(client, anew) == ["halted"]
+        assert results(client, anew) == ["resumed_since"]
+        clock.advance_to(NOON + timedelta(minutes=10))
+        # It goes on, and so it is about what has happened since.
+        assert results(client, alert(), anew) == ["repeated", "halted"]
     assert [kind for kind, _, _ in decided(engine)] == ["HALT", "RESUME", "HALT"]
 
 
@@ -305,11 +310,14 @@ def test_cut_off_alerts_halt_every_challenger_that_nobody_resumed_since(engine: 
 
 def test_a_payload_that_shows_nothing_but_a_cut_halts_whoever_goes_on(engine: Engine) -> None:
     open_btc(engine)
-    with service(engine, clock=VirtualClock(NOON)) as client:
+    clock = VirtualClock(NOON)
+    with service(engine, clock=clock) as client:
         for _ in range(2):
             answer = client.post(HOOK, json=payload(truncated=1)).json()
             assert answer["halted"] == [{"experiment": "btc", "policy": CHALLENGER}]
-            change(engine, ArmVerb.RESUME, now=NOON)
+            change(engine, ArmVerb.RESUME, now=clock.now())
+            assert client.post(HOOK, json=payload(truncated=1)).json()["halted"] == []
+            clock.advance_to(clock.now() + SETTLES)
 
 
 def test_alerts_over_the_limit_count_as_cut_off(engine: Engine) -> None:
@@ -547,14 +555,14 @@ def live(engine: Engine, client: httpx.Client, clock: VirtualClock, events: Sequ
     policies = {"known": CHALLENGER, "champion": "prod", "unknown": "nobody"}
     for (at, kind), group in groupby(events, key=lambda event: (event.at, event.kind)):
         together = list(group)
-        clock.advance_to(began + timedelta(seconds=at))
+        clock.advance_to(began + at * UNIT)
         expected = [oracle.see(event) for event in together]
         if kind == "notice":
             told = [
                 alert(
                     event.action,
                     fingerprint=event.fingerprint,
-                    starts=began + timedelta(seconds=event.starts),
+                    starts=began + event.starts * UNIT,
                     status=event.status,
                     policy=policies[event.arm],
                 )
@@ -568,6 +576,7 @@ def live(engine: Engine, client: httpx.Client, clock: VirtualClock, events: Sequ
     clock.advance_to(clock.now() + timedelta(hours=1))
     if oracle.level:
         change(engine, ArmVerb.RESUME, now=clock.now())
+        clock.advance_to(clock.now() + timedelta(hours=1))
     return wrong
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from alert_histories import LEVELS, Event, Oracle, history, lawful
+from alert_histories import LEVELS, UNIT, Event, Oracle, history, lawful
 
 from bandit.core.alert_actions import (
+    SETTLES,
     AlertResult,
     AlertStatus,
     ArmStanding,
@@ -29,7 +30,7 @@ BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def moment(second: int) -> datetime:
-    return BEGAN + timedelta(seconds=second)
+    return BEGAN + second * UNIT
 
 
 def standing(
@@ -107,15 +108,29 @@ def test_only_a_person_lets_an_arm_go_on() -> None:
 @pytest.mark.parametrize("verb", [ArmVerb.THROTTLE, ArmVerb.HALT])
 def test_whom_no_alert_stops(verb: ArmVerb) -> None:
     for arm in (standing(role=ArmRole.CHAMPION), standing(profile=Profile.OBSERVE)):
-        assert stop(verb, arm, since=BEGAN).result is AlertResult.NO_ACTION
+        assert stop(verb, arm, since=BEGAN, now=BEGAN).result is AlertResult.NO_ACTION
     retired = standing(ArmStatus.RETIRED)
-    assert stop(verb, retired, since=BEGAN).result is AlertResult.ALREADY
+    assert stop(verb, retired, since=BEGAN, now=BEGAN).result is AlertResult.ALREADY
 
 
 def test_a_halt_follows_a_throttle_and_not_the_other_way_round() -> None:
     throttled, halted = standing(ArmStatus.THROTTLED), standing(ArmStatus.HALTED)
-    assert stop(ArmVerb.HALT, throttled, since=BEGAN).result is AlertResult.HALTED
-    assert stop(ArmVerb.THROTTLE, halted, since=BEGAN).result is AlertResult.ALREADY
+    assert stop(ArmVerb.HALT, throttled, since=BEGAN, now=BEGAN).result is AlertResult.HALTED
+    assert stop(ArmVerb.THROTTLE, halted, since=BEGAN, now=BEGAN).result is AlertResult.ALREADY
+
+
+def test_just_after_a_resume_alerts_speak_of_the_time_before() -> None:
+    arm = standing(resumed_at=BEGAN)
+    began = BEGAN + timedelta(seconds=15)
+
+    def said(now: datetime, *, since: datetime = began) -> AlertResult:
+        return stop(ArmVerb.HALT, arm, since=since, now=now).result
+
+    assert said(BEGAN + SETTLES - timedelta(seconds=1)) is AlertResult.RESUMED_SINCE
+    # What has begun since, and still goes on, is heard then.
+    assert said(BEGAN + SETTLES) is AlertResult.HALTED
+    before = BEGAN - timedelta(seconds=1)
+    assert said(BEGAN + timedelta(days=1), since=before) is AlertResult.RESUMED_SINCE
 
 
 def test_what_was_cut_off_holds_since_the_newest_alert_that_is_shown() -> None:
