@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from ledger import SALT, assign, closed, record_all, register
+from drift_runs import a_check, an_encoder_check
+from ledger import FALLEN, POOR, SALT, assign, closed, feed, record_all, register
 from sqlalchemy import Engine, text
 from vitals import beat
 
 from bandit.core.account import LossLimits
+from bandit.core.drift import DriftMetric, DriftRun
 from bandit.core.heartbeat import BreakerState
 from bandit.core.kill_switch import KillCause
 from bandit.core.limits import Limits
-from bandit.core.model import Experiment, PolicyName
+from bandit.core.model import Experiment, PolicyName, PolicySha, Verdict
 from bandit.core.reading import Rules
-from bandit.service import experiments, health, killing, promoting
+from bandit.service import drift, experiments, health, killing, promoting
 from bandit.service.assigning import Router
 
 WINDOW: Final = timedelta(minutes=10)
 BLOCK: Final = re.compile(r"^```(bash|console|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SET_LIMITS: Final = text(
+    "UPDATE experiments SET rules = jsonb_set(jsonb_set(rules, '{checklist,pf_throttle}',"
+    " to_jsonb(CAST(:factor AS float))), '{checklist,drawdown_halt_percent}',"
+    " to_jsonb(CAST(:drawdown AS float)))"
+)
 EXIT: Final = re.compile(r"\s#.*\bexit (\d+)")
 
 
@@ -129,6 +137,67 @@ def _loses_some(engine: Engine) -> None:
     earn(engine, *["-1", "-1", "1"] * 4)
 
 
+def _wins_little(engine: Engine) -> None:
+    """Let the challenger earn too little, and no guard see it, as if that had failed."""
+    _earns(engine, POOR)
+
+
+def _wins_seldom(engine: Engine) -> None:
+    _earns(engine, ["0.003", "-0.0005", "-0.0005"] * 10)
+
+
+def _falls(engine: Engine) -> None:
+    """Let the challenger fall deep, and no guard see it, as if that had failed."""
+    _earns(engine, FALLEN)
+
+
+def _earns(engine: Engine, results: Sequence[str]) -> None:
+    hear(engine)
+    with engine.begin() as connection:
+        connection.execute(_SET_LIMITS, {"factor": 0, "drawdown": 100})
+    feed(engine, "trend-v3", results, now=datetime.now(UTC) - timedelta(hours=2))
+    with engine.begin() as connection:
+        connection.execute(_SET_LIMITS, {"factor": 1.6, "drawdown": 4})
+
+
+def _loses_in_a_row(engine: Engine) -> None:
+    hear(engine)
+    feed(engine, "trend-v3", ["-0.001"] * 5, now=datetime.now(UTC) - timedelta(hours=2))
+
+
+def _drifts(engine: Engine) -> None:
+    """Let the newest check of the challenger find what every page of drift is about."""
+    hear(engine)
+    now = datetime.now(UTC)
+    found = (
+        ("rsi", DriftMetric.PSI, 0.41, "critical"),
+        ("adx", DriftMetric.PSI, 0.25, "warning"),
+        ("macd", DriftMetric.MISSING, 0.2, "critical"),
+        ("volume", DriftMetric.MISSING, 0.07, "warning"),
+        ("confidence", DriftMetric.CONFIDENCE, 0.25, "warning"),
+    )
+    checks = [
+        a_check(subject, metric=metric, value=value, verdict=Verdict.FAIL, detail={"level": level})
+        for subject, metric, value, level in found
+    ]
+    encoder = replace(an_encoder_check(0.62), verdict=Verdict.FAIL)
+    run = DriftRun(
+        sha=PolicySha("3" * 8),
+        checks=(*checks, encoder),
+        window_from=now - timedelta(days=10),
+        window_to=now,
+        checked_at=now,
+    )
+    drift.record(engine, run, now=now, actor="test")
+
+
+def _differs(engine: Engine) -> None:
+    (made,) = assign(engine, ["lost"], now=datetime.now(UTC) - timedelta(hours=1))
+    Router(engine).claim(made.id, now=made.decided_at)
+    for ago in (timedelta(minutes=2), timedelta(0)):
+        hear(engine, ago=ago, positions=())
+
+
 def _holds(engine: Engine) -> None:
     now = datetime.now(UTC)
     hear(engine, open_positions=1)
@@ -145,21 +214,33 @@ def _forged(engine: Engine) -> None:
 STAGES: Final[Mapping[str, Callable[[Engine], None]]] = {
     "APIDisconnected": _disconnects,
     "APIErrorRateHigh": _errs,
+    "AccountNotReconciled": _differs,
     "AccountBalanceLow": _killed,
     "BotSilent": _falls_silent,
     "BotStopped": _stops,
+    "ChallengerDrawdownHigh": _falls,
+    "ChallengerProfitFactorLow": _wins_little,
     "CircuitBreakerOpen": _breaks,
+    "ConsecutiveLossesHigh": _loses_in_a_row,
     "DailyLossHigh": _killed,
     "DataFeedStalled": _stalls,
     "DrawdownHigh": _killed,
+    "EncoderKLDivergenceHigh": _drifts,
+    "FeatureDriftCritical": _drifts,
+    "FeatureDriftHigh": _drifts,
     "HealthDegraded": _killed,
     "HealthUnhealthy": _stops,
     "KillSwitchActive": _killed,
+    "MissingDataCritical": _drifts,
+    "MissingDataHigh": _drifts,
+    "ModelConfidenceLow": _drifts,
     "PerformanceGuardPaused": _loses,
     "PerformanceGuardReduced": _loses_some,
     "StatisticsMismatch": _forged,
     "TradingHalted": _killed,
+    "WinRateLow": _wins_seldom,
     "bot-or-exchange": _stops,
+    "drifting-model": _drifts,
     "emergency-stop": _holds,
 }
 """What is wrong before the commands of a page are typed; of the other pages nothing is."""
@@ -167,15 +248,28 @@ STAGES: Final[Mapping[str, Callable[[Engine], None]]] = {
 SAYS: Final[Mapping[str, str]] = {
     "APIDisconnected": "api_connected.*false",
     "APIErrorRateHigh": "api_errors.*7",
+    "AccountNotReconciled": "missing",
     "BotSilent": "issue: .*alpha",
     "BotStopped": "does not run",
+    "ChallengerDrawdownHigh": "trend-v3 dd_challenger_pct +4.688 .* FAIL: halt",
+    "ChallengerProfitFactorLow": "trend-v3 pf_challenger_30 +1.5 .* FAIL: throttle",
     "CircuitBreakerOpen": "orders.*open",
+    "ConsecutiveLossesHigh": "5 lost in a row",
     "DataFeedStalled": "issue: .*BTCUSDT",
+    "EncoderKLDivergenceHigh": 'part="calibrated"} 0.62',
+    "FeatureDriftCritical": 'check="psi",level="critical"} 1',
+    "FeatureDriftHigh": 'check="psi",level="warning"} 1',
     "KillSwitchActive": "usd is killed",
+    "LatencyHigh": 'le="0.2",route="assignments"',
     "LedgerUnavailable": "issue: .*ledger",
+    "MissingDataCritical": 'check="missing",level="critical"} 1',
+    "MissingDataHigh": 'check="missing",level="warning"} 1',
+    "ModelConfidenceLow": 'check="confidence",level="warning"} 1',
     "PerformanceGuardPaused": "PAUSED",
     "PerformanceGuardReduced": "REDUCED",
     "StatisticsMismatch": "fees",
+    "WinRateLow": "trend-v3 .* 30 +33%",
+    "drifting-model": "liveops_drift_features.* 4",
     "emergency-stop": "is killed",
     "rollback": "trend-v1 is the champion of btc [(]",
 }
