@@ -241,3 +241,17 @@ class ExtraMissing(BanditError):
     """A package that only some installations have is needed for this; the message says how."""
 
     code = "extra_missing"
+
+
+class DataPaused(BanditError):
+    """A load of candles is being taken back: nothing is trained on them until that is done."""
+
+    code = "data_paused"
+
+    def __init__(self, *, date: str, since: str) -> None:
+        super().__init__(
+            f"the candles are being rolled back to before {date} since {since}: "
+            f"finish that with `liveops data rollback {date} --reason ...`"
+        )
+        self.date = date
+        self.since = since

@@ -12,6 +12,7 @@
 - `notifier`: the lease of the one replica that tells people what happens.
 - `scheduler`: the lease of the one process that begins what is scheduled.
 - `job`: the lease of whoever runs a scheduled job; its key is `key_of` the job's name.
+- `data`: a session lock of the one process that loads candles, or takes loads back.
 - `newcomer`: held by who adds a bot that is not known yet; beats of known ones never wait for it.
 """
 
@@ -63,6 +64,7 @@ class LockClass(IntEnum):
     NOTIFIER = 9
     SCHEDULER = 10
     JOB = 11
+    DATA = 15
 
 
 @contextmanager
@@ -71,7 +73,20 @@ def use_case(engine: Engine, experiment_id: int, *, doing: str) -> Iterator[None
 
     Raises `LockHeldElsewhere` at once when another session holds it.
     """
-    keys = {"class": int(LockClass.USE_CASE), "id": experiment_id}
+    with _of_session(engine, LockClass.USE_CASE, experiment_id, doing=doing):
+        yield
+
+
+@contextmanager
+def data(engine: Engine, *, doing: str) -> Iterator[None]:
+    """Be the only one who loads candles, or takes loads back; raises `LockHeldElsewhere`."""
+    with _of_session(engine, LockClass.DATA, 0, doing=doing):
+        yield
+
+
+@contextmanager
+def _of_session(engine: Engine, lock: LockClass, key: int, *, doing: str) -> Iterator[None]:
+    keys = {"class": int(lock), "id": key}
     with translated(), engine.connect() as raw:
         connection = raw.execution_options(isolation_level="AUTOCOMMIT")
         taken = text("SELECT pg_try_advisory_lock(:class, :id)")

@@ -2,7 +2,8 @@
 
 A folder a series, `source/instrument/interval/`, with a Parquet file a month and `series.json`,
 which names the months by their SHA-256 and is replaced last. So an append is there whole or not at
-all: a crash before leaves files that nothing names, which the next append clears away.
+all: a crash before leaves files that nothing names, which the next append clears away. A load of
+several series is `store_versions`, and there is whole or not at all likewise.
 """
 
 from __future__ import annotations
@@ -10,15 +11,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
-import json
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -29,12 +27,19 @@ from learners.durable_files import sync_directory, write_durably
 from learners.market.candle_files import PRICE_COLUMNS
 from learners.market.candles import Candles
 from learners.market.intervals import interval_text
+from learners.market.store_switch import document_of, documents, finish, kept_documents
+from learners.market.stored_series import (
+    MANIFEST,
+    DamagedSeries,
+    SeriesName,
+    StoredSeries,
+    encoded,
+    month_file,
+    series_of,
+)
 from learners.market.validation import Floats, instant
 
-MANIFEST = "series.json"
-FORMAT = 1
 _COLUMNS = (*PRICE_COLUMNS, "volume")
-_SOURCE, _INSTRUMENT = r"[a-z0-9][a-z0-9_.-]{0,62}", r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,62}"
 _READ_ATTEMPTS = 5
 
 
@@ -52,47 +57,6 @@ class CandleConflict(BanditError):
         self.column = column
 
 
-class DamagedSeries(BanditError):
-    """A file of the store is missing, or is not the one that was written."""
-
-    code = "damaged_series"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeriesName:
-    """Which bars: where they come from, of what, and how long each is.
-
-    `source` is an exchange or a name of your own, in small letters. Raises `InvalidInput` for names
-    that make no folder.
-
-    >>> str(SeriesName(source="binance", instrument="BTC/USDT", interval=timedelta(hours=1)))
-    'binance BTC/USDT 1h'
-    """
-
-    source: str
-    instrument: str
-    interval: timedelta
-
-    def __post_init__(self) -> None:
-        """Refuse names that could lead out of the store."""
-        for field, pattern in (("source", _SOURCE), ("instrument", _INSTRUMENT)):
-            name = getattr(self, field)
-            if re.fullmatch(pattern, name, flags=re.ASCII) is None:
-                raise InvalidInput(field=field, rule=f"must match {pattern}", found=name)
-        seconds = self.interval.total_seconds()
-        if seconds < 1 or not seconds.is_integer():
-            raise InvalidInput(field="interval", rule="must be whole seconds", found=self.interval)
-
-    def __str__(self) -> str:
-        """Return the name in words."""
-        return f"{self.source} {self.instrument} {interval_text(self.interval)}"
-
-    @property
-    def folder(self) -> Path:
-        """Return its folder inside the store."""
-        return Path(self.source, quote(self.instrument, safe=""), interval_text(self.interval))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
     """What became of the bars that were offered; `digest` is that of all candles stored now."""
@@ -101,30 +65,6 @@ class Appended:
     known: int
     unclosed: int
     digest: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredSeries:
-    """What `series.json` says: `digest` is that of the candles, `months` SHA-256 by month."""
-
-    name: SeriesName
-    bars: int
-    digest: str
-    months: dict[str, str]
-    report: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON document that lies in the store."""
-        return {
-            "format": FORMAT,
-            "source": self.name.source,
-            "instrument": self.name.instrument,
-            "interval_seconds": int(self.name.interval.total_seconds()),
-            "bars": self.bars,
-            "digest": self.digest,
-            "months": self.months,
-            "report": self.report,
-        }
 
 
 class CandleStore:
@@ -136,7 +76,14 @@ class CandleStore:
 
     def series(self) -> tuple[StoredSeries, ...]:
         """Return what is in the store, in the order of names; raises `DamagedSeries`."""
-        return tuple(_manifest(path) for path in sorted(self.root.glob(f"*/*/*/{MANIFEST}")))
+        return tuple(
+            series_of(document, where=self.root / folder)
+            for folder, document in documents(self.root).items()
+        )
+
+    def stored(self, name: SeriesName) -> StoredSeries | None:
+        """Return what is said of a series now; None where it is not there."""
+        return _stored(self.root, name)
 
     def find(
         self, instrument: str, *, source: str | None, interval: timedelta | None
@@ -168,11 +115,11 @@ class CandleStore:
 
         Raises `UnknownName` for a series that is not there, and `DamagedSeries`.
         """
-        path = self.root / name.folder / MANIFEST
-        if not path.exists():
+        kept = _read(self.root, name)[1]
+        if kept is None:
             known = [str(stored.name) for stored in self.series()]
             raise UnknownName(kind="series of candles", name=str(name), known=known)
-        return _read(path)[1]
+        return kept
 
     def append(self, name: SeriesName, candles: Candles, *, now: datetime) -> Appended:
         """Add the bars that are newer than the last one stored and closed at `now`.
@@ -184,27 +131,78 @@ class CandleStore:
         refuses. Nothing is stored then.
         """
         _require_kin(name, candles)
-        closed = int(
-            np.searchsorted(
-                candles.opened_at, _naive(now) - np.timedelta64(name.interval), side="right"
-            )
-        )
+        _naive(now)
+        with self.writing([name]):
+            prepared, appended = self.prepare(name, candles, now=now)
+            if appended.new:
+                path = self.root / name.folder / MANIFEST
+                write_durably(path, encoded(prepared.to_json()))
+            return appended
+
+    def prepare(
+        self, name: SeriesName, candles: Candles, *, now: datetime
+    ) -> tuple[StoredSeries, Appended]:
+        """Write the files of a longer series, and return the document that would name them.
+
+        For whoever is `writing` the series; nobody reads the files before they are named. Raises as
+        `append`.
+        """
+        _require_kin(name, candles)
+        until = _naive(now) - np.timedelta64(name.interval)
+        closed = int(np.searchsorted(candles.opened_at, until, side="right"))
+        stored, kept = _read(self.root, name)
+        offered = {"opened_at": candles.opened_at, **candles.numbers()}
+        offered = {column: values[:closed] for column, values in offered.items()}
+        known = 0 if kept is None else _agreeing(name, kept, offered)
+        unclosed, new = len(candles) - closed, closed - known
+        if new == 0:
+            digest = None if kept is None else kept.digest
+            appended = Appended(new=0, known=known, unclosed=unclosed, digest=digest)
+            return stored or _nothing(name), appended
+        added = {column: values[known:] for column, values in offered.items()}
+        grown = _grown(name, kept, added)
+        prepared = self._written(name, stored, grown, since=added["opened_at"][0])
+        return prepared, Appended(new=new, known=known, unclosed=unclosed, digest=grown.digest)
+
+    @contextmanager
+    def writing(self, names: Sequence[SeriesName]) -> Iterator[None]:
+        """Be the only one who writes these series; raises `LockHeldElsewhere`."""
+        _make_folder(self.root)
+        with ExitStack() as held:
+            for name in sorted(names, key=str):
+                folder = self.root / name.folder
+                _make_folder(folder)
+                held.enter_context(_locked(folder / ".lock", name))
+            finish(self.root)
+            yield
+
+    def _written(
+        self,
+        name: SeriesName,
+        stored: StoredSeries | None,
+        grown: Candles,
+        *,
+        since: np.datetime64,
+    ) -> StoredSeries:
+        """Write the months from `since` on anew, and return what names them."""
         folder = self.root / name.folder
-        _make_folder(folder)
-        with _locked(folder / ".lock", name):
-            path = folder / MANIFEST
-            stored, kept = _read(path) if path.exists() else (None, None)
-            offered = {"opened_at": candles.opened_at, **candles.numbers()}
-            offered = {column: values[:closed] for column, values in offered.items()}
-            known = 0 if kept is None else _agreeing(name, kept, offered)
-            unclosed, new = len(candles) - closed, closed - known
-            if new == 0:
-                digest = None if kept is None else kept.digest
-                return Appended(new=0, known=known, unclosed=unclosed, digest=digest)
-            added = {column: values[known:] for column, values in offered.items()}
-            grown = _grown(name, kept, added)
-            _commit(folder, name, stored, grown, since=added["opened_at"][0])
-        return Appended(new=new, known=known, unclosed=unclosed, digest=grown.digest)
+        months = {} if stored is None else dict(stored.months)
+        # Not right after a commit: a reader may still be reading what was named before it.
+        clear(self.root, name, stored)
+        month_of = grown.opened_at.astype("datetime64[M]")
+        for month in np.unique(month_of[month_of >= since.astype("datetime64[M]")]):
+            content = _parquet(grown, month_of == month)
+            sha256 = hashlib.sha256(content).hexdigest()
+            write_durably(folder / month_file(str(month), sha256), content)
+            months[str(month)] = sha256
+        return StoredSeries(
+            name=name,
+            bars=len(grown),
+            digest=grown.digest,
+            months=months,
+            report=grown.report.to_json(),
+            features={} if stored is None else stored.features,
+        )
 
 
 def _require_kin(name: SeriesName, candles: Candles) -> None:
@@ -279,44 +277,19 @@ def _grown(
     return Candles(instrument=name.instrument, bar_interval=name.interval, **columns)
 
 
-def _commit(
-    folder: Path,
-    name: SeriesName,
-    stored: StoredSeries | None,
-    grown: Candles,
-    *,
-    since: np.datetime64,
-) -> None:
-    """Write the months from `since` on anew, then what names them: that is the commit."""
-    months = {} if stored is None else dict(stored.months)
-    # Not right after a commit: a reader may still be reading what was named before it.
-    _clear(folder, months)
-    month_of = grown.opened_at.astype("datetime64[M]")
-    for month in np.unique(month_of[month_of >= since.astype("datetime64[M]")]):
-        content = _parquet(grown, month_of == month)
-        sha256 = hashlib.sha256(content).hexdigest()
-        write_durably(folder / _file_name(str(month), sha256), content)
-        months[str(month)] = sha256
-    manifest = StoredSeries(
-        name=name,
-        bars=len(grown),
-        digest=grown.digest,
-        months=months,
-        report=grown.report.to_json(),
-    )
-    text = json.dumps(manifest.to_json(), indent=2, allow_nan=False)
-    write_durably(folder / MANIFEST, f"{text}\n".encode())
+def _nothing(name: SeriesName) -> StoredSeries:
+    return StoredSeries(name=name, bars=0, digest="", months={}, report={})
 
 
-def _clear(folder: Path, months: dict[str, str]) -> None:
-    named = {_file_name(month, sha256) for month, sha256 in months.items()}
+def clear(root: Path, name: SeriesName, stored: StoredSeries | None) -> None:
+    """Delete the files of a series that nothing names: neither it nor a version that is kept."""
+    folder = root / name.folder
+    named = set() if stored is None else set(stored.files)
+    for document in kept_documents(root, name.folder.as_posix()):
+        named |= series_of(document, where=folder).files
     for path in folder.iterdir():
         if path.suffix in (".parquet", ".part") and path.name not in named:
             path.unlink()
-
-
-def _file_name(month: str, sha256: str) -> str:
-    return f"{month}.{sha256[:16]}.parquet"
 
 
 def _parquet(candles: Candles, chosen: np.ndarray[Any, Any]) -> bytes:
@@ -329,42 +302,35 @@ def _parquet(candles: Candles, chosen: np.ndarray[Any, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _manifest(path: Path) -> StoredSeries:
-    try:
-        document = json.loads(path.read_bytes())
-        if document["format"] != FORMAT:
-            raise DamagedSeries(f"{path} has format {document['format']!r}, {FORMAT} is known")
-        return StoredSeries(
-            name=SeriesName(
-                source=document["source"],
-                instrument=document["instrument"],
-                interval=timedelta(seconds=document["interval_seconds"]),
-            ),
-            bars=document["bars"],
-            digest=document["digest"],
-            months=document["months"],
-            report=document["report"],
-        )
-    except (ValueError, KeyError, TypeError, InvalidInput) as error:
-        raise DamagedSeries(f"{path} cannot be read: {error!r}") from error
+def _stored(root: Path, name: SeriesName) -> StoredSeries | None:
+    folder = name.folder.as_posix()
+    document = document_of(root, folder)
+    return None if document is None else series_of(document, where=root / folder)
 
 
-def _read(path: Path) -> tuple[StoredSeries, Candles]:
-    """Read what `series.json` names; where an append moved on meanwhile, what it names now."""
+def _read(root: Path, name: SeriesName) -> tuple[StoredSeries | None, Candles | None]:
+    """Read what the store names; where somebody moved on meanwhile, what it names now."""
+    folder = root / name.folder
     for _ in range(_READ_ATTEMPTS):
-        stored = _manifest(path)
+        stored = _stored(root, name)
+        if stored is None:
+            return None, None
         try:
-            return stored, _candles(path.parent, stored)
+            return stored, candles_of(root, stored)
         except FileNotFoundError as error:
-            if _manifest(path).months == stored.months:
+            if _stored(root, name) == stored:
                 raise DamagedSeries(f"{error.filename} is missing") from error
-    raise DamagedSeries(f"{path.parent} changed {_READ_ATTEMPTS} times while it was read")
+    raise DamagedSeries(f"{folder} changed {_READ_ATTEMPTS} times while it was read")
 
 
-def _candles(folder: Path, stored: StoredSeries) -> Candles:
-    tables = []
+def candles_of(root: Path, stored: StoredSeries) -> Candles:
+    """Read the candles that a document names, of whichever version.
+
+    Raises `FileNotFoundError` for a file that is not there, and `DamagedSeries`.
+    """
+    folder, tables = root / stored.name.folder, []
     for month, sha256 in sorted(stored.months.items()):
-        path = folder / _file_name(month, sha256)
+        path = folder / month_file(month, sha256)
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != sha256:
             raise DamagedSeries(f"{path} is not the file that was written")
