@@ -31,6 +31,7 @@ from config.bot import (
     Risk,
     Trading,
 )
+from config.data import Data
 from config.keys import KeyEntry, each_hash_once
 from config.problems import MASK, Origin, located, problems_of
 from config.rules import Allocator, Checklist, Evidence, Limits, Ramp
@@ -95,6 +96,7 @@ class Settings(Section):
     alert_rules: AlertRules = AlertRules()
     breakers: Breakers = Breakers()
     scheduler: Scheduler = Scheduler()
+    data: Data = Data()
     logging: Logging = Logging()
     exchange: Exchange = Exchange()
     trading: Trading = Trading()

@@ -11,10 +11,12 @@ from typing import Any
 
 from bandit.core.errors import ExtraMissing, InvalidInput
 from config.settings import Settings
-from learners.market.candle_store import Appended, CandleStore, SeriesName
+from learners.market.candle_store import Appended, CandleStore
 from learners.market.candles import Candles, load_candles
 from learners.market.exchange import Exchange
+from learners.market.feature_store import require_same
 from learners.market.intervals import interval_of
+from learners.market.stored_series import SeriesName
 from learners.market.validation import ValidationReport
 from liveops.breakers import Breakers
 from liveops.ledger_server import state_home
@@ -42,9 +44,10 @@ class ImportedCandles:
         }
 
 
-def candle_store(settings: Settings) -> CandleStore:
-    """Return the store of candles under `home`."""
-    return CandleStore(state_home(settings) / "candles")
+def candle_store(settings: Settings, *, demo: bool = False) -> CandleStore:
+    """Return the store of candles under `home`; the demo's pipeline has one of its own."""
+    home = state_home(settings)
+    return CandleStore((home / "demo" if demo else home) / "candles")
 
 
 def import_candle_file(
@@ -97,10 +100,21 @@ def stored_candles(
 ) -> list[Candles]:
     """Read the series of some instruments; without source or interval, the only one there is.
 
-    Raises what `CandleStore.find` and `load` raise, and `InvalidInput` for no length of a bar.
+    Features that the data pipeline stored of them are computed anew: whoever reads these candles
+    sees the numbers that were stored. Raises what `CandleStore.find` and `load` raise,
+    `InvalidInput` for no length of a bar, and `FeaturesDiffer`.
     """
     length = None if interval is None else interval_of(interval)
-    return [store.load(store.find(i, source=source, interval=length)) for i in instruments]
+    names = [store.find(i, source=source, interval=length) for i in instruments]
+    return [_with_same_features(store, name) for name in names]
+
+
+def _with_same_features(store: CandleStore, name: SeriesName) -> Candles:
+    candles, stored = store.load(name), store.stored(name)
+    # What another process rolled back, or loaded, in between has other candles.
+    if stored is not None and stored.digest == candles.digest:
+        require_same(store.root, stored, candles)
+    return candles
 
 
 def _stored(

@@ -28,6 +28,7 @@ from liveops.commands import (
     budget,
     candles,
     closing,
+    data,
     drift,
     encoding,
     explain,
@@ -105,6 +106,7 @@ app.add_typer(ledger.commands, name="ledger")
 app.add_typer(snapshots.commands, name="snapshot")
 app.add_typer(imports.commands, name="import")
 app.add_typer(candles.commands, name="candles")
+app.add_typer(data.commands, name="data")
 learn.commands.command("timesnet")(encoding.timesnet)
 app.add_typer(learn.commands, name="learn")
 app.add_typer(jobs.commands, name="job")
@@ -127,6 +129,8 @@ health_app = _script(health.health)
 retrain_app = _script(rotation.scheduled_retrain)
 setup_app = _script(setup.setup_live_ops)
 alerts_app = _script(alerting.prometheus_alerts)
+validate_app = _script(data.validate)
+rollback_app = _script(data.rollback)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -162,6 +166,16 @@ def setup_live_ops(arguments: Sequence[str] | None = None) -> None:
 def prometheus_alerts(arguments: Sequence[str] | None = None) -> None:
     """Run `prometheus_alerts`."""
     sys.exit(exit_code(alerts_app, arguments))
+
+
+def validate_data(arguments: Sequence[str] | None = None) -> None:
+    """Run `validate_data`."""
+    sys.exit(exit_code(validate_app, arguments))
+
+
+def rollback_data(arguments: Sequence[str] | None = None) -> None:
+    """Run `rollback_data`."""
+    sys.exit(exit_code(rollback_app, arguments))
 
 
 def exit_code(entry: Callable[..., object], arguments: Sequence[str] | None) -> int:

@@ -20,7 +20,7 @@ from bandit.core.backtest import (
 )
 from bandit.core.errors import Conflict, UnknownName
 from bandit.core.model import Policy, PolicyKind, PolicyName, Verdict, checked_name
-from bandit.service import policies, trials
+from bandit.service import data_runs, policies, trials
 from config.settings import Settings
 from learners import fitting, reinforcement
 from learners.artifact import Artifact
@@ -113,7 +113,12 @@ def learn(
     Raises `Conflict` where the name belongs to another policy, or the policy has another name,
     `ExtraMissing` where nothing that trains is installed, `InvalidInput` for candles that are too
     few, and as `learners.reinforcement.train`.
+    trials made since. Raises `Conflict` where the name belongs to another policy, or the policy has
+    another name, `DataPaused` while candles are rolled back, `ExtraMissing` where nothing that
+    trains is installed, `InvalidInput` for candles that are too few, and as
+    `learners.reinforcement.train`.
     """
+    data_runs.require_whole(app.engine)
     versions(_packages(plan))  # or nothing is begun
     subject = subject_of(plan, series, family=family)
     checked_name(name)

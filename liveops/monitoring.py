@@ -22,7 +22,7 @@ from bandit.service import experiments, guarding, learner_jobs, policies, report
 from bandit.service.arm_report import ArmReport
 from bandit.service.reporting import ExperimentReport
 from bandit.storage.locks import Lease, LockClass
-from learners.market.candle_store import DamagedSeries
+from learners.market.stored_series import DamagedSeries
 from liveops.background import Turn
 from liveops.clock import monotonic
 from liveops.learner import STUCK_SECONDS, Learner

@@ -10,8 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date as Date
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -71,13 +70,13 @@ class DataFact:
 
     >>> began = datetime(2026, 3, 1, 2)
     >>> fact = DataFact(
-    ...     date=Date(2026, 3, 1), attempt=1, stage=DataStage.LOAD, state=DataState.DONE,
+    ...     day=date(2026, 3, 1), attempt=1, stage=DataStage.LOAD, state=DataState.DONE,
     ...     rows_in=24, rows_out=24, report={}, began_at=began, ended_at=began)
     >>> fact.report_digest[:12]
     '44136fa355b3'
     """
 
-    date: Date
+    day: date
     attempt: int
     stage: DataStage
     state: DataState
@@ -121,9 +120,7 @@ def is_done(facts: Sequence[DataFact]) -> bool:
     """
     attempt = attempt_of(facts)
     return any(
-        fact.stage is DataStage.HEALTH
-        and fact.state is DataState.DONE
-        and fact.attempt == attempt
+        fact.stage is DataStage.HEALTH and fact.state is DataState.DONE and fact.attempt == attempt
         for fact in facts
     )
 

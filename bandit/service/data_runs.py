@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date as Date
-from datetime import datetime
+from datetime import date, datetime
 
 from sqlalchemy import Connection, Engine
 
@@ -49,7 +48,7 @@ def record(engine: Engine, facts: Sequence[DataFact], *, now: datetime, actor: s
                 _audit(connection, fact, now=now, actor=actor)
 
 
-def of_date(engine: Engine, date: Date) -> list[DataFact]:
+def of_date(engine: Engine, date: date) -> list[DataFact]:
     """Return all that was done about a night, the oldest first."""
     with snapshot(engine) as connection:
         return data_runs.of_date(connection, date)
@@ -84,14 +83,13 @@ def require_whole(engine: Engine) -> None:
     """Raise `DataPaused` while a load of candles is being taken back."""
     under_way = paused(engine)
     if under_way is not None:
-        raise DataPaused(
-            date=under_way.date.isoformat(), since=under_way.began_at.isoformat()
-        )
+        raise DataPaused(date=under_way.day.isoformat(), since=under_way.began_at.isoformat())
 
 
 def _pause(connection: Connection) -> DataFact | None:
     newest = data_runs.newest_of(connection, (DataStage.PAUSE, DataStage.RESUME))
-    return newest if newest is not None and newest.stage is DataStage.PAUSE else None
+    over = newest is None or (newest.stage is DataStage.RESUME and newest.state is DataState.DONE)
+    return None if over else newest
 
 
 def _audit(connection: Connection, fact: DataFact, *, now: datetime, actor: str) -> None:
@@ -101,7 +99,7 @@ def _audit(connection: Connection, fact: DataFact, *, now: datetime, actor: str)
         now=now,
         actor=actor,
         action=f"data_{fact.stage.value}{'_failed' if failed else ''}",
-        subject=fact.date.isoformat(),
+        subject=fact.day.isoformat(),
         details={
             "attempt": fact.attempt,
             "rows_in": fact.rows_in,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import date as Date
+from datetime import date
 from typing import Any
 
 from sqlalchemy import Connection
@@ -25,7 +25,7 @@ def append(connection: Connection, fact: DataFact, *, actor: str) -> bool:
                 :report_digest, :version_before, :version_after, :began_at, :ended_at, :actor)
         ON CONFLICT (date, attempt, stage) WHERE state = 'done' DO NOTHING RETURNING id
         """,
-        date=fact.date,
+        date=fact.day,
         attempt=fact.attempt,
         stage=fact.stage.value,
         state=fact.state.value,
@@ -42,7 +42,7 @@ def append(connection: Connection, fact: DataFact, *, actor: str) -> bool:
     return bool(added)
 
 
-def of_date(connection: Connection, date: Date) -> list[DataFact]:
+def of_date(connection: Connection, date: date) -> list[DataFact]:
     """Return the facts of a night, the oldest first."""
     found = rows(connection, "SELECT * FROM data_runs WHERE date = :date ORDER BY id", date=date)
     return [_fact(row) for row in found]
@@ -66,7 +66,8 @@ def newest_healthy(connection: Connection) -> DataFact | None:
     """Return the end of the night that was finished last; None before the first."""
     found = one(
         connection,
-        "SELECT * FROM data_runs WHERE stage = 'health' AND state = 'done' ORDER BY id DESC LIMIT 1",
+        "SELECT * FROM data_runs WHERE stage = 'health' AND state = 'done'"
+        " ORDER BY id DESC LIMIT 1",
     )
     return None if found is None else _fact(found)
 
@@ -77,8 +78,8 @@ def newest_nights(connection: Connection, *, limit: int) -> list[DataFact]:
         connection,
         """
         SELECT d.* FROM data_runs d
-        WHERE d.date IN (SELECT DISTINCT date FROM data_runs ORDER BY date DESC LIMIT :nights)
-        ORDER BY d.date DESC, d.id
+        WHERE d.day IN (SELECT DISTINCT date FROM data_runs ORDER BY date DESC LIMIT :nights)
+        ORDER BY d.day DESC, d.id
         """,
         nights=limit,
     )
@@ -87,7 +88,7 @@ def newest_nights(connection: Connection, *, limit: int) -> list[DataFact]:
 
 def _fact(row: dict[str, Any]) -> DataFact:
     return DataFact(
-        date=row["date"],
+        day=row["date"],
         attempt=row["attempt"],
         stage=DataStage(row["stage"]),
         state=DataState(row["state"]),

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date as Date
+from datetime import date
 from pathlib import Path
 
 from bandit.core.errors import LockHeldElsewhere
@@ -79,13 +79,13 @@ def finish(root: Path) -> None:
 class Version:
     """What the load of a date changed: each series `before` it and `after` it."""
 
-    date: Date
+    day: date
     before: Documents
     after: Documents
 
     def to_json(self) -> dict[str, object]:
         """Return the document that lies in `versions/`."""
-        return {"date": self.date.isoformat(), "before": self.before, "after": self.after}
+        return {"date": self.day.isoformat(), "before": self.before, "after": self.after}
 
 
 def versions(root: Path) -> list[Version]:
@@ -97,10 +97,10 @@ def keep_version(root: Path, version: Version) -> None:
     """Write down what a load changes, before it does."""
     folder = root / VERSIONS
     folder.mkdir(exist_ok=True)
-    write_durably(folder / f"{version.date}.json", encoded(version.to_json()))
+    write_durably(folder / f"{version.day}.json", encoded(version.to_json()))
 
 
-def forget_version(root: Path, date: Date) -> None:
+def forget_version(root: Path, date: date) -> None:
     """Take the load of a date from those that can be rolled back."""
     (root / VERSIONS / f"{date}.json").unlink(missing_ok=True)
     sync_directory(root / VERSIONS)
@@ -130,7 +130,7 @@ def _version(path: Path) -> Version:
     told = _read(path)
     try:
         return Version(
-            date=Date.fromisoformat(told["date"]), before=told["before"], after=told["after"]
+            day=date.fromisoformat(told["date"]), before=told["before"], after=told["after"]
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedSeries(f"{path} cannot be read: {error!r}") from error

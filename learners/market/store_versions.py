@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date as Date
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 from bandit.core.errors import UnknownName
@@ -51,7 +50,7 @@ class Loaded:
     after: str
 
 
-def load(store: CandleStore, date: Date, offers: Sequence[Offer], *, now: datetime) -> Loaded:
+def load(store: CandleStore, date: date, offers: Sequence[Offer], *, now: datetime) -> Loaded:
     """Bring the bars of several series into the store in one step, as the version of a date.
 
     The same again changes nothing. Raises as `CandleStore.append`; nothing is loaded then.
@@ -69,29 +68,29 @@ def load(store: CandleStore, date: Date, offers: Sequence[Offer], *, now: dateti
             if prepared is not None and prepared.to_json() != known:
                 before[folder], after[folder] = known, prepared.to_json()
         if after:
-            keep_version(root, _merged(root, Version(date=date, before=before, after=after)))
+            keep_version(root, _merged(root, Version(day=date, before=before, after=after)))
             switch(root, after)
         return Loaded(new=new, before=digest, after=version_digest(root))
 
 
-def undone_by(root: Path, date: Date) -> list[Version]:
+def undone_by(root: Path, date: date) -> list[Version]:
     """Return the loads that going back to before a date undoes, the oldest first.
 
     Raises `UnknownName` where the load of that date is not kept.
     """
     kept = versions(root)
-    known = [version.date.isoformat() for version in kept]
+    known = [version.day.isoformat() for version in kept]
     if date.isoformat() not in known:
         raise UnknownName(kind="load", name=date.isoformat(), known=known)
-    return [version for version in kept if version.date >= date]
+    return [version for version in kept if version.day >= date]
 
 
 def target_of(undone: Sequence[Version]) -> Documents:
     """Return what each series is to be again, before the first of these loads.
 
-    >>> day = Date(2026, 3, 1)
-    >>> first = Version(date=day, before={"a": None}, after={"a": {"bars": 1}})
-    >>> second = Version(date=day, before={"a": {"bars": 1}, "b": None}, after={})
+    >>> day = date(2026, 3, 1)
+    >>> first = Version(day=day, before={"a": None}, after={"a": {"bars": 1}})
+    >>> second = Version(day=day, before={"a": {"bars": 1}, "b": None}, after={})
     >>> target_of([first, second])
     {'a': None, 'b': None}
     """
@@ -136,11 +135,11 @@ def restore(store: CandleStore, undone: Sequence[Version]) -> None:
 def forget(root: Path, undone: Sequence[Version]) -> None:
     """Take loads that were undone from those that can be, the oldest last: it tells of the rest."""
     for version in reversed(undone):
-        forget_version(root, version.date)
+        forget_version(root, version.day)
 
 
 def _prepared(
-    store: CandleStore, date: Date, offer: Offer, *, now: datetime
+    store: CandleStore, date: date, offer: Offer, *, now: datetime
 ) -> tuple[StoredSeries | None, int]:
     prepared, new = store.stored(offer.name), 0
     if offer.candles is not None:
@@ -159,12 +158,14 @@ def _prepared(
 
 def _merged(root: Path, version: Version) -> Version:
     """Add what an earlier part of the same load changed, where it did."""
-    earlier = next((kept for kept in versions(root) if kept.date == version.date), None)
+    earlier = next((kept for kept in versions(root) if kept.day == version.day), None)
     if earlier is None:
         return version
     done = {f for f, document in earlier.after.items() if document_of(root, f) == document}
     before = {f: document for f, document in earlier.before.items() if f in done}
     after = {f: document for f, document in earlier.after.items() if f in done}
     return Version(
-        date=version.date, before=version.before | before, after=after | version.after
+        day=version.day,
+        before={**version.before, **before},
+        after={**after, **version.after},
     )

@@ -44,10 +44,10 @@ class SeriesName:
 
     def __post_init__(self) -> None:
         """Refuse names that could lead out of the store."""
-        for field, pattern in (("source", _SOURCE), ("instrument", _INSTRUMENT)):
-            name = getattr(self, field)
+        for part, pattern in (("source", _SOURCE), ("instrument", _INSTRUMENT)):
+            name = getattr(self, part)
             if re.fullmatch(pattern, name, flags=re.ASCII) is None:
-                raise InvalidInput(field=field, rule=f"must match {pattern}", found=name)
+                raise InvalidInput(field=part, rule=f"must match {pattern}", found=name)
         seconds = self.interval.total_seconds()
         if seconds < 1 or not seconds.is_integer():
             raise InvalidInput(field="interval", rule="must be whole seconds", found=self.interval)

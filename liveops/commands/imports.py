@@ -26,7 +26,7 @@ from liveops.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from learners.market.candle_store import SeriesName
+    from learners.market.stored_series import SeriesName
     from liveops.candle_import import ImportedCandles
     from liveops.outcome_import import Refusal
 
@@ -181,8 +181,8 @@ def _require_files(files: list[Path] | None, of_exchanges: dict[str, object]) ->
 def _series_to_fetch(
     files: list[Path] | None, exchange: str, instrument: str | None, interval: str | None
 ) -> SeriesName:
-    from learners.market.candle_store import SeriesName
     from learners.market.intervals import interval_of
+    from learners.market.stored_series import SeriesName
 
     if files:
         raise InvalidInput(field="FILES", rule="must not go with --exchange", found=files[0])
