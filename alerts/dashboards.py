@@ -26,7 +26,7 @@ def dashboards(limits: AlertLimits) -> tuple[Dashboard, ...]:
         _system(limits),
         trading_dashboard(limits),
         model_dashboard(limits),
-        _pipeline(),
+        _pipeline(limits),
     )
 
 
@@ -198,7 +198,7 @@ def _system(limits: AlertLimits) -> Dashboard:
     )
 
 
-def _pipeline() -> Dashboard:
+def _pipeline(limits: AlertLimits) -> Dashboard:
     jobs = (
         shown("Since the monitor last saw", "liveops_monitor_pulse_age_seconds"),
         shown("Since the last drift check", "liveops_drift_age_seconds"),
@@ -206,6 +206,24 @@ def _pipeline() -> Dashboard:
         shown("Version of the allocation", "liveops_allocation_version"),
         shown("Epoch", "liveops_experiment_epoch"),
         shown("Draws beside the allocation", "liveops_experiment_draw_mismatch", red_above=6.9),
+    )
+    data = (
+        shown("The data pipeline failed", "liveops_data_failed", red_above=1),
+        shown(
+            "Since a night was finished",
+            "liveops_data_finished_age_seconds",
+            red_above=86_400 + limits.data_sla.total_seconds(),
+        ),
+        shown(
+            "How long the last night took",
+            "liveops_data_night_seconds",
+            red_above=limits.data_sla.total_seconds(),
+        ),
+        shown("New bars of the last night", "liveops_data_rows"),
+        shown("What is unlike before", "liveops_data_anomalies", red_above=1),
+        shown("Age of the newest bar", "liveops_data_bar_age_seconds"),
+        shown("Bars of 30 days that are stored", "liveops_data_completeness_ratio", red_below=0.95),
+        shown("Trainings are refused", "liveops_data_paused", red_above=1),
     )
     outcomes = (
         shown("Outcomes", "liveops_arm_outcomes_total"),
@@ -226,6 +244,7 @@ def _pipeline() -> Dashboard:
         description="What runs by itself: nightly jobs, outcomes on their way in, notices out.",
         rows=(
             Row(title="Jobs", panels=jobs),
+            Row(title="Candles", panels=data),
             Row(title="Outcomes", panels=outcomes),
             Row(title="Notices and calls outside", panels=outside),
         ),

@@ -38,6 +38,7 @@ class AlertLimits:
     down_wait: timedelta = timedelta(minutes=2)
     encoder_kl: float = 0.30
     gpu_percent: float = 60.0
+    data_sla: timedelta = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,6 +56,7 @@ _RUNBOOKS: Final = """
 | [Outage](../runbooks/outage.md) | the service or its ledger is down, or what it says is doubted |
 | [Bot or exchange](../runbooks/bot-or-exchange.md) | a bot stopped, is silent, or differs |
 | [Bad or drifting model](../runbooks/drifting-model.md) | a model loses, or its market changed |
+| [Data pipeline](../runbooks/data-pipeline.md) | bad candles were loaded, or none |
 | [Incidents](../runbooks/incidents.md) | the incidents of the documents, and where each leads |
 """
 

@@ -41,6 +41,7 @@ class Component(StrEnum):
     ARM = "arm"
     DRIFT = "drift"
     LEARNER = "learner"
+    DATA = "data"
     ALERTING = "alerting"
 
     @property
@@ -51,6 +52,8 @@ class Component(StrEnum):
                 return "trading"
             case Component.DRIFT | Component.LEARNER:
                 return "model"
+            case Component.DATA:
+                return "pipeline"
             case _:
                 return "system"
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from alerts.arm_rules import arm_rules
 from alerts.bot_rules import bot_rules
+from alerts.data_rules import data_rules
 from alerts.drift_rules import drift_rules
 from alerts.http_rules import http_rules
 from alerts.limits import AlertLimits, AlertPlaces
@@ -27,6 +28,7 @@ def rules(limits: AlertLimits, places: AlertPlaces) -> tuple[AlertRule, ...]:
         *bot_rules(limits),
         *drift_rules(limits),
         *http_rules(),
+        *data_rules(limits),
     )
     without = service_rules(limits, job=places.job, names=())
     read = {reading.of for rule in (*about_trading, *without) for reading in rule.reads}
@@ -39,20 +41,6 @@ def _coming(name: str, severity: Severity, comes_with: str, *quotes: tuple[str, 
 
 
 COMING: Final = (
-    _coming(
-        "DataPipelineFailed",
-        Severity.CRITICAL,
-        "the data pipeline, and a metric of each run's result and time (SLA: 2 h)",
-        ("003", "- Data pipeline failed"),
-        ("003", "**SLA**: Complete within 2 hours"),
-        ("003", "- Alert on anomalies"),
-    ),
-    _coming(
-        "DataPipelineCompleted",
-        Severity.INFO,
-        "the data pipeline",
-        ("003", "- Data pipeline completed"),
-    ),
     _coming(
         "TrainingPipelineFailed",
         Severity.CRITICAL,

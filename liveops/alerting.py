@@ -142,6 +142,7 @@ def alert_limits_of(settings: Settings) -> AlertLimits:
         down_wait=timedelta(minutes=own.down_minutes),
         encoder_kl=checklist.kl_refresh,
         gpu_percent=checklist.gpu_restart,
+        data_sla=timedelta(minutes=settings.data.sla_minutes),
     )
 
 

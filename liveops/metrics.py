@@ -20,6 +20,7 @@ from bandit.service import (
     accounts,
     alerting,
     auditing,
+    data_runs,
     drift,
     experiments,
     noticing,
@@ -33,6 +34,8 @@ from bandit.service.live_gaps import BesideBacktest
 from bandit.service.performance_guarding import GuardReport
 from bandit.service.reporting import ExperimentReport
 from liveops.clock import monotonic
+from liveops.data_samples import of_data
+from liveops.gpu import GpuReading
 from liveops.health import seen
 from liveops.health_metrics import Sample, of_health
 from liveops.outside_metrics import of_notices
@@ -120,6 +123,7 @@ class LedgerReader:
             heard = alerting.counts(engine)
             checked = seen(self._app)
             told = noticing.counted(engine)
+            data = data_runs.standing(engine)
         except LedgerUnavailable:
             return [("liveops_up", (), 0.0)]
         samples: list[Sample] = [
@@ -132,6 +136,7 @@ class LedgerReader:
         for result, n in heard.items():
             samples.append(("liveops_alert_notices_total", (result.value,), n))
         samples += of_notices(told, now=now)
+        samples += of_data(data, now=now)
         for account in held:
             samples += _of_account(account)
         for guard in watching:

@@ -255,6 +255,10 @@ SAYS: Final[Mapping[str, str]] = {
     "ChallengerProfitFactorLow": "trend-v3 pf_challenger_30 +1.5 .* FAIL: throttle",
     "CircuitBreakerOpen": "orders.*open",
     "ConsecutiveLossesHigh": "5 lost in a row",
+    "DataAnomalyFound": '"return"',
+    "DataPipelineCompleted": "2026-03-02: PASS",
+    "DataPipelineFailed": "anomalies stop the load",
+    "DataPipelineLate": "2026-03-03 is done",
     "DataFeedStalled": "issue: .*BTCUSDT",
     "EncoderKLDivergenceHigh": 'part="calibrated"} 0.62',
     "FeatureDriftCritical": 'check="psi",level="critical"} 1',
@@ -270,6 +274,7 @@ SAYS: Final[Mapping[str, str]] = {
     "StatisticsMismatch": "fees",
     "WinRateLow": "trend-v3 .* 30 +33%",
     "drifting-model": "liveops_drift_features.* 4",
+    "data-pipeline": "rolled back to before 2026-03-02, undone: 2026-03-02",
     "emergency-stop": "is killed",
     "rollback": "trend-v1 is the champion of btc [(]",
 }

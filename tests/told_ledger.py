@@ -10,6 +10,8 @@ from decimal import Decimal
 import pytest
 from api_service import CheckedClient, service
 from backtest_trials import a_trial
+from data_facts import finished
+from data_facts import record as record_night
 from drift_runs import a_run
 from fake_nvml import FakeNvml
 from ledger import NIGHT, NOON, assign_to, feed, open_btc, scale, set_budget
@@ -65,6 +67,7 @@ def _live(engine: Engine) -> None:
     scale(engine)
     rebuilding.compare(engine, now=NIGHT)
     drift.record(engine, a_run(), now=NOON, actor="test")
+    record_night(engine, finished(NOON))
     seen = {"who": "prod", "interval_seconds": 300, "is_first": True}
     watching.pulse(engine, ["btc"], now=NOON, actor="test", **seen)
     told = beat(account="usd", equity=Decimal(10_000))

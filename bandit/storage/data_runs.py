@@ -78,8 +78,8 @@ def newest_nights(connection: Connection, *, limit: int) -> list[DataFact]:
         connection,
         """
         SELECT d.* FROM data_runs d
-        WHERE d.day IN (SELECT DISTINCT date FROM data_runs ORDER BY date DESC LIMIT :nights)
-        ORDER BY d.day DESC, d.id
+        WHERE d.date IN (SELECT DISTINCT date FROM data_runs ORDER BY date DESC LIMIT :nights)
+        ORDER BY d.date DESC, d.id
         """,
         nights=limit,
     )

@@ -79,8 +79,8 @@ class FileFeed:
             times, frame = times[order], frame.iloc[order]
         numbers = {name: frame[name].to_numpy(dtype=np.float64) for name in COLUMNS}
         raw = RawBars(opened_at=times, numbers=numbers)
-        closes: Times = times + np.timedelta64(self.name.interval)
-        wanted: NDArray[np.bool_] = np.less_equal(closes, moment(until))
+        newest = moment(until) - np.timedelta64(self.name.interval)
+        wanted: NDArray[np.bool_] = np.less_equal(times, newest)
         if since is not None:
             wanted &= times >= moment(since)
         return raw.where(wanted)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nightly_candles
 import pytest
 import scratch_stack
 import typer
@@ -42,6 +43,11 @@ RUNBOOKS = sorted((DOCS / "runbooks").glob("*.md"))
 PAGES = {path.stem: path for path in (*PLAYBOOKS, *RUNBOOKS) if path.name != INDEX}
 RULES = rules(AlertLimits(), AlertPlaces())
 KEY = "lo_" + "k" * 43
+ENTRIES = {
+    "liveops": cli.app,
+    "validate_data": cli.validate_app,
+    "rollback_data": cli.rollback_app,
+}
 NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
 
 
@@ -77,9 +83,10 @@ class Operator:
         """Type a line; its exit code, and all that it said."""
         self._follow()
         line = line.replace("127.0.0.1:8801", f"127.0.0.1:{self._port}")
-        if line.startswith("liveops ") and "|" not in line:
+        entry = ENTRIES.get(line.partition(" ")[0])
+        if entry is not None and "|" not in line:
             capfd.readouterr()
-            code = cli.exit_code(cli.app, shlex.split(line, comments=True)[1:])
+            code = cli.exit_code(entry, shlex.split(line, comments=True)[1:])
             return code, "".join(capfd.readouterr())
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", line],
@@ -117,6 +124,8 @@ def operator(
         engine = connect(url)
         stack.callback(engine.dispose)
         scratch_stack.stage(engine, page)
+        if page in nightly_candles.PAGES:
+            nightly_candles.stage(engine, tmp_path, page)
         is_away = page in scratch_stack.AWAY
         variables = {
             "LIVEOPS_API_KEY": KEY,
@@ -214,7 +223,7 @@ def test_a_wrong_spelling_is_found() -> None:
 def test_every_alert_has_a_playbook_and_every_playbook_an_alert() -> None:
     assert {path.stem for path in PLAYBOOKS} == {rule.name for rule in RULES} | {"README"}
     assert sum(rule.severity is Severity.CRITICAL for rule in RULES) >= 10
-    assert len([path for path in RUNBOOKS if path.stem != "incidents"]) == 5
+    assert len([path for path in RUNBOOKS if path.stem != "incidents"]) == 6
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

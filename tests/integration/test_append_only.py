@@ -8,6 +8,9 @@ from uuid import UUID
 
 import pytest
 from backtest_trials import a_trial, rotated
+from backtest_trials import a_trial
+from data_facts import finished
+from data_facts import record as record_night
 from drift_runs import a_run
 from guarded_ledger import pause
 from guarded_ledger import refused as refused_unit
@@ -75,6 +78,7 @@ FACTS = {
     "alert_notices": "result",
     "notices": "title",
     "snapshots": "size_bytes",
+    "data_runs": "report",
 }
 
 
@@ -103,6 +107,7 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
         selections.insert(connection, record.id, selection, actor="test", reason="drill")
     trials.record(engine, a_trial(), now=NOON, actor="test")
     drift.record(engine, a_run(), now=NOON, actor="test")
+    record_night(engine, finished(NOON))
     learner_jobs.keep_recipe(engine, "prod", {"learner": "rl"}, now=NOON)
     rotated(engine, of="prod", to=CHALLENGER)
     notice = Notice(fingerprint="f", status=AlertStatus.RESOLVED, starts_at=NOON)

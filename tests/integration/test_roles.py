@@ -8,6 +8,9 @@ from uuid import UUID
 
 import pytest
 from backtest_trials import a_trial, rotated
+from backtest_trials import a_trial
+from data_facts import finished
+from data_facts import record as record_night
 from drift_runs import a_run
 from guarded_ledger import followed, pause
 from guarded_ledger import refused as refused_unit
@@ -43,6 +46,7 @@ from bandit.service import (
     alerting,
     auditing,
     closing,
+    data_runs,
     drift,
     exploring,
     health,
@@ -135,6 +139,10 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
     trials.record(service, a_trial(), now=NOON, actor="test")
     drift.record(service, a_run(), now=NOON, actor="test")
     rotated(service, of="prod", to=CHALLENGER)
+    record_night(service, finished(NOON))
+    with data_runs.alone(service, doing="drill"):
+        assert data_runs.standing(service) is not None
+    assert data_runs.newest_nights(service, limit=1)
     for minute in range(2):
         told = beat(sent_at=NOON + timedelta(minutes=minute))
         health.hear(service, told, now=NIGHT, window=timedelta(minutes=10))
@@ -184,6 +192,7 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         "DELETE FROM backtest_trials",
         "UPDATE drift_checks SET verdict = 'PASS'",
         "DELETE FROM rotations",
+        "DELETE FROM data_runs",
         "DELETE FROM arm_statistics",
         "DELETE FROM guard_states",
         "UPDATE guard_changes SET reason = 'x'",

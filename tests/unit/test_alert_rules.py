@@ -188,7 +188,7 @@ def test_every_alert_leads_to_a_playbook_and_a_dashboard(rule: AlertRule) -> Non
     told = annotations_of(rule, places)
     assert told["runbook_url"] == f"https://desk.example/books/{rule.name}.md"
     assert re.fullmatch(
-        r"https://g\.example/d/liveops-(system|trading|model)(\?viewPanel=\d+)?",
+        r"https://g\.example/d/liveops-(system|trading|model|pipeline)(\?viewPanel=\d+)?",
         told["dashboard_url"],
     )
 
