@@ -50,6 +50,7 @@ from config.service import (
 )
 from config.snapshots import Snapshots
 from config.strict_yaml import Document, parse_yaml, read_text
+from config.tuning import Tuning
 
 CONFIG_VARIABLE = "LIVEOPS_CONFIG"
 CONFIG_FILE = Path("config/config.yaml")
@@ -106,6 +107,7 @@ class Settings(Section):
     performance_guard: PerformanceGuard = PerformanceGuard()
     portfolio: Portfolio = Portfolio()
     operations: Operations = Operations()
+    tuning: Tuning = Tuning()
 
 
 class InvalidSettings(BanditError):

@@ -7,7 +7,7 @@ serves it, behind the regime filter and the confidence that hold in service too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,15 @@ class Walked:
     entries: Entries
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fold:
+    """What came of one fold's unseen bars: the trades of each instrument, in their order."""
+
+    number: int
+    trades: Sequence[Sequence[BacktestTrade]]
+    entries: Entries
+
+
 class Workshop:
     """Where challengers of one plan are made; what can be made again lies below `folder`."""
 
@@ -89,19 +98,33 @@ class Workshop:
 
     def walked(self) -> Walked:
         """Train on every fold and play what comes after it, instrument by instrument."""
-        splits, entries = self.splits, list[Entries]()
-        trades = [
-            trade
-            for market in self.markets
-            for trade in walk_forward(
-                market.candles, splits, fit=partial(self._player, market, entries.append)
-            )
-        ]
-        tests = [split.test for split in splits]
+        return self.gathered(list(self.folds()))
+
+    def folds(self) -> Iterator[Fold]:
+        """Train on one fold after the other, and play what comes after each."""
+        for number, split in enumerate(self.splits):
+            entries = list[Entries]()
+            trades = [
+                walk_forward(
+                    market.candles, [split], fit=partial(self._player, market, entries.append)
+                )
+                for market in self.markets
+            ]
+            self._served.clear()
+            yield Fold(number=number, trades=trades, entries=sum(entries, start=Entries()))
+
+    def gathered(self, folds: Sequence[Fold]) -> Walked:
+        """Return what came of all folds, instrument by instrument."""
+        tests = [split.test for split in self.splits]
         return Walked(
             markets=[UnseenBars(market.candles, tests) for market in self.markets],
-            trades=trades,
-            entries=sum(entries, start=Entries()),
+            trades=[
+                trade
+                for place in range(len(self.markets))
+                for fold in folds
+                for trade in fold.trades[place]
+            ],
+            entries=sum((fold.entries for fold in folds), start=Entries()),
         )
 
     def newest(self, root: Path) -> Artifact:

@@ -54,6 +54,7 @@ from liveops.commands import (
     setup,
     simulate,
     snapshots,
+    tune,
 )
 
 EXIT_FAILED, EXIT_USAGE, EXIT_LOCKED = 1, 2, 3
@@ -110,6 +111,7 @@ app.add_typer(data.commands, name="data")
 learn.commands.command("timesnet")(encoding.timesnet)
 app.add_typer(learn.commands, name="learn")
 app.add_typer(jobs.commands, name="job")
+app.add_typer(tune.commands, name="tune")
 app.add_typer(keys.commands, name="key")
 app.add_typer(audit.commands, name="audit")
 app.add_typer(service.database_commands, name="db")

@@ -92,6 +92,17 @@ class Learned:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Made:
+    """A challenger that is made and not yet known: what it was, did, and is, since when."""
+
+    plan: ChallengerPlan
+    workshop: Workshop
+    walked: Walked
+    artifact: Artifact
+    began: datetime
+
+
 def learn(
     app: App,
     *,
@@ -129,14 +140,25 @@ def learn(
         walked = workshop.walked()
         artifact = workshop.newest(artifact_home(app.settings))
     except (DeadlinePassed, ForecastTooLong, TrainingFailed) as error:
-        _record(app, _failed(subject, error, began=began, ended=app.clock.now()), actor=actor)
+        record_failure(app, subject, str(error), began=began, actor=actor)
         raise
-    backtest = measure(
-        walked.markets,
-        walked.trades,
-        fee_ratio=plan.environment.costs.fee_ratio,
-        slippage_ratio=plan.environment.costs.slippage_ratio,
-        rng=np.random.default_rng(plan.training.seed),
+    made = Made(plan=plan, workshop=workshop, walked=walked, artifact=artifact, began=began)
+    return enrolled(app, name=name, subject=subject, made=made, rule=rule, actor=actor)
+
+
+def enrolled(
+    app: App,
+    *,
+    name: PolicyName,
+    subject: TrialSubject,
+    made: Made,
+    rule: BacktestRule,
+    actor: str,
+) -> Learned:
+    """Record the trial of a challenger that was made, write its card, and register it."""
+    plan, walked, workshop = made.plan, made.walked, made.workshop
+    trial, backtest = recorded(
+        app, subject, plan=plan, walked=walked, rule=rule, began=made.began, actor=actor
     )
     trial = _record(app, _judged(app, subject, backtest, rule=rule, began=began), actor=actor)
     made = _Made(plan, workshop, walked, backtest, artifact)
@@ -166,6 +188,7 @@ def _card(
 ) -> PolicyCard:
     entries = asdict(made.walked.entries)
     return card_of(
+    card = card_of(
         name,
         trial,
         made.backtest,
@@ -179,6 +202,48 @@ def _card(
         entries=CardEntries(confidence_min=made.plan.acting.confidence_min, **entries),
         looks=_looks(made.artifact),
     )
+        entries=CardEntries(confidence_min=plan.acting.confidence_min, **asdict(walked.entries)),
+        looks=_looks(made.artifact),
+    )
+    return _registered(app, card, made.artifact, actor=actor)
+
+
+def recorded(
+    app: App,
+    subject: TrialSubject,
+    *,
+    plan: ChallengerPlan,
+    walked: Walked,
+    rule: BacktestRule,
+    began: datetime,
+    actor: str,
+) -> tuple[BacktestTrial, Backtest]:
+    """Measure what a challenger did on bars it had not seen, and record it as a trial, once."""
+    backtest = measure(
+        walked.markets,
+        walked.trades,
+        fee_ratio=plan.environment.costs.fee_ratio,
+        slippage_ratio=plan.environment.costs.slippage_ratio,
+        rng=np.random.default_rng(plan.training.seed),
+    )
+    judgement = _judged(app, subject, backtest, rule=rule, began=began)
+    return _record(app, judgement, actor=actor), backtest
+
+
+def record_failure(
+    app: App, subject: TrialSubject, reason: str, *, began: datetime, actor: str
+) -> None:
+    """Record a trial that came to nothing: it was tried all the same."""
+    ended = app.clock.now()
+    failed = BacktestTrial(
+        subject=subject,
+        started_at=began,
+        finished_at=ended,
+        metrics=None,
+        verdict=Verdict.FAIL,
+        failure=reason[:1000],
+    )
+    _record(app, failed, actor=actor)
 
 
 def _workshop(
@@ -254,19 +319,6 @@ def _require_free(app: App, name: PolicyName, subject: TrialSubject) -> None:
         if held.name != name and held.metadata.get("trial") == trial:
             rule = "asked for in the same way, of the same candles"
             raise Conflict(f"policy {held.name!r} is this one already: {rule}")
-
-
-def _failed(
-    subject: TrialSubject, error: Exception, *, began: datetime, ended: datetime
-) -> BacktestTrial:
-    return BacktestTrial(
-        subject=subject,
-        started_at=began,
-        finished_at=ended,
-        metrics=None,
-        verdict=Verdict.FAIL,
-        failure=str(error)[:1000],
-    )
 
 
 def _judged(

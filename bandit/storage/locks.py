@@ -13,6 +13,7 @@
 - `scheduler`: the lease of the one process that begins what is scheduled.
 - `job`: the lease of whoever runs a scheduled job; its key is `key_of` the job's name.
 - `data`: a session lock of the one process that loads candles, or takes loads back.
+- `tuning`: the lease of the one process that runs a sweep of trials.
 - `newcomer`: held by who adds a bot that is not known yet; beats of known ones never wait for it.
 """
 
@@ -65,6 +66,7 @@ class LockClass(IntEnum):
     SCHEDULER = 10
     JOB = 11
     DATA = 15
+    TUNING = 13
 
 
 @contextmanager

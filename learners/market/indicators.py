@@ -82,6 +82,20 @@ def directional_movement(high: Floats, low: Floats, period: int) -> tuple[Floats
     return 100.0 * wilder_average(np.abs(direction), period), direction
 
 
+def average_true_range(high: Floats, low: Floats, close: Floats, period: int) -> Floats:
+    """Return Wilder's ATR in quote currency: how far prices move within a bar, gaps included.
+
+    Wilder 1978; the true range is the bar's own, stretched to the close before where that lies
+    outside. The memory is `wilder_memory(period) + 1` bars.
+
+    >>> high, low = np.full(30, 11.0), np.full(30, 10.0)
+    >>> average_true_range(high, low, np.full(30, 10.5), 2).round(12).tolist()[19:21]
+    [nan, 1.0]
+    """
+    before = lagged(close, 1)
+    return wilder_average(np.maximum(high, before) - np.minimum(low, before), period)
+
+
 def relative_strength(close: Floats, period: int) -> Floats:
     """Return Wilder's RSI, 0 to 100: the part of rises in the average of all moves.
 

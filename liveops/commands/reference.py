@@ -46,6 +46,8 @@ def _leaves(command: Any, path: str) -> Iterator[tuple[str, Any]]:
     if children is None:
         yield path, command
         return
+    if command.invoke_without_command:
+        yield path, command
     for name, child in children.items():
         yield from _leaves(child, f"{path} {name}")
 

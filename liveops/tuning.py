@@ -1,0 +1,425 @@
+"""Sweeps: a day's search for better values, in trials that go on where they were killed.
+
+One process at a time runs the sweeps of a ledger. What ends a trial is written in an order that can
+be begun again anywhere: what it made, its record among all backtests, then its end in the study.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final, assert_never
+
+import numpy as np
+
+from bandit.core.backtest import BacktestRule
+from bandit.core.errors import BanditError, LedgerUnavailable, LockHeldElsewhere
+from bandit.core.model import PolicyName
+from bandit.core.optimization import OptimizationRun, RunState, policy_of, study_of
+from bandit.core.tunables import TUNABLES
+from bandit.service import learner_jobs, optimizing, policies
+from bandit.storage.locks import LEASE_SECONDS, Lease, LockClass
+from learners import fitting
+from learners.backends import Backend
+from learners.challenger import ChallengerPlan, data_digest
+from learners.installed import versions
+from learners.market.candles import Candles
+from learners.study import Study, StudyTrial
+from learners.tuned_plan import tuned_plan
+from learners.tuning import FoldDone, Said, TrialBegun, TrialFailed, TrialLost, TrialMade, value_of
+from learners.workshop import Fold, Workshop
+from liveops.background import repeated
+from liveops.clock import monotonic
+from liveops.deciders import artifact_home
+from liveops.learning import Learned, Made, enrolled, record_failure, recorded, subject_of
+from liveops.ledger_server import state_home
+from liveops.recipes import Recipe
+from liveops.trial_store import TrialStore
+from liveops.wiring import App
+
+ATTEMPTS_MAX: Final = 3
+"""How often a trial is begun whose worker is lost each time."""
+
+TICK_SECONDS: Final = 1.0
+_RULE: Final = BacktestRule()
+log = logging.getLogger(__name__)
+
+
+class SweepFailed(BanditError):
+    """A sweep ended without a policy: not one of its trials could be made and measured."""
+
+    code = "sweep_failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sweep:
+    """What is asked: `trials` of `plan` on candles that were known when `day` began.
+
+    `fixed` tunables are held; `recipe` is how the plan was asked for, but for what is tuned. Of the
+    best `keep` trials the artefacts stay.
+    """
+
+    day: date
+    plan: ChallengerPlan
+    series: Sequence[Candles]
+    trials: int
+    fixed: Mapping[str, float | int]
+    recipe: Recipe
+    keep: int
+    trial_seconds: float
+    workers: int
+
+    @property
+    def study(self) -> str:
+        """Return the name of the study, and of the search that the trials belong to."""
+        return study_of(self.day)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Return all that decides what comes of it; where and how many at a time does not."""
+        return {
+            "trials": self.trials,
+            "fixed": dict(self.fixed),
+            "plan": self.plan.digest,
+            "candles": data_digest(self.series),
+            "bounds": {each.name: [each.lower, each.upper] for each in TUNABLES},
+        }
+
+    def planned(self, parameters: Mapping[str, float | int]) -> ChallengerPlan:
+        """Return the plan of a trial."""
+        return tuned_plan(self.plan, parameters, self.series)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """A sweep that is complete; `learned` is what was registered now, if anything was."""
+
+    run: OptimizationRun
+    kept: Sequence[int]
+    learned: Learned | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON document."""
+        made = None if self.learned is None else self.learned.to_json()
+        return {**self.run.to_json(), "kept": list(self.kept), "registered": made}
+
+
+def sweep(
+    app: App,
+    asked: Sweep,
+    *,
+    backend: Callable[[TrialStore], Backend],
+    report: Callable[[str], None],
+    actor: str,
+) -> Swept:
+    """Run a day's sweep to its end, or go on with it; one that is complete stays as it is.
+
+    Raises `LockHeldElsewhere` while another process runs one, `Conflict` where that day's was begun
+    otherwise, `SweepFailed` where nothing came of it, `ExtraMissing` without what trains, and
+    `InvalidInput` for candles that are too few.
+    """
+    require_learners()
+    optimizing.require_room(app.engine)
+    _workshop(asked, asked.planned(asked.fixed)).splits  # noqa: B018 - raises where none fits
+    store = TrialStore(state_home(app.settings) / "tuning" / asked.study)
+    with _leased(app) as require_lease:
+        now = app.clock.now()
+        run = optimizing.begin(
+            app.engine, asked.study, trials=asked.trials, asked=asked.asked, now=now, actor=actor
+        )
+        with closing(_study(app, asked)) as study:
+            if run.state is RunState.RUNNING:
+                with closing(backend(store)) as running:
+                    trials = _Trials(app, asked, study, running, store, report, actor)
+                    trials.run(require_lease)
+                require_lease()
+            return _ended(app, asked, study, store, actor=actor)
+
+
+def outlook(app: App, asked: Sweep) -> dict[str, Any]:
+    """Return what `sweep` would do now, and write nothing; raises as it does."""
+    require_learners()
+    optimizing.require_room(app.engine)
+    found = optimizing.find(app.engine, asked.study)
+    if found is not None:
+        optimizing.require_same(found, asked.asked)
+    ended = 0 if found is None else found.counts.ended
+    state = "new" if found is None else found.state.value
+    is_over = found is not None and found.state is not RunState.RUNNING
+    left = 0 if is_over else asked.trials - ended
+    would = [
+        f"run {left} of {asked.trials} trials",
+        f"keep the artefacts of the best {asked.keep}",
+        f"register the best as {policy_of(asked.day)}",
+    ]
+    return {
+        "study": asked.study,
+        "state": state,
+        "trials": asked.trials,
+        "ended": ended,
+        "bars": len(asked.series[0]),
+        "folds": len(_workshop(asked, asked.planned(asked.fixed)).splits),
+        "fixed": dict(asked.fixed),
+        "would": [] if is_over else would,
+    }
+
+
+def known_before(series: Sequence[Candles], day: date) -> list[Candles]:
+    """Return the bars that were complete when a day began, the same whenever in it this is asked.
+
+    >>> from learners.market.candles import shipped_candles
+    >>> [found] = known_before([shipped_candles()], date(2018, 1, 1))
+    >>> found.closing(len(found) - 1).isoformat()
+    '2018-01-01T00:00:00+00:00'
+    """
+    start = np.datetime64(day, "us")
+    found = []
+    for candles in series:
+        closed = candles.opened_at + np.timedelta64(candles.interval)
+        found.append(candles.until(int(np.searchsorted(closed, start, side="right"))))
+    return found
+
+
+def require_learners() -> None:
+    """Raise `ExtraMissing` where what trains and searches is not installed."""
+    versions([*fitting.PACKAGES, "optuna"])
+
+
+@dataclass(slots=True)
+class _Running:
+    trial: StudyTrial
+    plan: ChallengerPlan
+    began: datetime
+    until: float
+    attempts: int = 1
+    folds: list[Fold] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Trials:
+    """The trials of one sweep: which run, what they say, and how each is ended."""
+
+    app: App
+    asked: Sweep
+    study: Study
+    backend: Backend
+    store: TrialStore
+    report: Callable[[str], None]
+    actor: str
+    running: dict[int, _Running] = field(default_factory=dict)
+
+    def run(self, require_lease: Callable[[], None]) -> None:
+        """Run them all; what an earlier process left is begun again first."""
+        left = self.study.left()
+        self._settle(left)
+        while True:
+            require_lease()
+            while len(self.running) < self.asked.workers:
+                following = left.pop(0) if left else self.study.ask()
+                if following is None:
+                    break
+                self._begin(following)
+            if not self.running:
+                return
+            for number, said in self.backend.heard(TICK_SECONDS):
+                self._hear(number, said)
+            self._end_late()
+
+    def _begin(self, trial: StudyTrial) -> None:
+        plan = self.asked.planned(trial.parameters)
+        now, until = self.app.clock.now(), monotonic() + self.asked.trial_seconds
+        self.running[trial.number] = _Running(trial, plan, now, until)
+        self.backend.begin(trial.number, plan)
+        self.report(f"trial {trial.number}: begins")
+
+    def _hear(self, number: int, said: Said) -> None:
+        found = self.running[number]
+        match said:
+            case TrialBegun():
+                found.until = monotonic() + self.asked.trial_seconds
+            case FoldDone():
+                self._fold(found, said)
+            case TrialMade():
+                self._made(found, said)
+            case TrialFailed():
+                self._failed(found, said.reason)
+            case TrialLost():
+                self._lost(found, said.reason)
+            case _:
+                assert_never(said)
+
+    def _fold(self, found: _Running, said: FoldDone) -> None:
+        number, step = found.trial.number, said.fold.number
+        found.folds.append(said.fold)
+        self.report(f"trial {number}: fold {step + 1}, value {said.value:.6f}")
+        if self.study.report(number, step, said.value):
+            self.backend.end(number)
+            reason = f"pruned after {step + 1} folds: worse than the median of the trials before"
+            self._record_failure(found, reason)
+            self.study.prune(number)
+            self._is_over(number, "pruned")
+
+    def _made(self, found: _Running, said: TrialMade) -> None:
+        number = found.trial.number
+        self.store.keep(number, said, found.folds)
+        walked = _workshop(self.asked, found.plan).gathered(found.folds)
+        recorded(
+            self.app,
+            subject_of(found.plan, self.asked.series, family=self.asked.study),
+            plan=found.plan,
+            walked=walked,
+            rule=_RULE,
+            began=found.began,
+            actor=self.actor,
+        )
+        value = value_of(found.plan, walked.trades)
+        self.study.complete(number, value)
+        self._is_over(number, f"complete, value {value:.6f}")
+
+    def _failed(self, found: _Running, reason: str) -> None:
+        number = found.trial.number
+        self.backend.end(number)
+        self._record_failure(found, reason)
+        self.study.fail(number)
+        self._is_over(number, f"failed: {reason}")
+
+    def _lost(self, found: _Running, reason: str) -> None:
+        number = found.trial.number
+        if found.attempts >= ATTEMPTS_MAX:
+            self._failed(found, f"its worker was lost {ATTEMPTS_MAX} times")
+            return
+        log.warning("trial %d is begun again, its worker was lost: %s", number, reason)
+        found.attempts += 1
+        found.folds.clear()
+        found.until = monotonic() + self.asked.trial_seconds
+        self.backend.begin(number, found.plan)
+
+    def _end_late(self) -> None:
+        for found in list(self.running.values()):
+            if monotonic() > found.until:
+                self._failed(found, f"not done within {self.asked.trial_seconds:g} s")
+
+    def _record_failure(self, found: _Running, reason: str) -> None:
+        subject = subject_of(found.plan, self.asked.series, family=self.asked.study)
+        record_failure(self.app, subject, reason, began=found.began, actor=self.actor)
+
+    def _is_over(self, number: int, what: str) -> None:
+        del self.running[number]
+        self.report(f"trial {number}: {what}")
+        self._settle([found.trial for found in self.running.values()])
+
+    def _settle(self, running: Sequence[StudyTrial]) -> None:
+        """Write down how far the sweep is, and remove what is not needed any more."""
+        best = self.study.best()
+        first = best[0] if best else None
+        optimizing.follow(
+            self.app.engine,
+            self.asked.study,
+            counts=self.study.counts(),
+            best_value=None if first is None else first.value,
+            parameters={} if first is None else first.parameters,
+            now=self.app.clock.now(),
+        )
+        self.store.forget_others(
+            made=[trial.number for trial in best[: self.asked.keep]],
+            work=[trial.number for trial in running],
+        )
+
+
+def _ended(app: App, asked: Sweep, study: Study, store: TrialStore, *, actor: str) -> Swept:
+    """Register the best trial, and end the run; nothing where that was done before."""
+    best = study.best()
+    kept = [trial.number for trial in best[: asked.keep]]
+    found = optimizing.find(app.engine, asked.study)
+    assert found is not None
+    policy, learned = None, None
+    if found.state is RunState.RUNNING:
+        if best:
+            policy, learned = _registered(app, asked, best[0], store, actor=actor)
+        now = app.clock.now()
+        found = optimizing.end(app.engine, asked.study, policy=policy, now=now, actor=actor)
+    if found.state is RunState.FAILED:
+        raise SweepFailed(f"{asked.study}: none of its {asked.trials} trials could be measured")
+    return Swept(run=found, kept=kept, learned=learned)
+
+
+def _registered(
+    app: App, asked: Sweep, best: StudyTrial, store: TrialStore, *, actor: str
+) -> tuple[PolicyName, Learned | None]:
+    """Register what the best trial made, as `liveops learn` does.
+
+    Without news since a sweep before, the best is what that one registered: then nothing is new.
+    """
+    plan, kept = asked.planned(best.parameters), store.load(best.number)
+    subject = subject_of(plan, asked.series, family=asked.study)
+    for held in (record.policy for record in policies.listed(app.engine)):
+        if held.sha == kept.sha and held.metadata.get("trial") != subject.trial_id():
+            return held.name, None
+    workshop = _workshop(asked, plan)
+    made = Made(
+        plan=plan,
+        workshop=workshop,
+        walked=workshop.gathered(kept.folds),
+        artifact=store.publish(best.number, artifact_home(app.settings)),
+        began=app.clock.now(),
+    )
+    learned = enrolled(
+        app, name=policy_of(asked.day), subject=subject, made=made, rule=_RULE, actor=actor
+    )
+    texts = [f"{name}={value!r}" for name, value in best.parameters.items()]
+    recipe = replace(asked.recipe, options={**asked.recipe.options, "tuned": texts})
+    learner_jobs.keep_recipe(app.engine, learned.policy.name, recipe.to_json(), now=app.clock.now())
+    return learned.policy.name, learned
+
+
+def _workshop(asked: Sweep, plan: ChallengerPlan) -> Workshop:
+    # Asked what the folds of a plan are; nothing is trained here.
+    return Workshop(plan, asked.series, folder=Path(), clock=monotonic, report=lambda _: None)
+
+
+def _study(app: App, asked: Sweep) -> Study:
+    url, connect_args = optimizing.study_place(app.engine)
+    return Study(
+        url,
+        asked.study,
+        connect_args=connect_args,
+        trials=asked.trials,
+        fixed=asked.fixed,
+        seed=asked.plan.training.seed,
+    )
+
+
+@contextmanager
+def _leased(app: App) -> Iterator[Callable[[], None]]:
+    """Be the one process that sweeps; what is yielded raises once that is over."""
+    lease = Lease(app.engine, LockClass.TUNING, 0)
+    if not lease.hold():
+        raise LockHeldElsewhere("sweep: another process is at it now")
+    lost = threading.Event()
+
+    def hold(_: object) -> None:
+        if lost.is_set():
+            return
+        try:
+            if not lease.hold():
+                lost.set()
+        except LedgerUnavailable:
+            lost.set()
+            raise
+
+    def require() -> None:
+        if lost.is_set():
+            raise LedgerUnavailable("the lock of sweeps was lost: begin the same again")
+
+    trouble = "the lock of sweeps cannot be held"
+    try:
+        # In a thread of its own: a backtest is measured for longer than a lease is patient.
+        with repeated("sweep", hold, seconds=LEASE_SECONDS / 5, trouble=trouble):
+            yield require
+    finally:
+        lease.leave()

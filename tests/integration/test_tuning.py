@@ -1,0 +1,89 @@
+"""`liveops tune`: a sweep of trials, from the command to the registered policy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_candles import random_walk
+from sqlalchemy import Engine, text
+from sweeps import OPTIONS, STUDY, trials_of, written
+
+from bandit.core.model import PolicyKind
+from bandit.service import learner_jobs, policies, trials
+from learners.artifact import read
+from liveops import cli
+
+pytest.importorskip("pytorch_tabnet", reason="the learners are not installed")
+
+
+@pytest.fixture
+def home(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with a file of candles, for this process and those that it starts."""
+    monkeypatch.setenv("LIVEOPS_HOME", str(tmp_path))
+    monkeypatch.setenv("LIVEOPS_DATABASE_URL", database_url)
+    written(random_walk(1_800, seed=5), tmp_path / "BTCUSD.csv")
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    capsys.readouterr()
+    found = cli.exit_code(cli.app, list(arguments))
+    out, err = capsys.readouterr()
+    assert found == code, err
+    return out if code == 0 else err
+
+
+def tuned(capsys: pytest.CaptureFixture[str], home: Path, *more: str) -> dict[str, Any]:
+    candles = ("--candles", str(home / "BTCUSD.csv"))
+    found: dict[str, Any] = json.loads(run(capsys, "tune", *OPTIONS, *candles, *more, "--json"))
+    return found
+
+
+def test_a_sweep_registers_its_best_and_keeps_two(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = tuned(capsys, home, "--trials", "3", "--dry-run")
+    assert planned["would"][0] == "run 3 of 3 trials"
+    assert not (home / "tuning").exists()
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT to_regclass('optuna.trials')")).scalar() is None
+
+    found = tuned(capsys, home, "--trials", "3")
+    assert (found["state"], found["complete"], found["policy"]) == ("complete", 3, "tuned_20260301")
+    tried = trials_of(engine)
+    assert [trial["number"] for trial in tried] == [0, 1, 2]
+    assert {trial["state"] for trial in tried} == {"COMPLETE"}
+    ranked = sorted(tried, key=lambda trial: -float(trial["value"]))
+    assert found["kept"] == [trial["number"] for trial in ranked[:2]]
+    kept = sorted(path.name for path in (home / "tuning" / STUDY).iterdir())
+    assert kept == sorted(f"made-{number}" for number in found["kept"])
+
+    policy = policies.find(engine, "tuned_20260301").policy
+    assert policy.kind is PolicyKind.TABNET
+    assert read(home / "artifacts", policy.sha).encoder is not None
+    counted = trials.listed(engine, STUDY)
+    assert len(counted) == 3
+    assert policy.metadata["trial"] in {trial.id for trial in counted}
+
+    again = tuned(capsys, home, "--trials", "3")
+    assert {**found, "registered": None} == again
+    assert len(trials.listed(engine, STUDY)) == 3
+    assert tuned(capsys, home, "--trials", "3", "--dry-run")["would"] == []
+    assert "other trials" in run(
+        capsys, "tune", *OPTIONS, "--candles", str(home / "BTCUSD.csv"), "--trials", "4", code=1
+    )
+
+    said = run(capsys, "learn", "again", "tuned_20260301", "twin", code=1)
+    assert "policy 'tuned_20260301' is this one already" in said, "the recipe is the whole plan"
+    recipe = learner_jobs.recipe_of(engine, "tuned_20260301")
+    assert recipe is not None
+    assert len(recipe["options"]["tuned"]) == 21
+    [told] = json.loads(run(capsys, "tune", "history", "--json"))
+    assert told["parameters"] == found["parameters"]
+    with engine.connect() as connection:
+        statement = text("SELECT parameter, new_value FROM parameter_history WHERE study = :study")
+        history = {name: value for name, value in connection.execute(statement, {"study": STUDY})}
+    assert history == found["parameters"]
