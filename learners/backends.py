@@ -201,7 +201,8 @@ class RayBackend:
         except StopIteration:
             said = TrialLost(reason="its task ended without a last word")
         except self._ray.exceptions.RayError as error:
-            said = TrialLost(reason=f"{type(error).__name__}: {str(error).splitlines()[0]}")
+            told = str(error).partition(".")[0][:200]
+            said = TrialLost(reason=f"{type(error).__name__}: {told}")
         if isinstance(said, TrialMade | TrialFailed | TrialLost):
             self._said.pop(number, None)
         return said

@@ -6,14 +6,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Engine, text
 
+from bandit.core.tunables import parsed_parameters
+from config.settings import Settings
+from learners.classifier_plan import ClassifierPlan
 from learners.market.candles import Candles
+from liveops.commands.learn import plan_of
+from liveops.recipes import Learner, Recipe
+from liveops.tuning import Sweep
 
 DAY = "2026-03-01"
 STUDY = "tune_20260301"
@@ -28,6 +35,24 @@ OPTIONS = (
     *("--date", DAY, "--train-bars", "800", "--test-bars", "200", "--confidence", "0.34"),
     *(option for fixed in FIXED for option in ("--fix", fixed)),
 )
+
+
+def a_sweep(settings: Settings, series: Sequence[Candles], *, trials: int, **more: Any) -> Sweep:
+    """Return a sweep as `liveops tune` would ask for it."""
+    options = {"confidence": 0.34, "allow_ranging": None, "train_bars": 800, "test_bars": 200}
+    training = ClassifierPlan(seed=1, forest=None, forest_weight=0.0)
+    given: dict[str, Any] = {
+        "day": date.fromisoformat(DAY),
+        "plan": plan_of(settings, training, options, series),
+        "series": series,
+        "trials": trials,
+        "fixed": parsed_parameters(FIXED),
+        "recipe": Recipe.of(Learner.CLASSIFIER, candles=None, **options),
+        "keep": 2,
+        "trial_seconds": 600.0,
+        "workers": 1,
+    }
+    return Sweep(**{**given, **more})
 
 
 def written(candles: Candles, file: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -185,13 +186,15 @@ def _sweep(
 def _run(app: App, settings: Settings, asked: Sweep, *, as_json: bool) -> None:
     from liveops.tuning import sweep
 
-    swept = sweep(
-        app,
-        asked,
-        backend=lambda store: _backend(settings, asked, store),
-        report=_tell,
-        actor=actor(),
-    )
+    # Ray prints what it has to say, at any time; stdout is for the result.
+    with redirect_stdout(sys.stderr):
+        swept = sweep(
+            app,
+            asked,
+            backend=lambda store: _backend(settings, asked, store),
+            report=_tell,
+            actor=actor(),
+        )
     if as_json:
         print_json(swept.to_json())
         return

@@ -85,5 +85,5 @@ def test_a_sweep_registers_its_best_and_keeps_two(
     assert told["parameters"] == found["parameters"]
     with engine.connect() as connection:
         statement = text("SELECT parameter, new_value FROM parameter_history WHERE study = :study")
-        history = {name: value for name, value in connection.execute(statement, {"study": STUDY})}
+        history = dict(connection.execute(statement, {"study": STUDY}).all())  # type: ignore[arg-type]
     assert history == found["parameters"]

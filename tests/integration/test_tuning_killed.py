@@ -1,0 +1,86 @@
+"""A sweep that is killed with kill -9, wherever it was, goes on to the end it would have had."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_candles import random_walk
+from postgres_server import PostgresServer
+from sqlalchemy import Engine
+from sweeps import OPTIONS, STUDY, swept, trials_of, tuner, written
+
+from bandit.service import learner_jobs, optimizing, policies, trials
+from bandit.storage.engine import connect
+
+pytest.importorskip("pytorch_tabnet", reason="the learners are not installed")
+
+TRIALS = 3
+
+
+def environment_of(home: Path, database_url: str) -> dict[str, str]:
+    home.mkdir(exist_ok=True)
+    written(random_walk(1_800, seed=5), home / "BTCUSD.csv")
+    return {"LIVEOPS_HOME": str(home), "LIVEOPS_DATABASE_URL": database_url}
+
+
+def arguments(home: Path) -> tuple[str, ...]:
+    return (*OPTIONS, "--candles", str(home / "BTCUSD.csv"), "--trials", str(TRIALS))
+
+
+def killed_at(environment: Mapping[str, str], home: Path, line: str) -> None:
+    """Run a sweep until it says `line`, and kill it at that moment."""
+    process = tuner(environment, *arguments(home))
+    assert process.stderr is not None
+    heard = []
+    for said in process.stderr:
+        heard.append(said)
+        if said.startswith(line):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    else:
+        pytest.fail("".join(heard))
+    process.communicate()
+
+
+def end_state(engine: Engine, home: Path) -> dict[str, Any]:
+    """Return all that a sweep leaves, but for times."""
+    found = optimizing.find(engine, STUDY)
+    assert found is not None
+    policy = policies.find(engine, "tuned_20260301").policy
+    recipe = learner_jobs.recipe_of(engine, policy.name)
+    assert recipe is not None
+    return {
+        "trials": trials_of(engine),
+        "recorded": [(t.id, t.verdict, t.metrics) for t in trials.listed(engine, STUDY)],
+        "run": (found.state, found.counts, found.best_value, found.parameters, found.policy),
+        "policy": policy,
+        "tuned": recipe["options"]["tuned"],
+        "kept": sorted(path.name for path in (home / "tuning" / STUDY).iterdir()),
+        "artifacts": sorted(path.name for path in (home / "artifacts").iterdir()),
+    }
+
+
+def test_a_sweep_killed_anywhere_ends_as_one_that_was_not(
+    engine: Engine, database_url: str, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    """Killed between trials, inside one, and once all are done; with all that it had started."""
+    whole = environment_of(tmp_path / "whole", database_url)
+    swept(whole, *arguments(tmp_path / "whole"))
+    expected = end_state(engine, tmp_path / "whole")
+    assert len(expected["trials"]) == len(expected["recorded"]) == TRIALS
+    with postgres_server.database() as url:
+        home = tmp_path / "killed"
+        environment = environment_of(home, url)
+        for line in ("trial 0: complete", "trial 1: fold 1", "trial 2: complete"):
+            killed_at(environment, home, line)
+        swept(environment, *arguments(home))
+        other = connect(url)
+        try:
+            assert end_state(other, home) == expected
+        finally:
+            other.dispose()
