@@ -126,6 +126,44 @@ class Ageing(Section):
     )
 
 
+class Backups(Section):
+    """Backups of the ledger and of what must stay stopped, and when they are missed."""
+
+    directory: Path | None = setting(
+        None,
+        meaning="Directory of the backups, best on another machine; empty: `backups` in `home`.",
+        unit="path",
+    )
+    keep_days: Count = setting(
+        30,
+        meaning="Older backups are removed, but never the newest of its kind.",
+        unit="days",
+        ge=1,
+        le=36_500,
+    )
+    state_age_max_minutes: Number = setting(
+        75.0,
+        meaning="An older newest state backup is an issue of health.",
+        unit="minutes",
+        gt=0,
+        le=525_600,
+    )
+    database_age_max_hours: Number = setting(
+        26.0,
+        meaning="An older newest backup of the ledger is an issue of health.",
+        unit="hours",
+        gt=0,
+        le=87_600,
+    )
+    drill_age_max_days: Number = setting(
+        8.0,
+        meaning="RestoreDrillStale above this age of the newest drill that passed.",
+        unit="days",
+        gt=0,
+        le=3650,
+    )
+
+
 class KillSwitch(Section):
     """The switch that stops every decision of an account."""
 

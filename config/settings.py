@@ -40,6 +40,7 @@ from config.section import Leaf, Section, leaves, setting
 from config.service import (
     Ageing,
     Audit,
+    Backups,
     Breakers,
     Database,
     ExperimentDefaults,
@@ -94,6 +95,7 @@ class Settings(Section):
     audit: Audit = Audit()
     ageing: Ageing = Ageing()
     snapshots: Snapshots = Snapshots()
+    backup: Backups = Backups()
     alert_rules: AlertRules = AlertRules()
     breakers: Breakers = Breakers()
     scheduler: Scheduler = Scheduler()
@@ -258,10 +260,11 @@ def _open_secrets(
 
 def describe(loaded: LoadedSettings) -> list[SettingRow]:
     """Return every key with its value, secrets masked, in the order of the documentation."""
+    values = plain(loaded.settings)
     return [
         SettingRow(
             key=leaf.key,
-            value=_plain(leaf, reduce(getattr, leaf.key.split("."), loaded.settings)),
+            value=values[leaf.key],
             unit=leaf.unit,
             source=loaded.sources[leaf.key],
             in_force=leaf.in_force,
@@ -269,6 +272,20 @@ def describe(loaded: LoadedSettings) -> list[SettingRow]:
         )
         for leaf in leaves(Settings)
     ]
+
+
+def plain(settings: Settings) -> dict[str, object]:
+    """Return every key with its value as plain JSON, secrets masked.
+
+    >>> plain(Settings(api_key="s3cret"))["api_key"] == plain(Settings())["api_key"]
+    False
+    >>> "s3cret" in str(plain(Settings(api_key="s3cret")))
+    False
+    """
+    return {
+        leaf.key: _plain(leaf, reduce(getattr, leaf.key.split("."), settings))
+        for leaf in leaves(Settings)
+    }
 
 
 def without_password(url: str) -> str:

@@ -24,6 +24,7 @@ from liveops.commands import (
     accounts,
     alerting,
     audit,
+    backup,
     breakers,
     budget,
     candles,
@@ -114,6 +115,8 @@ app.add_typer(jobs.commands, name="job")
 app.add_typer(tune.commands, name="tune")
 app.add_typer(keys.commands, name="key")
 app.add_typer(audit.commands, name="audit")
+app.add_typer(backup.commands, name="backup")
+app.add_typer(backup.drill_commands, name="drill")
 app.add_typer(service.database_commands, name="db")
 app.add_typer(service.configuration_commands, name="config")
 

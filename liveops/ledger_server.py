@@ -63,6 +63,11 @@ def data_archive_dir(settings: Settings) -> Path | None:
     """Return the directory that holds what the data pipeline extracted; None for the usual one."""
     chosen = settings.data.archive_dir
     return None if chosen is None else _from_checkout(chosen)
+def backup_dir(settings: Settings, *, demo: bool) -> Path:
+    """Return the directory of the backups; the demo has one of its own beside it."""
+    chosen = settings.backup.directory
+    path = state_home(settings) / "backups" if chosen is None else _from_checkout(chosen)
+    return path.with_name(f"{path.name}.demo") if demo else path
 
 
 def status_file(settings: Settings, *, demo: bool) -> Path:

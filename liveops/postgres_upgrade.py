@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,10 +29,8 @@ from bandit.core.errors import BanditError
 from liveops import postgres_home as home
 from liveops.embedded_postgres import EmbeddedPostgres
 from liveops.postgres_home import SUPERUSER, Major
-from liveops.postgres_launch import ENVIRONMENT, RunAs, launch_command
+from liveops.postgres_programs import NEWEST, ProgramFailed, run_program
 from snapshots.durable_files import sync_directory
-
-NEWEST: Major = max(home.PACKAGED)
 
 _DISK_FACTOR = 3  # the dumps, the new files, and the log of writing them
 
@@ -186,7 +183,7 @@ def _upgrade(data_dir: Path, before: Major, say: Callable[[str], None]) -> None:
         say(f"the same in both: {len(old)} tables, {sum(old.values())} rows")
         _exchange(data_dir, kept, say)
         say("removing the dumps")
-    except psycopg.Error as error:
+    except (psycopg.Error, ProgramFailed) as error:
         raise UpgradeFailed(f"{error}; the old server stays in its place") from error
     finally:
         _clear(data_dir)
@@ -207,7 +204,9 @@ def _dump(work: Path, major: Major, say: Callable[[str], None]) -> dict[str, int
     """Export the roles and every database of the old cluster; return the rows of each table."""
     with EmbeddedPostgres(data_dir=work / "from", major=major) as server:
         roles = work / "dumps" / "roles.sql"
-        _run("pg_dumpall", "--roles-only", f"--file={roles}", "-d", server.conninfo("postgres"))
+        run_program(
+            "pg_dumpall", "--roles-only", f"--file={roles}", "-d", server.conninfo("postgres")
+        )
         # The new cluster's superuser is there already; what the script alters about it may stay.
         script = roles.read_bytes().replace(f"\nCREATE ROLE {SUPERUSER};\n".encode(), b"\n")
         roles.write_bytes(script)
@@ -215,7 +214,7 @@ def _dump(work: Path, major: Major, say: Callable[[str], None]) -> dict[str, int
             say(f"dumping {name} from PostgreSQL {major}")
             address = make_conninfo(server.conninfo("postgres"), dbname=name)
             target = f"--file={_archive(work, name)}"
-            _run("pg_dump", "--format=custom", "--statistics", target, "-d", address)
+            run_program("pg_dump", "--format=custom", "--statistics", target, "-d", address)
         return _rows(server)
 
 
@@ -224,10 +223,10 @@ def _restore(work: Path, say: Callable[[str], None]) -> dict[str, int]:
     with EmbeddedPostgres(data_dir=work / "to", major=NEWEST) as server:
         to_server = ("-d", server.conninfo("postgres"))
         roles = f"--file={work / 'dumps' / 'roles.sql'}"
-        _run("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", roles, *to_server)
+        run_program("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", roles, *to_server)
         for archive in sorted((work / "dumps").glob("*.dump")):
             say(f"restoring {unquote(archive.stem)} into PostgreSQL {NEWEST}")
-            _run("pg_restore", "--create", "--exit-on-error", *to_server, str(archive))
+            run_program("pg_restore", "--create", "--exit-on-error", *to_server, str(archive))
         return _rows(server)
 
 
@@ -279,20 +278,3 @@ def _connect(server: EmbeddedPostgres, database: str) -> psycopg.Connection:
     password = home.read_password(server.data_dir)
     conninfo = make_conninfo(server.conninfo("postgres"), dbname=database, password=password)
     return psycopg.connect(conninfo, autocommit=True)
-
-
-def _run(program: str, *arguments: str) -> None:
-    """Run a program of the newest PostgreSQL to its end, or to ours."""
-    path = home.packaged_binaries(NEWEST) / program
-    done = subprocess.run(  # noqa: S603 - our own program and paths
-        launch_command(RunAs.OWN_USER, path, *arguments),
-        env=ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode != 0:
-        said = home.last_lines(done.stderr)
-        raise UpgradeFailed(f"{program} failed, the old server stays in its place:\n{said}")

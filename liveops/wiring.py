@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from bandit.core.account import LossLimits
 from bandit.core.acting import ActingRules
+from bandit.core.backups import BackupRule
 from bandit.core.errors import InvalidInput, LedgerUnavailable
 from bandit.core.fill_gap import FillGapRule
 from bandit.core.guard_rule import GuardRule
@@ -226,6 +227,21 @@ def health_limits_of(settings: Settings) -> HealthLimits:
         no_trade=timedelta(hours=chosen.max_no_trade_hours),
         model_age=timedelta(days=chosen.model_rotation.retrain_frequency_days),
         watch=watch_rule_of(settings),
+        backups=backup_rule_of(settings),
+    )
+
+
+def backup_rule_of(settings: Settings) -> BackupRule:
+    """Return how old the newest backups and the newest drill may be.
+
+    >>> backup_rule_of(Settings()) == BackupRule()
+    True
+    """
+    chosen = settings.backup
+    return BackupRule(
+        state=timedelta(minutes=chosen.state_age_max_minutes),
+        database=timedelta(hours=chosen.database_age_max_hours),
+        drill=timedelta(days=chosen.drill_age_max_days),
     )
 
 

@@ -9,6 +9,7 @@ from decimal import Decimal, localcontext
 from typing import Final, assert_never
 
 from bandit.core.account import AccountEquity
+from bandit.core.backups import BackupKind, BackupRule
 from bandit.core.closing import WaitingToClose
 from bandit.core.health_table import TABLE, Condition, HealthLevel
 from bandit.core.heartbeat import HEARTBEAT_SECONDS_MAX, BotRecord, BreakerState
@@ -43,6 +44,7 @@ class HealthLimits:
     clock: timedelta = timedelta(seconds=CLOCK_SECONDS_MAX)
     watch: WatchRule = field(default_factory=WatchRule)
     close: timedelta = timedelta(seconds=CLOSE_SECONDS_MAX)
+    backups: BackupRule = field(default_factory=BackupRule)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,8 @@ class Vitals:
     `ledger` says what keeps the ledger from being decided on, `latch` why the latch of this host is
     set, `guard` how the performance guard stands, `closing` what waits to be closed,
     `last_trade_at` when the ledger's newest trade closed. `pulses` are the newest of each
-    experiment's monitor, `breakers` those of the service's own that are not closed.
+    experiment's monitor, `breakers` those of the service's own that are not closed, `backups` when
+    the newest of each kind was taken of which there ever was one.
     """
 
     now: datetime
@@ -80,6 +83,7 @@ class Vitals:
     last_trade_at: datetime | None = None
     pulses: tuple[Pulse, ...] = ()
     breakers: tuple[str, ...] = ()
+    backups: Mapping[BackupKind, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +148,7 @@ def assess(found: Vitals, limits: HealthLimits) -> Health:
     """
     issues = [*_of_service(found), *_of_accounts(found), *_of_trades(found, limits)]
     issues += _of_closing(found, limits)
+    issues += _of_backups(found, limits)
     for bot in found.bots:
         issues += _of_bot(bot, limits, now=found.now)
     for pulse in found.pulses:
@@ -269,6 +274,28 @@ def _of_trades(found: Vitals, limits: HealthLimits) -> Iterator[Issue]:
     for subject, idle in trade_ages(found).items():
         if idle > limits.no_trade:
             yield _over(Condition.NO_TRADES, subject, "no trade of", idle, limits.no_trade, "h")
+
+
+def backup_ages(found: Vitals) -> Mapping[BackupKind, timedelta]:
+    """Return how old the newest state backup is, and the newest one of the ledger; never below 0.
+
+    A copy of the server's files is one of the ledger.
+    """
+    ledgers = [at for kind, at in found.backups.items() if kind is not BackupKind.STATE]
+    newest = {BackupKind.STATE: found.backups.get(BackupKind.STATE)}
+    newest[BackupKind.DATABASE] = max(ledgers, default=None)
+    return {
+        kind: max(found.now - at, timedelta(0)) for kind, at in newest.items() if at is not None
+    }
+
+
+def _of_backups(found: Vitals, limits: HealthLimits) -> Iterator[Issue]:
+    for kind, age in backup_ages(found).items():
+        limit = limits.backups.of(kind)
+        if age > limit:
+            unit = "min" if kind is BackupKind.STATE else "h"
+            what = f"the {kind.value}"
+            yield _over(Condition.BACKUP_OLD, what, "no newer backup of", age, limit, unit)
 
 
 def _of_bot(bot: BotRecord, limits: HealthLimits, *, now: datetime) -> Iterator[Issue]:

@@ -44,6 +44,7 @@ class Condition(StrEnum):
     NO_TRADES = "no_trades"
     BREAKER_OPEN = "breaker_open"
     MODEL_OLD = "model_old"
+    BACKUP_OLD = "backup_old"
     CLOCK_APART = "clock_apart"
     MONITOR_STALE = "monitor_stale"
 
@@ -81,6 +82,7 @@ TABLE: Final[Mapping[Condition, Rule]] = {
         (Condition.NO_TRADES, _WARN, "no trade for too long"),
         (Condition.BREAKER_OPEN, _WARN, "a circuit breaker is open"),
         (Condition.MODEL_OLD, _WARN, "a bot's model is old"),
+        (Condition.BACKUP_OLD, _WARN, "the newest backup is old"),
         (Condition.CLOCK_APART, _WARN, "a bot's clock differs from ours"),
         (Condition.MONITOR_STALE, _WARN, "a monitor is silent: bots trade smaller"),
     )

@@ -17,6 +17,7 @@ from bandit.service.accounts import AccountReport
 from bandit.service.revealing import Keys, guarded
 from bandit.storage import (
     audit,
+    backups,
     closing,
     experiments,
     guards,
@@ -127,6 +128,7 @@ def read(engine: Engine, *, now: datetime) -> Reading:
                 closing=tuple(closing.waiting_by_experiment(connection)),
                 last_trade_at=recent[0].closed_at if recent else None,
                 pulses=tuple(pulses.every(connection)),
+                backups={k: b.taken_at for k, b in backups.newest(connection).items()},
             ),
             accounts=reports,
             experiments=tuple(experiments.names(connection)),

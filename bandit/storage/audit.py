@@ -84,6 +84,24 @@ def has(connection: Connection, *, action: str, subject: str) -> bool:
     return one(connection, statement, action=action, subject=subject) is not None
 
 
+def begun_not_ended(connection: Connection, *, began: str, ended: str) -> str | None:
+    """Return the subject of the newest row of action `began` without one of `ended` behind it.
+
+    None where there is no such row, or no ledger.
+    """
+    held = one(connection, "SELECT to_regclass('audit_log') IS NOT NULL AS found")
+    assert held is not None
+    if not held["found"]:
+        return None
+    statement = """
+        SELECT b.subject FROM audit_log b WHERE b.action = :began AND NOT EXISTS (
+          SELECT FROM audit_log e WHERE e.action = :ended AND e.subject = b.subject AND e.id > b.id)
+        ORDER BY b.id DESC LIMIT 1
+    """
+    found = one(connection, statement, began=began, ended=ended)
+    return None if found is None else str(found["subject"])
+
+
 def newest_details(
     connection: Connection, *, action: str, subject: str
 ) -> Mapping[str, Any] | None:

@@ -14,6 +14,7 @@
 - `job`: the lease of whoever runs a scheduled job; its key is `key_of` the job's name.
 - `data`: a session lock of the one process that loads candles, or takes loads back.
 - `tuning`: the lease of the one process that runs a sweep of trials.
+- `backup`: held on a session of its own by who takes a backup or exercises a restore.
 - `newcomer`: held by who adds a bot that is not known yet; beats of known ones never wait for it.
 """
 
@@ -67,6 +68,7 @@ class LockClass(IntEnum):
     JOB = 11
     DATA = 15
     TUNING = 13
+    BACKUP = 14
 
 
 @contextmanager
@@ -76,6 +78,7 @@ def use_case(engine: Engine, experiment_id: int, *, doing: str) -> Iterator[None
     Raises `LockHeldElsewhere` at once when another session holds it.
     """
     with _of_session(engine, LockClass.USE_CASE, experiment_id, doing=doing):
+    with _session_lock(engine, LockClass.USE_CASE, experiment_id, doing=doing):
         yield
 
 
@@ -83,11 +86,18 @@ def use_case(engine: Engine, experiment_id: int, *, doing: str) -> Iterator[None
 def data(engine: Engine, *, doing: str) -> Iterator[None]:
     """Be the only one who loads candles, or takes loads back; raises `LockHeldElsewhere`."""
     with _of_session(engine, LockClass.DATA, 0, doing=doing):
+def backup(engine: Engine, *, doing: str, is_drill: bool) -> Iterator[None]:
+    """Be the only one who takes a backup of this ledger, or who exercises restoring one.
+
+    Raises `LockHeldElsewhere` at once.
+    """
+    with _session_lock(engine, LockClass.BACKUP, int(is_drill), doing=doing):
         yield
 
 
 @contextmanager
 def _of_session(engine: Engine, lock: LockClass, key: int, *, doing: str) -> Iterator[None]:
+def _session_lock(engine: Engine, lock: LockClass, key: int, *, doing: str) -> Iterator[None]:
     keys = {"class": int(lock), "id": key}
     with translated(), engine.connect() as raw:
         connection = raw.execution_options(isolation_level="AUTOCOMMIT")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import create_engine, make_url, pool, text
+from sqlalchemy import Connection, create_engine, make_url, pool, text
 
-from bandit.storage.engine import session_options, translated
+from bandit.storage.engine import one, run, session_options, translated
 
 APPLICATION_ROLE = "liveops_app"
 ARCHIVIST_ROLE = "liveops_archivist"
@@ -31,8 +31,45 @@ def as_archivist(url: str) -> str:
 
     Where the server has no such role, with the rights of the user who logs in.
     """
-    own = _with_role(url, "none")
+    own = as_owner(url)
     return _with_role(own, ARCHIVIST_ROLE) if _usable(own, ARCHIVIST_ROLE, "DELETE") else own
+
+
+def as_owner(url: str) -> str:
+    """Return `url`, whatever role it names, with the rights of the user who logs in."""
+    return _with_role(url, "none")
+
+
+def make(connection: Connection) -> bool:
+    """Make the roles where the server lets us; say whether both are there afterwards.
+
+    For a server that a backup is restored to: what it grants names them.
+    """
+    for role in (APPLICATION_ROLE, ARCHIVIST_ROLE):
+        run(connection, _MAKE.format(role=role))
+    found = one(
+        connection,
+        "SELECT count(*) AS n FROM pg_roles WHERE rolname IN (:application, :archivist)",
+        application=APPLICATION_ROLE,
+        archivist=ARCHIVIST_ROLE,
+    )
+    assert found is not None
+    return int(found["n"]) == 2
+
+
+_MAKE = """
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
+    CREATE ROLE {role} NOLOGIN;
+  END IF;
+  IF NOT pg_has_role(current_user, '{role}', 'SET') THEN
+    EXECUTE format('GRANT {role} TO %I', current_user);
+  END IF;
+EXCEPTION
+  WHEN insufficient_privilege OR duplicate_object OR unique_violation THEN NULL;
+END $$;
+"""
 
 
 def _usable(url: str, role: str, right: str) -> bool:
