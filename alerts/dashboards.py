@@ -191,10 +191,24 @@ def _system(limits: AlertLimits) -> Dashboard:
             red_above=limits.no_trade.total_seconds(),
         ),
     )
+    backups = (
+        shown("Since the newest backup", "liveops_backup_age_seconds"),
+        shown(
+            "Since a restore was exercised",
+            "liveops_restore_drill_age_seconds",
+            red_above=limits.drill.total_seconds(),
+        ),
+        shown("Age of what it restored", "liveops_restore_drill_rpo_seconds"),
+        shown("How long it took", "liveops_restore_drill_rto_seconds"),
+    )
     return Dashboard(
         name="system",
         description="The service, its ledger, and the bots that report to it.",
-        rows=(Row(title="Service", panels=service), Row(title="Bots", panels=bots)),
+        rows=(
+            Row(title="Service", panels=service),
+            Row(title="Bots", panels=bots),
+            Row(title="Backups", panels=backups),
+        ),
     )
 
 

@@ -11,7 +11,8 @@ class AlertLimits:
     """The thresholds of the rules; exactly at a limit nothing is told, but for whole counts.
 
     Ratios are parts of one, `drawdown_percent` and `gpu_percent` percent, `balance` is money of the
-    account's currency, `encoder_kl` nats.
+    account's currency, `encoder_kl` nats; `state`, `database` and `drill` are how old their newest
+    backup, and the newest drill of a restore, may be.
 
     >>> AlertLimits().profit_factor
     1.6
@@ -39,6 +40,9 @@ class AlertLimits:
     encoder_kl: float = 0.30
     gpu_percent: float = 60.0
     data_sla: timedelta = timedelta(hours=2)
+    state: timedelta = timedelta(minutes=75)
+    database: timedelta = timedelta(hours=26)
+    drill: timedelta = timedelta(days=8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

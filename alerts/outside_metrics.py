@@ -1,4 +1,4 @@
-"""Metrics of what the service calls outside itself."""
+"""Metrics of what the service calls outside itself, and of its backups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,41 @@ _NO_BREAKER: Final = "for a breaker that nothing has named yet in this process"
 
 _NO_CHANNEL: Final = "for a channel that was never sent anything; while the ledger does not answer"
 
+_NO_DRILL: Final = "before the first drill that passed; while the ledger does not answer"
+
 OUTSIDE_METRICS: Final = (
+    Metric(
+        name="liveops_backup_age_seconds",
+        kind=MetricKind.GAUGE,
+        unit="seconds",
+        help=(
+            "Time since the newest backup was taken, by `kind`: `state` (who may trade) or "
+            "`database` (the ledger)."
+        ),
+        labels=("kind",),
+        absent="before the first backup of the kind; while the ledger does not answer",
+    ),
+    Metric(
+        name="liveops_restore_drill_age_seconds",
+        kind=MetricKind.GAUGE,
+        unit="seconds",
+        help="Time since a drill last restored a backup that was what had been backed up.",
+        absent=_NO_DRILL,
+    ),
+    Metric(
+        name="liveops_restore_drill_rpo_seconds",
+        kind=MetricKind.GAUGE,
+        unit="seconds",
+        help="How old the newest moment was that this drill could restore.",
+        absent=_NO_DRILL,
+    ),
+    Metric(
+        name="liveops_restore_drill_rto_seconds",
+        kind=MetricKind.GAUGE,
+        unit="seconds",
+        help="How long this drill took until a service on the restored ledger was ready.",
+        absent=_NO_DRILL,
+    ),
     Metric(
         name="liveops_breaker_state",
         kind=MetricKind.GAUGE,

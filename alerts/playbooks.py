@@ -54,6 +54,7 @@ _RUNBOOKS: Final = """
 | [Emergency stop](../runbooks/emergency-stop.md) | trading must stop now, or close what is open |
 | [Rollback](../runbooks/rollback.md) | the champion is wrong: the one before takes over |
 | [Outage](../runbooks/outage.md) | the service or its ledger is down, or what it says is doubted |
+| [Disaster recovery](../runbooks/disaster-recovery.md) | the ledger or its machine is lost |
 | [Bot or exchange](../runbooks/bot-or-exchange.md) | a bot stopped, is silent, or differs |
 | [Bad or drifting model](../runbooks/drifting-model.md) | a model loses, or its market changed |
 | [Data pipeline](../runbooks/data-pipeline.md) | bad candles were loaded, or none |

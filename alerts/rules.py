@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from alerts.arm_rules import arm_rules
+from alerts.backup_rules import backup_rules
 from alerts.bot_rules import bot_rules
 from alerts.data_rules import data_rules
 from alerts.drift_rules import drift_rules
@@ -29,6 +30,7 @@ def rules(limits: AlertLimits, places: AlertPlaces) -> tuple[AlertRule, ...]:
         *drift_rules(limits),
         *http_rules(),
         *data_rules(limits),
+        *backup_rules(limits),
     )
     without = service_rules(limits, job=places.job, names=())
     read = {reading.of for rule in (*about_trading, *without) for reading in rule.reads}
@@ -89,12 +91,6 @@ COMING: Final = (
         Severity.INFO,
         "the notifier's weekly report; a report is no alert rule",
         ("003", "- Weekly performance report"),
-    ),
-    _coming(
-        "BackupOld",
-        Severity.WARNING,
-        "backups, and a metric of the newest one's time (also in S3)",
-        ("004", "- last_backup_time > 1 hour"),
     ),
 )
 """Alerts of the documents without a rule: one that reads nothing would never fire."""

@@ -143,6 +143,9 @@ def alert_limits_of(settings: Settings) -> AlertLimits:
         encoder_kl=checklist.kl_refresh,
         gpu_percent=checklist.gpu_restart,
         data_sla=timedelta(minutes=settings.data.sla_minutes),
+        state=health.backups.state,
+        database=health.backups.database,
+        drill=health.backups.drill,
     )
 
 

@@ -10,8 +10,10 @@ from enum import StrEnum
 from importlib.metadata import packages_distributions
 from typing import TYPE_CHECKING
 
+from bandit.core.backups import BackupKind
 from bandit.core.errors import BanditError
-from bandit.service import experiments
+from bandit.core.health import Vitals, backup_ages
+from bandit.service import backups, experiments
 from bandit.service.ledger import newest_close
 from bandit.storage import migrate, roles
 from bandit.storage.engine import connect
@@ -20,8 +22,8 @@ from liveops.api.access import Keyring
 from liveops.clock import SystemClock
 from liveops.deciders import artifact_home, loaded
 from liveops.latch import latch_of
-from liveops.ledger_server import ledger_server, state_home
-from liveops.wiring import require_common_clock
+from liveops.ledger_server import backup_dir, ledger_server, state_home
+from liveops.wiring import backup_rule_of, require_common_clock
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -146,6 +148,7 @@ def _ledger(settings: Settings, *, demo: bool) -> list[Finding]:
                 newest = _newest_outcome(engine)
                 stored = _stored_policies(settings, engine)
                 rights = _rights(server.url)
+                backup = _newest_backup(settings, engine, demo=demo)
             finally:
                 engine.dispose()
     except BanditError as error:
@@ -156,6 +159,7 @@ def _ledger(settings: Settings, *, demo: bool) -> list[Finding]:
         rights,
         newest,
         stored,
+        backup,
     ]
 
 
@@ -185,6 +189,21 @@ def _stored_policies(settings: Settings, engine: Engine) -> Finding:
         return Finding(check="stored policies", level=Level.FAIL, message=message)
     message = f"{deciding} of {len(shas)} policies of arms are stored here and can decide"
     return Finding(check="stored policies", level=Level.OK, message=message)
+
+
+def _newest_backup(settings: Settings, engine: Engine, *, demo: bool) -> Finding:
+    known = backups.known(engine).newest
+    newest = max(known.values(), key=lambda taken: taken.taken_at, default=None)
+    if newest is None or known.keys() <= {BackupKind.STATE}:
+        message = "the ledger was never backed up: `liveops backup take`, and see docs/backups.md"
+        return Finding(check="last backup", level=Level.WARN, message=message)
+    rule, now = backup_rule_of(settings), SystemClock().now()
+    ages = backup_ages(Vitals(now=now, backups={k: b.taken_at for k, b in known.items()}))
+    old = sorted(kind.value for kind, age in ages.items() if age > rule.of(kind))
+    message = f"{newest.name} in {backup_dir(settings, demo=demo)}"
+    if old:
+        message = f"that of the {' and the '.join(old)} is old: `liveops backup take --kind KIND`"
+    return Finding(check="last backup", level=Level.WARN if old else Level.OK, message=message)
 
 
 def _newest_outcome(engine: Engine) -> Finding:

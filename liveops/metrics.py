@@ -21,6 +21,7 @@ from bandit.service import (
     alerting,
     auditing,
     data_runs,
+    backups,
     drift,
     experiments,
     noticing,
@@ -38,7 +39,7 @@ from liveops.data_samples import of_data
 from liveops.gpu import GpuReading
 from liveops.health import seen
 from liveops.health_metrics import Sample, of_health
-from liveops.outside_metrics import of_notices
+from liveops.outside_metrics import of_backups, of_breakers, of_notices
 from liveops.wiring import App
 
 FRESH = timedelta(seconds=0.5)
@@ -124,6 +125,7 @@ class LedgerReader:
             checked = seen(self._app)
             told = noticing.counted(engine)
             data = data_runs.standing(engine)
+            drill = backups.known(engine).drill
         except LedgerUnavailable:
             return [("liveops_up", (), 0.0)]
         samples: list[Sample] = [
@@ -133,6 +135,7 @@ class LedgerReader:
         if mismatches is not None:
             samples.append(("liveops_statistics_mismatches", (), mismatches))
         samples += of_health(checked)
+        samples += of_backups(checked.vitals, drill)
         for result, n in heard.items():
             samples.append(("liveops_alert_notices_total", (result.value,), n))
         samples += of_notices(told, now=now)

@@ -1,10 +1,12 @@
-"""What `/metrics` shows of what the service calls outside itself."""
+"""What `/metrics` shows of what the service calls outside itself, and of its backups."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
+from bandit.core.backups import RestoreDrill
+from bandit.core.health import Vitals, backup_ages
 from bandit.core.heartbeat import BreakerState
 from bandit.core.notices import DeliveryState
 from bandit.service.noticing import ChannelCount
@@ -33,3 +35,15 @@ def of_notices(counts: Iterable[ChannelCount], *, now: datetime) -> Iterator[Sam
         yield "liveops_notices_waiting", labels, waiting
         age = 0.0 if since is None else max((now - since).total_seconds(), 0.0)
         yield "liveops_notices_oldest_waiting_seconds", labels, age
+
+
+def of_backups(found: Vitals, drill: RestoreDrill | None) -> Iterator[Sample]:
+    """Yield how old the newest backups are, and how the newest drill went that passed."""
+    for kind, age in backup_ages(found).items():
+        yield "liveops_backup_age_seconds", (kind.value,), age.total_seconds()
+    if drill is not None:
+        age_seconds = max((found.now - drill.began_at).total_seconds(), 0.0)
+        yield "liveops_restore_drill_age_seconds", (), age_seconds
+        yield "liveops_restore_drill_rpo_seconds", (), drill.rpo_seconds
+        if drill.rto_seconds is not None:
+            yield "liveops_restore_drill_rto_seconds", (), drill.rto_seconds

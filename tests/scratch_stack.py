@@ -7,15 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final
 
 from drift_runs import a_check, an_encoder_check
 from ledger import FALLEN, POOR, SALT, assign, closed, feed, record_all, register
+from api_service import application
+from ledger import SALT, assign, closed, record_all, register
 from sqlalchemy import Engine, text
 from vitals import beat
 
 from bandit.core.account import LossLimits
 from bandit.core.drift import DriftMetric, DriftRun
+from bandit.core.backups import BackupKind
 from bandit.core.heartbeat import BreakerState
 from bandit.core.kill_switch import KillCause
 from bandit.core.limits import Limits
@@ -23,6 +27,9 @@ from bandit.core.model import Experiment, PolicyName, PolicySha, Verdict
 from bandit.core.reading import Rules
 from bandit.service import drift, experiments, health, killing, promoting
 from bandit.service.assigning import Router
+from config.settings import Settings
+from liveops import backups
+from liveops.clock import SystemClock
 
 WINDOW: Final = timedelta(minutes=10)
 BLOCK: Final = re.compile(r"^```(bash|console|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -276,6 +283,7 @@ SAYS: Final[Mapping[str, str]] = {
     "drifting-model": "liveops_drift_features.* 4",
     "data-pipeline": "rolled back to before 2026-03-02, undone: 2026-03-02",
     "emergency-stop": "is killed",
+    "disaster-recovery": "restored database_backup_",
     "rollback": "trend-v1 is the champion of btc [(]",
 }
 """What the commands of a page must have told at least once: its situation is what it is for."""
@@ -285,6 +293,19 @@ DOWN: Final[Sequence[str]] = ("SystemDowntime",)
 
 AWAY: Final[Sequence[str]] = ("LedgerUnavailable",)
 """Pages of a service whose ledger does not answer."""
+
+LOST: Final[Sequence[str]] = ("disaster-recovery",)
+"""Pages of a ledger of which nothing is left but a backup."""
+
+
+def lose(engine: Engine, home: Path) -> None:
+    """Back the ledger up into `home`, and lose it."""
+    app = replace(application(engine, clock=SystemClock()), settings=Settings(home=home))
+    backups.take(app, BackupKind.DATABASE, say=lambda _: None)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()  # nobody may remember what was there
 
 
 def stage(engine: Engine, page: str) -> None:

@@ -126,6 +126,9 @@ def operator(
         scratch_stack.stage(engine, page)
         if page in nightly_candles.PAGES:
             nightly_candles.stage(engine, tmp_path, page)
+        is_lost = page in scratch_stack.LOST
+        if is_lost:
+            scratch_stack.lose(engine, tmp_path)
         is_away = page in scratch_stack.AWAY
         variables = {
             "LIVEOPS_API_KEY": KEY,
@@ -134,8 +137,9 @@ def operator(
             "LIVEOPS_PORT": str(free_port()),
             "LIVEOPS_ADMIN_PORT": "0",
         }
-        serves = connect(NOWHERE) if is_away else engine
-        follow = serve(stack, serves, variables, listens=page not in scratch_stack.DOWN)
+        serves = connect(NOWHERE) if is_away or is_lost else engine
+        listens = not is_lost and page not in scratch_stack.DOWN
+        follow = serve(stack, serves, variables, listens=listens)
         yield Operator(variables, follow, monkeypatch)
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from vitals import beat
 
 from bandit.core.alert_actions import AlertStatus, Notice
+from bandit.core.backups import BackupKind, BackupRecord, RestoreDrill
 from bandit.core.evidence import Terms
 from bandit.core.kill_switch import KillCause
 from bandit.core.notices import Recipient
@@ -30,6 +31,7 @@ from bandit.service import (
     ageing,
     alerting,
     auditing,
+    backups,
     closing,
     drift,
     health,
@@ -79,6 +81,8 @@ FACTS = {
     "notices": "title",
     "snapshots": "size_bytes",
     "data_runs": "report",
+    "backups": "taken_at",
+    "restore_drills": "failure",
 }
 
 
@@ -121,6 +125,13 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     noticing.follow(engine, [Recipient(name="log")], now=NOON)
     auditing.seal(engine, now=NOON)
     noticing.follow(engine, [Recipient(name="log")], now=NOON)
+    name = "state_backup_20260301_120000"
+    taken = BackupRecord(kind=BackupKind.STATE, name=name, taken_at=NOON, size_bytes=1)
+    backups.record(engine, taken)
+    drill = RestoreDrill(
+        began_at=NOON, backup=name, rows=1, rpo_seconds=0, rto_seconds=None, failure="full"
+    )
+    backups.record_drill(engine, drill)
     return engine
 
 

@@ -39,12 +39,14 @@ from sqlalchemy.exc import ProgrammingError
 from vitals import beat
 
 from bandit.core.alert_actions import AlertResult, AlertStatus, Notice
+from bandit.core.backups import BackupKind, BackupRecord, RestoreDrill
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.notices import Recipient
 from bandit.service import (
     alerting,
     auditing,
+    backups,
     closing,
     data_runs,
     drift,
@@ -171,6 +173,19 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
     assert run is not None
     job_runs.finish(service, run, succeeded=True, result="ok", now=NIGHT, actor="test")
     assert reporting.report(service, "btc").to_json()
+    with backups.moment(service) as moment:
+        assert moment.state()["arms"]
+        assert moment.row_counts()
+    with backups.only_one(service, doing="drill"):
+        taken = BackupRecord(
+            kind=BackupKind.STATE, name="state_backup_20260301_120000", taken_at=NOON, size_bytes=1
+        )
+        backups.record(service, taken)
+    drill = RestoreDrill(
+        began_at=NOON, backup=taken.name, rows=1, rpo_seconds=0, rto_seconds=1, failure=None
+    )
+    backups.record_drill(service, drill)
+    assert backups.known(service) == backups.Known(newest={BackupKind.STATE: taken}, drill=drill)
     with service.begin() as connection:
         assert connection.execute(text("SELECT end_holders(3, 1)")).scalar_one() == 0
 
@@ -205,6 +220,8 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         "DELETE FROM job_runs",
         "UPDATE notices SET title = 'x'",
         "DELETE FROM notice_deliveries",
+        "DELETE FROM backups",
+        "UPDATE restore_drills SET failure = NULL",
         "UPDATE decision_protocol SET version = 3",
         "SET session_replication_role = replica",
     ],

@@ -15,6 +15,7 @@ from ledger import NOON
 from vitals import KILLED, STARTED, account, beat, pulse, record, told_errors
 
 from bandit.core.closing import WaitingToClose
+from bandit.core.backups import BackupKind
 from bandit.core.health import HealthLimits, Vitals, assess, is_halted, trade_ages
 from bandit.core.health_table import TABLE, Condition, HealthLevel
 from bandit.core.heartbeat import BreakerState
@@ -100,6 +101,16 @@ def test_a_bot_that_is_well_is_healthy() -> None:
             of_bot(model_version="2.1", model_trained_at=NOON - timedelta(days=30) - TICK),
         ),
         (
+            "backup_old",
+            replace(WELL, backups={BackupKind.STATE: NOON - timedelta(minutes=75)}),
+            replace(WELL, backups={BackupKind.STATE: NOON - timedelta(minutes=75) - TICK}),
+        ),
+        (
+            "backup_old",
+            replace(WELL, backups={BackupKind.BASE: NOON - timedelta(hours=26)}),
+            replace(WELL, backups={BackupKind.BASE: NOON - timedelta(hours=26) - TICK}),
+        ),
+        (
             "monitor_stale",
             replace(WELL, pulses=(pulse("btc", 900),)),
             replace(WELL, pulses=(pulse("btc", 900.001),)),
@@ -156,6 +167,7 @@ SWITCHES: Mapping[str, Callable[[Vitals], Vitals]] = {
     "clock_apart": lambda v: _bot(
         v, newest=replace(v.bots[0].newest, sent_at=v.bots[0].heard_at - timedelta(seconds=6))
     ),
+    "backup_old": lambda v: replace(v, backups={BackupKind.DATABASE: NOON - timedelta(hours=27)}),
     "monitor_stale": lambda v: replace(v, pulses=(*v.pulses, pulse("btc", 901))),
     "monitor_gone": lambda v: replace(v, pulses=(*v.pulses, pulse("eth", 1801))),
 }
