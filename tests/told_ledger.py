@@ -18,12 +18,14 @@ from ledger import NIGHT, NOON, assign_to, feed, open_btc, scale, set_budget
 from sqlalchemy import Engine
 from vitals import beat
 
+from bandit.core.backups import BackupKind, BackupRecord, RestoreDrill
 from bandit.core.kill_switch import KillCause
 from bandit.core.ladder import LadderRule
 from bandit.core.notices import Recipient
 from bandit.core.reading import Rules
 from bandit.service import (
     auditing,
+    backups,
     drift,
     health,
     killing,
@@ -73,6 +75,13 @@ def _live(engine: Engine) -> None:
     told = beat(account="usd", equity=Decimal(10_000))
     health.hear(engine, told, now=NOON, window=timedelta(minutes=10))
     _notice_of_a_kill(engine)
+    name = "state_backup_20260301_120000"
+    taken = BackupRecord(kind=BackupKind.STATE, name=name, taken_at=NOON, size_bytes=1)
+    backups.record(engine, taken)
+    drill = RestoreDrill(
+        began_at=NOON, backup=name, rows=1, rpo_seconds=60, rto_seconds=5, failure=None
+    )
+    backups.record_drill(engine, drill)
 
 
 def _notice_of_a_kill(engine: Engine) -> None:

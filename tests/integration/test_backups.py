@@ -42,6 +42,7 @@ from bandit.storage.engine import connect
 from bandit.storage.roles import as_application
 from liveops import backups, restoring
 from liveops.health import look
+from liveops.restore_drill import exercise
 from liveops.restoring import RestoreFailed
 from liveops.wiring import App
 from snapshots import backup_files
@@ -500,3 +501,72 @@ def test_backups_can_be_moved_and_still_be_restored(
     shutil.move(made.path, elsewhere / made.name)
     found = backups.found(elsewhere, LATEST)
     assert restored(found, empty_url).digest == made.metadata["digest"]
+
+
+# --- the drill ---------------------------------------------------------------------------------
+
+
+def test_a_drill_restores_aside_and_says_how_old_and_how_long(
+    engine: Engine, tmp_path: Path
+) -> None:
+    live(engine)
+    app, clock = backing_up(engine, tmp_path)
+    made = taken(app)
+    clock.advance_to(TAKEN + 10 * MINUTE)
+    before = ledger_digest(engine)
+    drill = exercise(app, actor="test", say=quiet)
+    assert (drill.backup, drill.failure, drill.rpo_seconds) == (made.name, None, 600)
+    assert drill.rows == sum(made.metadata["rows"].values())
+    assert drill.rto_seconds is not None
+    assert service.known(engine).drill == drill
+    # The real ledger was only read: nothing of it is killed, and nothing is left of the other.
+    assert ledger_digest(engine) == before
+    assert not killing.states(engine)[0].is_killed
+    assert [path.name for path in tmp_path.iterdir()] == ["backups"]
+
+
+def test_a_drill_without_a_backup_takes_one(app: App) -> None:
+    drill = exercise(app, actor="test", say=quiet)
+    assert drill.passed
+    assert [drill.backup] == backup_files.names(backups.backup_dir(app.settings, demo=False))
+
+
+def resealed(made: Backup, **changes: object) -> None:
+    """Make a backup that says something else, as somebody who knows how."""
+    (made.path / METADATA).unlink()
+    told = {key: value for key, value in made.metadata.items() if key not in ("files", "format")}
+    backup_files.seal(made.path, told | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"digest": "0" * 64}, "digest"),
+        ({"schema": "9999"}, "schema 9999"),
+        ({"product_version": "0"}, "another release"),
+        ({"server_major": 19}, "PostgreSQL 19"),
+    ],
+)
+def test_a_drill_that_fails_says_why_and_counts_for_nothing(
+    app: App, engine: Engine, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    resealed(taken(app), **changes)
+    drill = exercise(app, actor="test", say=quiet)
+    assert drill.failure is not None
+    assert said in drill.failure
+    assert service.known(engine).drill is None
+    assert count(engine, "restore_drills") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["backups"]
+
+
+def test_a_drill_does_not_pass_over_a_newest_backup_that_is_damaged(
+    engine: Engine, tmp_path: Path
+) -> None:
+    live(engine)
+    app, clock = backing_up(engine, tmp_path)
+    taken(app)
+    clock.advance_to(TAKEN + MINUTE)
+    flip(taken(app).path / "ledger.dump", -1)
+    drill = exercise(app, actor="test", say=quiet)
+    assert drill.failure is not None
+    assert "another SHA-256" in drill.failure

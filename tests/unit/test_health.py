@@ -14,8 +14,8 @@ import pytest
 from ledger import NOON
 from vitals import KILLED, STARTED, account, beat, pulse, record, told_errors
 
-from bandit.core.closing import WaitingToClose
 from bandit.core.backups import BackupKind
+from bandit.core.closing import WaitingToClose
 from bandit.core.health import HealthLimits, Vitals, assess, is_halted, trade_ages
 from bandit.core.health_table import TABLE, Condition, HealthLevel
 from bandit.core.heartbeat import BreakerState
@@ -167,7 +167,6 @@ SWITCHES: Mapping[str, Callable[[Vitals], Vitals]] = {
     "clock_apart": lambda v: _bot(
         v, newest=replace(v.bots[0].newest, sent_at=v.bots[0].heard_at - timedelta(seconds=6))
     ),
-    "backup_old": lambda v: replace(v, backups={BackupKind.DATABASE: NOON - timedelta(hours=27)}),
     "monitor_stale": lambda v: replace(v, pulses=(*v.pulses, pulse("btc", 901))),
     "monitor_gone": lambda v: replace(v, pulses=(*v.pulses, pulse("eth", 1801))),
 }
@@ -194,6 +193,13 @@ def test_every_combination_of_conditions_is_told_and_the_worst_is_the_level() ->
         assert health.level == (expected if wanted else "HEALTHY")
         levels = [issue.level.rank for issue in health.issues]
         assert levels == sorted(levels, reverse=True)
+
+
+@pytest.mark.parametrize("code", SWITCHES)
+def test_an_old_backup_is_told_beside_any_other_condition(code: str) -> None:
+    old = replace(WELL, backups={BackupKind.DATABASE: NOON - timedelta(hours=27)})
+    assert codes(old) == ["backup_old"]
+    assert set(codes(SWITCHES[code](old))) == {"backup_old", code}
 
 
 def test_the_table_has_a_row_for_every_condition_with_the_level_of_the_documents() -> None:
