@@ -52,6 +52,7 @@ from config.service import (
 from config.snapshots import Snapshots
 from config.strict_yaml import Document, parse_yaml, read_text
 from config.tuning import Tuning
+from config.upkeep import Maintenance, Purge
 
 CONFIG_VARIABLE = "LIVEOPS_CONFIG"
 CONFIG_FILE = Path("config/config.yaml")
@@ -96,6 +97,8 @@ class Settings(Section):
     ageing: Ageing = Ageing()
     snapshots: Snapshots = Snapshots()
     backup: Backups = Backups()
+    purge: Purge = Purge()
+    maintenance: Maintenance = Maintenance()
     alert_rules: AlertRules = AlertRules()
     breakers: Breakers = Breakers()
     scheduler: Scheduler = Scheduler()

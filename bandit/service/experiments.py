@@ -32,7 +32,16 @@ from bandit.core.model import (
     checked_text,
 )
 from bandit.core.reading import Rules
-from bandit.storage import account_equity, accounts, audit, decisions, experiments, locks, policies
+from bandit.storage import (
+    account_equity,
+    accounts,
+    audit,
+    decisions,
+    experiments,
+    locks,
+    policies,
+    policy_archivals,
+)
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
 
@@ -56,7 +65,7 @@ def open_experiment(
 
     The first experiment of an account gives it its `loss_limits`; they stay. Again with the same
     body returns the experiment that is there and False; another body under the same name raises
-    `Conflict`. Unregistered policies raise `UnknownName`.
+    `Conflict`, and so does an archived policy. Unregistered ones raise `UnknownName`.
     """
     checked_instant(now, field="now")
     actor = checked_text(actor, field="actor", length_max=200)
@@ -84,6 +93,7 @@ def open_experiment(
             wanted = (experiment, limits, rules, set(names))
             return _already_open(connection, experiment.name, wanted), False
         for policy_id in ids:
+            policy_archivals.require_kept(connection, policy_id)
             experiments.insert_arm(
                 connection,
                 experiment_id=experiment_id,
@@ -147,7 +157,7 @@ def add_arm(
     """Let a policy join an experiment; a live one starts at what the limits leave, 10 % at most.
 
     Again with the same body returns the arm and False. Raises `InvalidAllocation` when the limits
-    leave less than an arm's minimum.
+    leave less than an arm's minimum, `Conflict` for a policy that is archived.
     """
     checked_instant(now, field="now")
     actor = checked_text(actor, field="actor", length_max=200)
@@ -155,6 +165,7 @@ def add_arm(
         record = experiments.load(connection, name)
         locks.gate_exclusive(connection, record.id)
         policy_id = policies.by_reference(connection, policy).id
+        policy_archivals.require_kept(connection, policy_id)
         joined = experiments.insert_arm(
             connection,
             experiment_id=record.id,

@@ -1,0 +1,105 @@
+"""Which policies are put away, and what protects others from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from bandit.core.errors import Conflict
+from bandit.core.model import PolicyName
+from bandit.storage.engine import one, rows
+
+_NEWEST = """
+  SELECT DISTINCT ON (a.policy_id) a.policy_id, p.name AS policy, a.n, a.archived, a.at, a.reason
+  FROM policy_archivals a JOIN policies p ON p.id = a.policy_id
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archival:
+    """The last thing that was done to a policy: put away or taken back, since when and why."""
+
+    policy: PolicyName
+    n: int
+    archived: bool
+    at: datetime
+    reason: str
+
+
+def newest(connection: Connection) -> dict[int, Archival]:
+    """Return the newest archival of every policy that has one, by the policy's id."""
+    found = rows(connection, _NEWEST + " ORDER BY a.policy_id, a.n DESC")
+    return {row.pop("policy_id"): Archival(**row) for row in found}
+
+
+def of_policy(connection: Connection, policy_id: int) -> Archival | None:
+    """Return a policy's newest archival; None where it was never put away."""
+    found = one(
+        connection, _NEWEST + " WHERE a.policy_id = :id ORDER BY a.policy_id, a.n DESC", id=policy_id
+    )
+    return None if found is None else Archival(**{k: found[k] for k in found if k != "policy_id"})
+
+
+def require_kept(connection: Connection, policy_id: int) -> None:
+    """Raise `Conflict` for a policy that is put away."""
+    last = of_policy(connection, policy_id)
+    if last is not None and last.archived:
+        raise Conflict(
+            f"policy {last.policy} is archived since {last.at:%Y-%m-%d} ({last.reason}); "
+            f"take it back first: liveops policy restore {last.policy}"
+        )
+
+
+def insert(
+    connection: Connection,
+    policy_id: int,
+    *,
+    archived: bool,
+    now: datetime,
+    actor: str,
+    reason: str,
+) -> bool:
+    """Put a policy away, or take it back; False where that is so already."""
+    inserted = one(
+        connection,
+        """
+        INSERT INTO policy_archivals (policy_id, n, archived, at, actor, reason)
+        SELECT :policy_id, x.n, :archived, :now, :actor, :reason
+        FROM (SELECT coalesce(max(n), 0) + 1 AS n FROM policy_archivals
+              WHERE policy_id = :policy_id) x
+        WHERE (x.n % 2 = 1) = :archived
+        ON CONFLICT DO NOTHING RETURNING n
+        """,
+        policy_id=policy_id,
+        archived=archived,
+        now=now,
+        actor=actor,
+        reason=reason,
+    )
+    return inserted is not None
+
+
+def working(connection: Connection) -> dict[int, str]:
+    """Return the policies that a learner's open job is about, and what it is to do."""
+    found = rows(
+        connection,
+        "SELECT policy_id, action FROM learner_jobs WHERE state IN ('waiting', 'running')",
+    )
+    return {row["policy_id"]: row["action"] for row in found}
+
+
+def replaced_since(
+    connection: Connection, experiment_id: int, since: datetime
+) -> dict[PolicyName, datetime]:
+    """Return the champions of an experiment that were replaced after a moment, and when last."""
+    found = rows(
+        connection,
+        "SELECT inputs ->> 'demoted' AS policy, max(decided_at) AS at FROM decisions "
+        "WHERE experiment_id = :id AND kind IN ('PROMOTE', 'ROLL_BACK') AND decided_at > :since "
+        "AND inputs ->> 'demoted' IS NOT NULL GROUP BY 1",
+        id=experiment_id,
+        since=since,
+    )
+    return {PolicyName(row["policy"]): row["at"] for row in found}
