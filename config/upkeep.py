@@ -15,7 +15,11 @@ class Purge(Section):
         1.2, meaning="A policy whose profit factor is lower goes.", unit="ratio", ge=0, le=100
     )
     active_min: Count = setting(
-        3, meaning="So many active policies stay, whatever they are.", unit="policies", ge=1, le=1000
+        3,
+        meaning="So many active policies stay, whatever they are.",
+        unit="policies",
+        ge=1,
+        le=1000,
     )
 
 

@@ -21,6 +21,7 @@ from bandit.core.health import HealthLimits
 from bandit.core.ladder import LadderRule
 from bandit.core.limits import Limits
 from bandit.core.model import WHOLE_PPM, Experiment, PolicyName, Profile, Strategy
+from bandit.core.purging import PurgeRule
 from bandit.core.reading import ChecklistRule, RampRule, Rules
 from bandit.core.reconciling import ReconciliationRule
 from bandit.core.selection import SelectionRule
@@ -293,6 +294,20 @@ def acting_rules_of(
         adx_min=regime.adx_threshold,
         volatility_max=regime.volatility_threshold,
         allow_ranging=regime.allow_ranging if allow_ranging is None else allow_ranging,
+    )
+
+
+def purge_rule_of(settings: Settings) -> PurgeRule:
+    """Return which policies the weekly maintenance puts away.
+
+    >>> purge_rule_of(Settings()) == PurgeRule()
+    True
+    """
+    chosen = settings.purge
+    return PurgeRule(
+        age_max=timedelta(days=chosen.max_age_days),
+        profit_factor_min=chosen.pf_min,
+        active_min=chosen.active_min,
     )
 
 

@@ -7,7 +7,7 @@ its parent, stays with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -112,9 +112,7 @@ class Fate:
         return {"policy": self.policy, "purged": self.purged, "reason": self.reason}
 
 
-def fates(
-    policies: Iterable[KnownPolicy], rule: PurgeRule, *, now: datetime
-) -> tuple[Fate, ...]:
+def fates(policies: Iterable[KnownPolicy], rule: PurgeRule, *, now: datetime) -> tuple[Fate, ...]:
     """Decide about every policy, by name; whoever is asked again afterwards purges nothing more.
 
     >>> from datetime import UTC

@@ -37,7 +37,9 @@ def newest(connection: Connection) -> dict[int, Archival]:
 def of_policy(connection: Connection, policy_id: int) -> Archival | None:
     """Return a policy's newest archival; None where it was never put away."""
     found = one(
-        connection, _NEWEST + " WHERE a.policy_id = :id ORDER BY a.policy_id, a.n DESC", id=policy_id
+        connection,
+        _NEWEST + " WHERE a.policy_id = :id ORDER BY a.policy_id, a.n DESC",
+        id=policy_id,
     )
     return None if found is None else Archival(**{k: found[k] for k in found if k != "policy_id"})
 

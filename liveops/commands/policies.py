@@ -1,4 +1,4 @@
-"""`liveops policy register|list` and `liveops experiment open|add|show|list`."""
+"""`liveops policy register|list|purge|restore` and `liveops experiment open|add|show|list`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,21 @@ import typer
 
 from bandit.core.model import WHOLE_PPM, ArmMode, PolicyKind, Profile
 from bandit.core.sizing import Sizing
-from liveops.commands.options import AsJson, ConfigFile, Demo, actor, ledger_app, money, print_json
+from liveops.commands.options import (
+    AsJson,
+    ConfigFile,
+    Day,
+    Demo,
+    DryRun,
+    actor,
+    ledger_app,
+    money,
+    print_json,
+)
 
-policy_commands = typer.Typer(help="Register and list policies.", no_args_is_help=True)
+policy_commands = typer.Typer(
+    help="Register, list, put away and take back policies.", no_args_is_help=True
+)
 experiment_commands = typer.Typer(
     help="Open experiments, add policies to them, show and list them.", no_args_is_help=True
 )
@@ -41,16 +53,72 @@ def register(
 
 @policy_commands.command("list")
 def list_policies(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = None) -> None:
-    """List every policy, oldest first."""
-    from bandit.service import policies
+    """List every policy, oldest first; those that are put away say so."""
+    from bandit.service import policies, purging
 
     with ledger_app(config=config, demo=demo) as app:
         found = [record.policy for record in policies.listed(app.engine)]
+        away = purging.archived(app.engine)
     if as_json:
-        print_json([{"name": p.name, "kind": p.kind.value, "sha": p.sha} for p in found])
+        print_json(
+            [
+                {"name": p.name, "kind": p.kind.value, "sha": p.sha, "archived": p.sha in away}
+                for p in found
+            ]
+        )
         return
     for policy in found:
-        sys.stdout.write(f"{policy.name}  {policy.kind}  {policy.sha}\n")
+        last = away.get(policy.sha)
+        said = "" if last is None else f"  archived {last.at:%Y-%m-%d}: {last.reason}"
+        sys.stdout.write(f"{policy.name}  {policy.kind}  {policy.sha}{said}\n")
+
+
+@policy_commands.command("purge")
+def purge_policies(
+    day: Day = None,
+    dry_run: DryRun = False,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Put away policies that are old or lose, as the section `purge` of the settings says.
+
+    One that goes is retired wherever it is a challenger, and what is stored of it is moved aside:
+    nothing is deleted. Never a champion, one that a rollback returns to, one that a kept policy was
+    made from, nor the last active ones. Again, it puts nobody away.
+    """
+    from liveops import policy_archive
+    from liveops.maintenance.weeks import moment_of
+    from liveops.wiring import purge_rule_of
+
+    with ledger_app(config=config, demo=demo) as app:
+        moment = moment_of(None if day is None else day.date(), now=app.clock.now())
+        rule = purge_rule_of(app.settings)
+        purged = policy_archive.purge(app, rule, dry_run=dry_run, as_of=moment, actor=actor())
+    if as_json:
+        print_json({"date": f"{moment:%Y-%m-%d}", "dry_run": dry_run, **purged.to_json()})
+        return
+    going, stays = ("would go", "would stay") if dry_run else ("is put away", "stays")
+    for fate in purged.fates:
+        sys.stdout.write(f"{fate.policy} {going if fate.purged else stays}: {fate.reason}\n")
+
+
+@policy_commands.command("restore")
+def restore_policy(
+    policy: Annotated[str, typer.Argument(help="Policy: full name, sha or unique sha prefix.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; it goes into the audit log.")],
+    demo: Demo = False,
+    config: ConfigFile = None,
+) -> None:
+    """Take back a policy that was put away, with what is stored of it; its arms stay retired.
+
+    It may join experiments again, and counts as new: its age is that since now.
+    """
+    from liveops import policy_archive
+
+    with ledger_app(config=config, demo=demo) as app:
+        changed = policy_archive.restore(app, policy, reason=reason, actor=actor())
+    sys.stdout.write(f"{policy} {'is taken back' if changed else 'was not put away'}\n")
 
 
 @experiment_commands.command("open")

@@ -44,7 +44,7 @@ from bandit.service import (
     trials,
 )
 from bandit.service.assigning import Router
-from bandit.storage import evidence, selections
+from bandit.storage import evidence, policy_archivals, selections
 from snapshots.archive_files import ParquetArchives
 
 # Each with a column that an UPDATE might be tempted to correct.
@@ -70,6 +70,7 @@ FACTS = {
     "drift_checks": "verdict",
     "policy_recipes": "recipe",
     "rotations": "verdict",
+    "policy_archivals": "reason",
     "selections": "chosen",
     "guard_changes": "reason",
     "refusals": "account_change",
@@ -109,6 +110,8 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
         evidence.fix_terms(connection, record.id, terms, fixed_at=NOON)
         selection = Selection(at=NOON, chosen=("BTCUSD",), scores={"BTCUSD": 0.1})
         selections.insert(connection, record.id, selection, actor="test", reason="drill")
+        put_away = {"archived": True, "now": NOON, "actor": "test", "reason": "drill"}
+        policy_archivals.insert(connection, record.arms[0].policy_id, **put_away)
     trials.record(engine, a_trial(), now=NOON, actor="test")
     drift.record(engine, a_run(), now=NOON, actor="test")
     record_night(engine, finished(NOON))

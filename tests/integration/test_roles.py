@@ -43,6 +43,7 @@ from bandit.core.backups import BackupKind, BackupRecord, RestoreDrill
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.notices import Recipient
+from bandit.core.purging import PurgeRule
 from bandit.service import (
     alerting,
     auditing,
@@ -56,6 +57,7 @@ from bandit.service import (
     killing,
     noticing,
     performance_guarding,
+    purging,
     reconciling,
     reporting,
     trials,
@@ -172,6 +174,10 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
     run = job_runs.claim(service, "data", NIGHT, now=NIGHT, actor="test")
     assert run is not None
     job_runs.finish(service, run, succeeded=True, result="ok", now=NIGHT, actor="test")
+    old = NIGHT + timedelta(days=99)
+    told = purging.purge(service, PurgeRule(active_min=1), as_of=old, now=NIGHT, actor="test")
+    assert any(fate.purged for fate in told)
+    assert purging.restore(service, "later", reason="over", now=NIGHT, actor="test")
     assert reporting.report(service, "btc").to_json()
     with backups.moment(service) as moment:
         assert moment.state()["arms"]

@@ -1,0 +1,1 @@
+"""The week's maintenance: its tasks, who runs them, and what they do."""
