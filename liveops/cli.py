@@ -41,6 +41,7 @@ from liveops.commands import (
     killing,
     learn,
     ledger,
+    maintenance,
     market,
     monitor,
     notify,
@@ -77,6 +78,7 @@ app.command("scheduler")(jobs.scheduler)
 app.command("setup")(setup.setup_live_ops)
 app.command("alerts")(alerting.prometheus_alerts)
 app.command("doctor")(service.doctor)
+app.command("verify")(maintenance.verify)
 app.command("reset")(service.reset)
 app.command("status")(health.status)
 app.command("health")(health.health)

@@ -136,6 +136,14 @@ def age(
         return _age(engine, files, record, before=before, now=now, actor=actor)
 
 
+def would_age(engine: Engine, experiment: str, *, before: datetime) -> int:
+    """Return how many decisions `age` would let leave; writes nothing. Raises `UnknownName`."""
+    with snapshot(engine) as connection, taking_long(connection):
+        record = experiments.load(connection, experiment)
+        with closing(_old_rows(connection, record, before=before)) as old:
+            return sum(1 for _ in old)
+
+
 def abandon(engine: Engine, name: str, *, now: datetime, actor: str) -> None:
     """Let nothing more leave for an archive whose file is lost or damaged.
 

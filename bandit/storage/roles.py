@@ -72,6 +72,18 @@ END $$;
 """
 
 
+    own = as_login(url)
+    return _with_role(own, ARCHIVIST_ROLE) if _usable(own, ARCHIVIST_ROLE, "DELETE") else own
+
+
+def as_login(url: str) -> str:
+    """Return `url`, whatever role it names, with the rights of the user who logs in.
+
+    Of an embedded ledger, and of one that this user has migrated, it owns the tables.
+    """
+    return _with_role(url, "none")
+
+
 def _usable(url: str, role: str, right: str) -> bool:
     engine = create_engine(url, poolclass=pool.NullPool)
     with translated(), engine.connect() as connection:

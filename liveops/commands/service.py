@@ -12,8 +12,12 @@ from liveops.commands.options import (
     AdminPort,
     AsJson,
     ConfigFile,
+    Day,
     Demo,
+    DryRun,
     Port,
+    actor,
+    ledger_app,
     loaded_settings,
     print_json,
     settings_from,
@@ -156,6 +160,42 @@ def upgrade_server(config: ConfigFile = None) -> None:
         sys.stdout.write(f"the server is PostgreSQL {report.after}, was {report.before}\n")
     for kept in report.kept:
         sys.stdout.write(f"the old files are in {kept}; delete them when all is well\n")
+
+
+@database_commands.command("maintain")
+def maintain(
+    day: Day = None,
+    dry_run: DryRun = False,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Keep the ledger's database fit, and print how large its tables are; exit 1 on any error.
+
+    Settled decisions of long ago leave for archives (as `liveops ledger age`), statistics are
+    compared with outcomes unless that was done today, and tables with many dead rows or stale
+    planner numbers are vacuumed and analyzed. Services may run meanwhile.
+    """
+    from liveops.maintenance import database
+    from liveops.maintenance.weeks import moment_of
+
+    with ledger_app(config=config, demo=demo) as app:
+        moment = moment_of(None if day is None else day.date(), now=app.clock.now())
+        upkeep = database.maintain(app, moment=moment, dry_run=dry_run, actor=actor())
+    if as_json:
+        print_json({"date": f"{moment:%Y-%m-%d}", "dry_run": dry_run, **upkeep.to_json()})
+    else:
+        for line in upkeep.done:
+            sys.stdout.write(f"{line}\n")
+        for table in upkeep.tables:
+            sys.stdout.write(
+                f"{table.name}  {table.rows} rows  {table.table_bytes} bytes  "
+                f"indexes {table.index_bytes} bytes\n"
+            )
+        for error in upkeep.errors:
+            sys.stderr.write(f"{error}\n")
+    if upkeep.errors:
+        raise typer.Exit(1)
 
 
 @configuration_commands.command("show")
