@@ -79,6 +79,7 @@ app.command("setup")(setup.setup_live_ops)
 app.command("alerts")(alerting.prometheus_alerts)
 app.command("doctor")(service.doctor)
 app.command("verify")(maintenance.verify)
+app.command("maintain")(maintenance.weekly_maintenance)
 app.command("reset")(service.reset)
 app.command("status")(health.status)
 app.command("health")(health.health)
@@ -138,6 +139,7 @@ setup_app = _script(setup.setup_live_ops)
 alerts_app = _script(alerting.prometheus_alerts)
 validate_app = _script(data.validate)
 rollback_app = _script(data.rollback)
+maintenance_app = _script(maintenance.weekly_maintenance)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -183,6 +185,9 @@ def validate_data(arguments: Sequence[str] | None = None) -> None:
 def rollback_data(arguments: Sequence[str] | None = None) -> None:
     """Run `rollback_data`."""
     sys.exit(exit_code(rollback_app, arguments))
+def weekly_maintenance(arguments: Sequence[str] | None = None) -> None:
+    """Run `weekly_maintenance`."""
+    sys.exit(exit_code(maintenance_app, arguments))
 
 
 def exit_code(entry: Callable[..., object], arguments: Sequence[str] | None) -> int:

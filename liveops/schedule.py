@@ -20,7 +20,7 @@ from bandit.core.model import NIGHT_HOUR
 _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
 _MONDAY: Final = datetime(2001, 1, 1, tzinfo=UTC)
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}(\.[a-z][a-z0-9_]{0,30})?")
 _WHOLE_HOUR: Final = "must be a whole hour of UTC: the crontab looks at the hour"
 
 GRACE: Final = timedelta(minutes=1)
@@ -220,7 +220,7 @@ class Job:
     def __post_init__(self) -> None:
         """Refuse names that files and units cannot have, and work that overtakes itself."""
         if _NAME.fullmatch(self.name) is None:
-            rule = "must be lower-case letters, digits and _"
+            rule = "must be lower-case letters, digits and _, at most one . between"
             raise InvalidInput(field="name", rule=rule, found=repr(self.name))
         if not timedelta(0) < self.limit <= self.when.period:
             rule = "must be above 0 and end before the next slot"

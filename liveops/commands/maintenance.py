@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from liveops.commands.options import AsJson, ConfigFile, Day, Demo, DryRun, ledger_app, print_json
+from liveops.commands.options import (
+    AsJson,
+    ConfigFile,
+    Day,
+    Demo,
+    DryRun,
+    actor,
+    ledger_app,
+    print_json,
+)
+from liveops.maintenance.tasks import WeeklyTask
+
+if TYPE_CHECKING:
+    from rich.progress import Task
+
+    from liveops.maintenance.weekly import TaskReport
+    from liveops.schedule import Job
 
 
 def verify(
@@ -21,15 +41,15 @@ def verify(
     INCONCLUSIVE is what could not be checked, and why. Everything is checked as it is now.
     """
     from bandit.core.model import Verdict
+    from liveops.maintenance.days import moment_of
     from liveops.maintenance.verify import CHECKS, verified
-    from liveops.maintenance.weeks import moment_of
 
     if dry_run:
-        told = [f"check {kept.name}: {kept.meaning}" for kept in CHECKS]
+        would = [f"check {kept.name}: {kept.meaning}" for kept in CHECKS]
         if as_json:
-            print_json({"dry_run": True, "done": told})
+            print_json({"dry_run": True, "done": would})
         else:
-            sys.stdout.write("".join(f"{line}\n" for line in told))
+            sys.stdout.write("".join(f"{line}\n" for line in would))
         return
     found = []
     with ledger_app(config=config, demo=demo) as app:
@@ -37,12 +57,114 @@ def verify(
         for checked in verified(app):
             found.append(checked)
             if not as_json:
-                line = f"{checked.verdict:<12} {checked.name}: {checked.found}\n"
-                sys.stdout.write(line)
+                sys.stdout.write(f"{checked}\n")
     if as_json:
-        done = [f"{checked.verdict} {checked.name}: {checked.found}" for checked in found]
-        told_json = [checked.to_json() for checked in found]
-        day_of = f"{moment:%Y-%m-%d}"
-        print_json({"date": day_of, "dry_run": False, "done": done, "checks": told_json})
-    if any(checked.verdict is Verdict.FAIL for checked in found):
+        checks = [checked.to_json() for checked in found]
+        told = {"date": f"{moment:%Y-%m-%d}", "dry_run": False, "done": [*map(str, found)]}
+        print_json({**told, "checks": checks})
+    failed = [checked.name for checked in found if checked.verdict is Verdict.FAIL]
+    if failed:
+        sys.stderr.write(f"not to be relied on: {', '.join(failed)}\n")
         raise typer.Exit(1)
+
+
+def weekly_maintenance(
+    task: Annotated[
+        WeeklyTask, typer.Option("--task", help="One task, or all of them in their order.")
+    ] = WeeklyTask.FULL,
+    day: Day = None,
+    dry_run: DryRun = False,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Do the week's maintenance: snapshot, retrain, optuna, purge, database, verify.
+
+    Each task is a command of its own with its own time limit, and each is tried whatever becomes of
+    the others; exit 1 if any failed. What is done this week is not done again: it belongs to the
+    newest Sunday 03:00 UTC. Killed anywhere, the next run goes on. What tasks say is appended to
+    logs/ under `home`.
+    """
+    from liveops.job_runner import Runner, cli_command
+    from liveops.ledger_server import state_home
+    from liveops.maintenance.days import moment_of
+    from liveops.maintenance.tasks import jobs_of, limits_of, week_of
+    from liveops.maintenance.weekly import TaskState, do, rehearse
+    from liveops.stopping import stopped_by_signals
+
+    command = cli_command(config=config, demo=demo)
+    with stopped_by_signals() as stop, ledger_app(config=config, demo=demo) as app:
+        slot = week_of(moment_of(None if day is None else day.date(), now=app.clock.now()))
+        logs = state_home(app.settings) / "logs"
+        runner = Runner(app.engine, app.clock, logs=logs, command=command, actor=actor())
+        reports = []
+        for job in jobs_of(task, limits_of(app.settings.maintenance), demo=demo):
+            with _shown(job):
+                report = (
+                    rehearse(app.engine, command, job, slot, stop=stop)
+                    if dry_run
+                    else do(runner, job, slot, stop=stop)
+                )
+            reports.append(report)
+            _say(report)
+            if report.state is TaskState.STOPPED:
+                break
+    failed = sum(report.state.is_failure for report in reports)
+    if as_json:
+        told = {"week": slot.isoformat(), "dry_run": dry_run, "failed": failed}
+        made = [f"{report.task}: {report.state}" for report in reports]
+        print_json({**told, "done": made, "tasks": [report.to_json() for report in reports]})
+    else:
+        _print(reports, slot)
+    if failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _shown(job: Job) -> Iterator[None]:
+    """Show on a terminal how much of its time a task has used."""
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress_bar import ProgressBar
+
+    class OfLimit(ProgressColumn):
+        """A bar that is full at the task's limit."""
+
+        max_refresh = 0.5
+
+        def render(self, task: Task) -> ProgressBar:
+            return ProgressBar(total=job.limit_seconds, completed=task.elapsed or 0.0, width=40)
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), OfLimit(), TimeElapsedColumn())
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bars:
+        bars.add_task(job.name, total=None)
+        yield
+
+
+def _say(report: TaskReport) -> None:
+    """Tell of one task on stderr, in one line."""
+    made = "; ".join(report.made)
+    said = f": {made}" if made else ""
+    sys.stderr.write(f"{report.task} {report.state}, {report.seconds:.1f} s{said}\n")
+
+
+def _print(reports: Sequence[TaskReport], slot: datetime) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"Maintenance of the week of {slot:%Y-%m-%d %H:%M} UTC")
+    table.add_column("task")
+    table.add_column("state")
+    table.add_column("seconds", justify="right")
+    table.add_column("what was made", overflow="fold")
+    for report in reports:
+        made = Text("\n".join(report.made) or "nothing to do")
+        table.add_row(report.task, report.state.value, f"{report.seconds:.1f}", made)
+    Console().print(table)

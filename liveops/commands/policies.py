@@ -88,7 +88,7 @@ def purge_policies(
     made from, nor the last active ones. Again, it puts nobody away.
     """
     from liveops import policy_archive
-    from liveops.maintenance.weeks import moment_of
+    from liveops.maintenance.days import moment_of
     from liveops.wiring import purge_rule_of
 
     with ledger_app(config=config, demo=demo) as app:

@@ -9,7 +9,15 @@ from typing import Any
 
 from typer.main import get_command
 
-from liveops.cli import alerts_app, app, health_app, monitor_app, setup_app, status_app
+from liveops.cli import (
+    alerts_app,
+    app,
+    health_app,
+    maintenance_app,
+    monitor_app,
+    setup_app,
+    status_app,
+)
 
 HEAD = """# Commands
 
@@ -34,6 +42,7 @@ def render() -> str:
         "health_check": health_app,
         "setup_live_ops": setup_app,
         "prometheus_alerts": alerts_app,
+        "weekly_maintenance": maintenance_app,
     }
     for name, entry in scripts.items():
         for path, command in _leaves(get_command(entry), name):

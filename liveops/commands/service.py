@@ -177,7 +177,7 @@ def maintain(
     planner numbers are vacuumed and analyzed. Services may run meanwhile.
     """
     from liveops.maintenance import database
-    from liveops.maintenance.weeks import moment_of
+    from liveops.maintenance.days import moment_of
 
     with ledger_app(config=config, demo=demo) as app:
         moment = moment_of(None if day is None else day.date(), now=app.clock.now())
@@ -192,8 +192,8 @@ def maintain(
                 f"{table.name}  {table.rows} rows  {table.table_bytes} bytes  "
                 f"indexes {table.index_bytes} bytes\n"
             )
-        for error in upkeep.errors:
-            sys.stderr.write(f"{error}\n")
+    for error in upkeep.errors:
+        sys.stderr.write(f"{error}\n")
     if upkeep.errors:
         raise typer.Exit(1)
 

@@ -38,6 +38,9 @@ class Checked:
     verdict: Verdict
     found: str
 
+    def __str__(self) -> str:
+        return f"{self.verdict} {self.name}: {self.found}"
+
     def to_json(self) -> dict[str, str]:
         """Return it as `liveops verify --json` prints it."""
         told = {"check": self.name, "meaning": self.meaning}

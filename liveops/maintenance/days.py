@@ -1,16 +1,10 @@
-"""Which moment a day means, and which week it belongs to."""
+"""Which moment a day means."""
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
-from typing import Final
+from datetime import UTC, date, datetime, time
 
 from bandit.core.errors import InvalidInput
-
-WEEKDAY: Final = 6
-"""Sunday, as `date.weekday` counts."""
-
-HOUR: Final = 3
 
 
 def moment_of(day: date | None, *, now: datetime) -> datetime:
@@ -30,16 +24,3 @@ def moment_of(day: date | None, *, now: datetime) -> datetime:
         rule = f"must not be after today, {now.astimezone(UTC):%Y-%m-%d} in UTC"
         raise InvalidInput(field="--date", rule=rule, found=day.isoformat())
     return min(now, datetime.combine(day, time.max, UTC))
-
-
-def week_of(moment: datetime) -> datetime:
-    """Return the newest Sunday 03:00 UTC that is not after a moment.
-
-    >>> week_of(datetime(2026, 3, 4, 12, tzinfo=UTC)).isoformat()
-    '2026-03-01T03:00:00+00:00'
-    >>> week_of(datetime(2026, 3, 1, 2, 59, tzinfo=UTC)).day
-    22
-    """
-    shifted = moment.astimezone(UTC) - timedelta(hours=HOUR)
-    sunday = shifted.date() - timedelta(days=(shifted.weekday() - WEEKDAY) % 7)
-    return datetime.combine(sunday, time(HOUR), UTC)
