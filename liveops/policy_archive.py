@@ -27,16 +27,18 @@ class Moved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purged:
-    """What a purge decided of every policy, and the artefacts that it moved."""
+    """What a purge decided of every policy, and the artefacts that it moved, or would."""
 
     fates: tuple[Fate, ...]
     moved: Moved
+    is_dry: bool
 
     def to_json(self) -> dict[str, object]:
         """Return it as `liveops policy purge --json` prints it."""
-        done = [f"archived {f.policy}: {f.reason}" for f in self.fates if f.purged]
-        done += [f"moved artefact {sha[:12]} to the archive" for sha in self.moved.archived]
-        done += [f"moved artefact {sha[:12]} back" for sha in self.moved.restored]
+        archived, moved = ("would archive", "would move") if self.is_dry else ("archived", "moved")
+        done = [f"{archived} {f.policy}: {f.reason}" for f in self.fates if f.purged]
+        done += [f"{moved} artefact {sha[:12]} to the archive" for sha in self.moved.archived]
+        done += [f"{moved} artefact {sha[:12]} back" for sha in self.moved.restored]
         return {"done": done, "policies": [fate.to_json() for fate in self.fates]}
 
 
@@ -58,7 +60,8 @@ def purge(app: App, rule: PurgeRule, *, dry_run: bool, as_of: datetime, actor: s
     going = {fate.policy for fate in decided if fate.purged}
     known = {record.policy.sha: record.policy.name for record in policies.listed(app.engine)}
     away = set(purging.archived(app.engine)) | {s for s, name in known.items() if name in going}
-    return Purged(fates=decided, moved=_settle(app, away, set(known) - away, dry_run=dry_run))
+    moved = _settle(app, away, set(known) - away, dry_run=dry_run)
+    return Purged(fates=decided, moved=moved, is_dry=dry_run)
 
 
 def restore(app: App, reference: str, *, reason: str, actor: str) -> bool:
