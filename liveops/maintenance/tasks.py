@@ -50,7 +50,7 @@ TASKS: Final = (
     Task(
         name=WeeklyTask.RETRAIN,
         meaning="retrains models that are old or lose",
-        command=("scheduled_retrain",),
+        command=("scheduled_retrain", "--weekly"),
     ),
     Task(
         name=WeeklyTask.OPTUNA,

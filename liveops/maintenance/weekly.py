@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from liveops.postgres_launch import RunAs, launch_command
 from liveops.schedule import Job
 
 MADE_MAX: Final = 300
+_LIST = re.compile(r'"(?:done|would)"\s*:\s*\[')
+_BETWEEN: Final = ", \n\r\t"
 
 
 class TaskState(StrEnum):
@@ -106,32 +109,31 @@ def rehearse(
 
 
 def made_of(answer: str) -> tuple[str, ...]:
-    """Return what a command says it has done, of the document that it printed.
+    """Return what a command says it has done, or would, of the document that it printed.
 
-    The ledger keeps the beginning of a long one: its list is then what it can be read as.
+    The ledger keeps the beginning of a long one: its list is then what can be read of it.
 
     >>> made_of('{"date": "2026-03-01", "done": ["a", "b"], "rows": [1, 2')
     ('a', 'b')
-    >>> made_of('{"done": ["a", "b')
-    ('a', '…')
+    >>> made_of('{"done": [{"name": "a"}, "b')
+    ('{"name":"a"}', '…')
     >>> made_of("ended at its limit of 9 s")
     ('ended at its limit of 9 s',)
     """
-    _, found, rest = answer.partition('"done"')
-    rest = rest.lstrip(": \n")
-    if not found or not rest.startswith("["):
+    found = _LIST.search(answer)
+    if found is None:
         line = " ".join(answer.split())
         return (line[:MADE_MAX],) if line else ()
-    decoder, made, at = json.JSONDecoder(), list[str](), 1
-    while True:
-        rest = rest[at:].lstrip(", \n")
-        if rest.startswith("]"):
-            return tuple(made)
+    decoder, made, rest = json.JSONDecoder(), list[str](), answer[found.end() :]
+    while not (rest := rest.lstrip(_BETWEEN)).startswith("]"):
         try:
-            value, at = decoder.raw_decode(rest)
+            value, end = decoder.raw_decode(rest)
         except ValueError:
             return (*made, "…")
-        made.append(str(value))
+        told = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        made.append(told)
+        rest = rest[end:]
+    return tuple(made)
 
 
 def _report(job: Job, attempt: Attempt, *, seconds: float) -> TaskReport:
