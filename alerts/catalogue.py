@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from alerts.arm_metrics import ARM_METRICS, SERIES_MAX
-from alerts.http_metrics import HTTP_METRICS
-from alerts.arm_metrics import ARM_METRICS
 from alerts.data_metrics import DATA_METRICS
+from alerts.http_metrics import HTTP_METRICS
 from alerts.metric import Metric
 from alerts.model_metrics import MODEL_METRICS
 from alerts.outside_metrics import OUTSIDE_METRICS

@@ -49,8 +49,8 @@ from liveops.commands import (
     policies,
     promote,
     replay,
-    rotation,
     report,
+    rotation,
     selection,
     service,
     setup,
@@ -185,6 +185,8 @@ def validate_data(arguments: Sequence[str] | None = None) -> None:
 def rollback_data(arguments: Sequence[str] | None = None) -> None:
     """Run `rollback_data`."""
     sys.exit(exit_code(rollback_app, arguments))
+
+
 def weekly_maintenance(arguments: Sequence[str] | None = None) -> None:
     """Run `weekly_maintenance`."""
     sys.exit(exit_code(maintenance_app, arguments))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -122,12 +122,8 @@ def learn(
     trials made since. `parent` is the policy that it was made anew of.
 
     Raises `Conflict` where the name belongs to another policy, or the policy has another name,
-    `ExtraMissing` where nothing that trains is installed, `InvalidInput` for candles that are too
-    few, and as `learners.reinforcement.train`.
-    trials made since. Raises `Conflict` where the name belongs to another policy, or the policy has
-    another name, `DataPaused` while candles are rolled back, `ExtraMissing` where nothing that
-    trains is installed, `InvalidInput` for candles that are too few, and as
-    `learners.reinforcement.train`.
+    `DataPaused` while candles are rolled back, `ExtraMissing` where nothing that trains is
+    installed, `InvalidInput` for candles that are too few, and as `learners.reinforcement.train`.
     """
     data_runs.require_whole(app.engine)
     versions(_packages(plan))  # or nothing is begun
@@ -143,7 +139,9 @@ def learn(
         record_failure(app, subject, str(error), began=began, actor=actor)
         raise
     made = Made(plan=plan, workshop=workshop, walked=walked, artifact=artifact, began=began)
-    return enrolled(app, name=name, subject=subject, made=made, rule=rule, actor=actor)
+    return enrolled(
+        app, name=name, subject=subject, made=made, rule=rule, actor=actor, parent=parent
+    )
 
 
 def enrolled(
@@ -154,15 +152,27 @@ def enrolled(
     made: Made,
     rule: BacktestRule,
     actor: str,
+    parent: PolicyName | None = None,
 ) -> Learned:
     """Record the trial of a challenger that was made, write its card, and register it."""
-    plan, walked, workshop = made.plan, made.walked, made.workshop
+    plan, walked, workshop, artifact = made.plan, made.walked, made.workshop, made.artifact
     trial, backtest = recorded(
         app, subject, plan=plan, walked=walked, rule=rule, began=made.began, actor=actor
     )
-    trial = _record(app, _judged(app, subject, backtest, rule=rule, began=began), actor=actor)
-    made = _Made(plan, workshop, walked, backtest, artifact)
-    card = _card(app, name, trial, made, rule=rule)
+    card = card_of(
+        name,
+        trial,
+        backtest,
+        search=trials.searched(app.engine, trial),
+        rule=rule,
+        markets=walked.markets,
+        feature_names=workshop.markets[0].features.names,
+        folds=len(workshop.splits),
+        not_modelled=NOT_MODELLED,
+        now=app.clock.now(),
+        entries=CardEntries(confidence_min=plan.acting.confidence_min, **asdict(walked.entries)),
+        looks=_looks(artifact),
+    )
     policy, is_new = _registered(app, card, artifact, parent=parent, actor=actor)
     return Learned(
         policy=policy,
@@ -173,39 +183,6 @@ def enrolled(
         metrics=backtest.metrics,
         walked=walked,
     )
-
-
-class _Made(NamedTuple):
-    plan: ChallengerPlan
-    workshop: Workshop
-    walked: Walked
-    backtest: Backtest
-    artifact: Artifact
-
-
-def _card(
-    app: App, name: PolicyName, trial: BacktestTrial, made: _Made, *, rule: BacktestRule
-) -> PolicyCard:
-    entries = asdict(made.walked.entries)
-    return card_of(
-    card = card_of(
-        name,
-        trial,
-        made.backtest,
-        search=trials.searched(app.engine, trial),
-        rule=rule,
-        markets=made.walked.markets,
-        feature_names=made.workshop.markets[0].features.names,
-        folds=len(made.workshop.splits),
-        not_modelled=NOT_MODELLED,
-        now=app.clock.now(),
-        entries=CardEntries(confidence_min=made.plan.acting.confidence_min, **entries),
-        looks=_looks(made.artifact),
-    )
-        entries=CardEntries(confidence_min=plan.acting.confidence_min, **asdict(walked.entries)),
-        looks=_looks(made.artifact),
-    )
-    return _registered(app, card, made.artifact, actor=actor)
 
 
 def recorded(

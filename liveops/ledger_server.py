@@ -59,10 +59,14 @@ def snapshot_dir(settings: Settings) -> Path:
     """Return the directory that holds snapshots, and those a bucket has not taken yet."""
     chosen = settings.snapshots.local_dir
     return state_home(settings) / "snapshots" if chosen is None else _from_checkout(chosen)
+
+
 def data_archive_dir(settings: Settings) -> Path | None:
     """Return the directory that holds what the data pipeline extracted; None for the usual one."""
     chosen = settings.data.archive_dir
     return None if chosen is None else _from_checkout(chosen)
+
+
 def backup_dir(settings: Settings, *, demo: bool) -> Path:
     """Return the directory of the backups; the demo has one of its own beside it."""
     chosen = settings.backup.directory

@@ -20,8 +20,8 @@ from bandit.service import (
     accounts,
     alerting,
     auditing,
-    data_runs,
     backups,
+    data_runs,
     drift,
     experiments,
     noticing,
@@ -36,10 +36,9 @@ from bandit.service.performance_guarding import GuardReport
 from bandit.service.reporting import ExperimentReport
 from liveops.clock import monotonic
 from liveops.data_samples import of_data
-from liveops.gpu import GpuReading
 from liveops.health import seen
 from liveops.health_metrics import Sample, of_health
-from liveops.outside_metrics import of_backups, of_breakers, of_notices
+from liveops.outside_metrics import of_backups, of_notices
 from liveops.wiring import App
 
 FRESH = timedelta(seconds=0.5)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bandit.core.backtest import BacktestRule
 from bandit.core.errors import InvalidInput
 from bandit.core.model import PolicyName, PolicySha
+from bandit.core.tunables import parsed_parameters
 from bandit.service import learner_jobs
 from config.settings import Settings
 from learners.boosting_plan import BoostingPlan
@@ -21,6 +23,7 @@ from learners.market.features import FeatureSpec
 from learners.network import Algorithm
 from learners.training_events import TrainingEvent
 from learners.training_plan import TrainingPlan
+from learners.tuned_plan import tuned_plan
 from liveops.candle_import import candle_store, stored_candles
 from liveops.learning import ENVIRONMENT, Learned, learn
 from liveops.recipes import Learner, Recipe
@@ -56,26 +59,24 @@ def recipe_candles(settings: Settings, recipe: Recipe) -> list[Candles]:
     return candles_of(
         settings,
         asked["candles"] or [],
-        asked["instruments"] or [],
-        source=asked["source"],
-        interval=asked["interval"],
+        asked.get("instruments") or [],
+        source=asked.get("source"),
+        interval=asked.get("interval"),
     )
 
 
-def known_by(series: Sequence[Candles], moment: datetime) -> list[Candles]:
-    """Return the bars that had closed at a moment, the same whenever it is asked.
+def known_before(series: Sequence[Candles], day: date) -> list[Candles]:
+    """Return the bars that were complete when a day began, the same whenever in it this is asked.
 
-    Raises `InvalidInput` where there was none.
+    >>> [found] = known_before([shipped_candles()], date(2018, 1, 1))
+    >>> found.closing(len(found) - 1).isoformat()
+    '2018-01-01T00:00:00+00:00'
     """
-    at = np.datetime64(moment.replace(tzinfo=None), "us")
+    start = np.datetime64(day, "us")
     found = []
     for candles in series:
-        closed = candles.opened_at.astype("datetime64[us]") + np.timedelta64(candles.interval)
-        count = int(np.searchsorted(closed, at, side="right"))
-        if count == 0:
-            rule = f"must have a bar that had closed by {moment.isoformat()}"
-            raise InvalidInput(field=candles.instrument, rule=rule, found="none")
-        found.append(candles.until(count))
+        closed = candles.opened_at + np.timedelta64(candles.interval)
+        found.append(candles.until(int(np.searchsorted(closed, start, side="right"))))
     return found
 
 
@@ -99,21 +100,22 @@ def training_of(
             total_steps=asked["steps"],
             deadline_seconds=asked["deadline"],
         )
-    model = settings.model
-    weight = model.ensemble_xgb_weight if model.use_ensemble else 0.0
+    model, wanted = settings.model, asked.get("with_forest")
+    wants_forest = model.use_ensemble if wanted is None else wanted
+    weight = model.ensemble_xgb_weight if wants_forest else 0.0
+    named = {"horizon_bars": asked.get("horizon"), "epochs": asked.get("epochs")}
     return ClassifierPlan(
         seed=asked["seed"],
-        horizon_bars=asked["horizon"],
         encoder=EncoderPlan() if asked["with_encoder"] else None,
-        epochs=asked["epochs"],
         forest=BoostingPlan() if weight else None,
         forest_weight=weight,
         refreshed=refreshed,
         deadline_seconds=asked["deadline"],
+        **{name: value for name, value in named.items() if value is not None},
     )
 
 
-def plan_of(
+def recipe_plan(
     recipe: Recipe,
     settings: Settings,
     series: Sequence[Candles],
@@ -121,17 +123,28 @@ def plan_of(
     refreshed: PolicySha | None = None,
 ) -> ChallengerPlan:
     """Return how a recipe makes a challenger of these candles, and measures it."""
-    asked = recipe.options
-    return ChallengerPlan(
+    training = training_of(recipe, settings, refreshed=refreshed)
+    return plan_of(settings, training, recipe.options, series)
+
+
+def plan_of(
+    settings: Settings,
+    training: TrainingPlan | ClassifierPlan,
+    asked: Mapping[str, Any],
+    series: Sequence[Candles],
+) -> ChallengerPlan:
+    """Return the plan that the options of a recipe ask for, tuned where they say so."""
+    plan = ChallengerPlan(
         features=FeatureSpec(interval=series[0].interval),
         environment=ENVIRONMENT,
-        training=training_of(recipe, settings, refreshed=refreshed),
+        training=training,
         acting=acting_rules_of(
             settings, confidence_min=asked["confidence"], allow_ranging=asked["allow_ranging"]
         ),
         train_bars=asked["train_bars"],
         test_bars=asked["test_bars"],
     )
+    return tuned_plan(plan, parsed_parameters(asked.get("tuned") or []), series)
 
 
 def learn_by(

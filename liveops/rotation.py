@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 from bandit.core.errors import BanditError, InvalidInput
@@ -32,7 +32,7 @@ from learners.training_events import TrainingEvent
 from liveops.deciders import artifact_home
 from liveops.learning import Learned
 from liveops.recipes import Recipe
-from liveops.relearning import known_by, learn_by, plan_of, recipe_candles
+from liveops.relearning import known_before, learn_by, recipe_candles, recipe_plan
 from liveops.wiring import App
 
 
@@ -113,7 +113,7 @@ def _candles(app: App, record: ModelRecord, *, day: date) -> tuple[Candles, ...]
     """Return the bars that a model would learn from; None where they are gone."""
     try:
         series = recipe_candles(app.settings, Recipe.from_json(record.recipe))
-        return tuple(known_by(series, datetime.combine(day, time(), UTC)))
+        return tuple(known_before(series, day))
     except (BanditError, OSError):
         return None
 
@@ -128,7 +128,7 @@ def _planned(
     if done is not None:
         why_not = f"made anew on this day already, as {done.new}"
     elif series is None:
-        why_not = "the candles that it was made from are not there any more"
+        why_not = "the candles that it was made from are not there, or none is that old"
     elif why_not is None and not is_due(reasons):
         why_not = "not due"
     elif why_not is None and series[0].closing(len(series[0]) - 1) <= record.model.knows_until:
@@ -157,7 +157,7 @@ def rotate(
     Raises as `learn`.
     """
     present, settings = plan.record.model.policy, app.settings
-    made_by = plan_of(plan.recipe, settings, plan.series)
+    made_by = recipe_plan(plan.recipe, settings, plan.series)
     learned = learn_by(
         app,
         plan.recipe,

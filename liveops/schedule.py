@@ -311,7 +311,7 @@ JOBS: Final = (
     Job(
         name="weekly_report",
         meaning="sends the week's report",
-        when=Weekly(on=Weekday.SUNDAY, at=time(12)),
+        when=Weekly(on=Weekday.MONDAY, at=time(6)),
         command=("liveops", "report", "weekly"),
         limit_seconds=1800,
         is_dated=True,

@@ -15,8 +15,6 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final, assert_never
 
-import numpy as np
-
 from bandit.core.backtest import BacktestRule
 from bandit.core.errors import BanditError, LedgerUnavailable, LockHeldElsewhere
 from bandit.core.model import PolicyName
@@ -167,22 +165,6 @@ def outlook(app: App, asked: Sweep) -> dict[str, Any]:
         "fixed": dict(asked.fixed),
         "would": [] if is_over else would,
     }
-
-
-def known_before(series: Sequence[Candles], day: date) -> list[Candles]:
-    """Return the bars that were complete when a day began, the same whenever in it this is asked.
-
-    >>> from learners.market.candles import shipped_candles
-    >>> [found] = known_before([shipped_candles()], date(2018, 1, 1))
-    >>> found.closing(len(found) - 1).isoformat()
-    '2018-01-01T00:00:00+00:00'
-    """
-    start = np.datetime64(day, "us")
-    found = []
-    for candles in series:
-        closed = candles.opened_at + np.timedelta64(candles.interval)
-        found.append(candles.until(int(np.searchsorted(closed, start, side="right"))))
-    return found
 
 
 def require_learners() -> None:

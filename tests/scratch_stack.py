@@ -10,16 +10,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+from api_service import application
 from drift_runs import a_check, an_encoder_check
 from ledger import FALLEN, POOR, SALT, assign, closed, feed, record_all, register
-from api_service import application
-from ledger import SALT, assign, closed, record_all, register
 from sqlalchemy import Engine, text
 from vitals import beat
 
 from bandit.core.account import LossLimits
-from bandit.core.drift import DriftMetric, DriftRun
 from bandit.core.backups import BackupKind
+from bandit.core.drift import DriftMetric, DriftRun
 from bandit.core.heartbeat import BreakerState
 from bandit.core.kill_switch import KillCause
 from bandit.core.limits import Limits

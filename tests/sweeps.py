@@ -18,8 +18,8 @@ from bandit.core.tunables import parsed_parameters
 from config.settings import Settings
 from learners.classifier_plan import ClassifierPlan
 from learners.market.candles import Candles
-from liveops.commands.learn import plan_of
 from liveops.recipes import Learner, Recipe
+from liveops.relearning import plan_of
 from liveops.tuning import Sweep
 
 DAY = "2026-03-01"

@@ -66,9 +66,9 @@ class LockClass(IntEnum):
     NOTIFIER = 9
     SCHEDULER = 10
     JOB = 11
-    DATA = 15
     TUNING = 13
     BACKUP = 14
+    DATA = 15
 
 
 @contextmanager
@@ -77,7 +77,6 @@ def use_case(engine: Engine, experiment_id: int, *, doing: str) -> Iterator[None
 
     Raises `LockHeldElsewhere` at once when another session holds it.
     """
-    with _of_session(engine, LockClass.USE_CASE, experiment_id, doing=doing):
     with _session_lock(engine, LockClass.USE_CASE, experiment_id, doing=doing):
         yield
 
@@ -85,7 +84,11 @@ def use_case(engine: Engine, experiment_id: int, *, doing: str) -> Iterator[None
 @contextmanager
 def data(engine: Engine, *, doing: str) -> Iterator[None]:
     """Be the only one who loads candles, or takes loads back; raises `LockHeldElsewhere`."""
-    with _of_session(engine, LockClass.DATA, 0, doing=doing):
+    with _session_lock(engine, LockClass.DATA, 0, doing=doing):
+        yield
+
+
+@contextmanager
 def backup(engine: Engine, *, doing: str, is_drill: bool) -> Iterator[None]:
     """Be the only one who takes a backup of this ledger, or who exercises restoring one.
 
@@ -96,7 +99,6 @@ def backup(engine: Engine, *, doing: str, is_drill: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _of_session(engine: Engine, lock: LockClass, key: int, *, doing: str) -> Iterator[None]:
 def _session_lock(engine: Engine, lock: LockClass, key: int, *, doing: str) -> Iterator[None]:
     keys = {"class": int(lock), "id": key}
     with translated(), engine.connect() as raw:

@@ -36,7 +36,10 @@ def as_archivist(url: str) -> str:
 
 
 def as_owner(url: str) -> str:
-    """Return `url`, whatever role it names, with the rights of the user who logs in."""
+    """Return `url`, whatever role it names, with the rights of the user who logs in.
+
+    Of an embedded ledger, and of one that this user has migrated, it owns the tables.
+    """
     return _with_role(url, "none")
 
 
@@ -70,18 +73,6 @@ EXCEPTION
   WHEN insufficient_privilege OR duplicate_object OR unique_violation THEN NULL;
 END $$;
 """
-
-
-    own = as_login(url)
-    return _with_role(own, ARCHIVIST_ROLE) if _usable(own, ARCHIVIST_ROLE, "DELETE") else own
-
-
-def as_login(url: str) -> str:
-    """Return `url`, whatever role it names, with the rights of the user who logs in.
-
-    Of an embedded ledger, and of one that this user has migrated, it owns the tables.
-    """
-    return _with_role(url, "none")
 
 
 def _usable(url: str, role: str, right: str) -> bool:

@@ -1,2 +1,1 @@
-"""What keeps the product going: schedulers and their jobs."""
-"""What keeps a ledger safe while nobody looks."""
+"""What keeps the product going: schedulers and their jobs, backups and restores."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bandit.core.drift import DriftRun
-    from learners.market.candles import Candles
-    from liveops.recipes import Recipe
 
 
 def drift(
@@ -81,15 +80,11 @@ def drift(
 
 def _check_all(bars: int, *, demo: bool, as_json: bool, config: Path | None) -> None:
     from liveops.drifting import check_all
-
-    def candles_of(recipe: Recipe) -> list[Candles]:
-        asked = recipe.arguments()
-        files, instruments = asked["candles"] or [], asked.get("instruments") or []
-        ways = {name: asked.get(name) for name in ("source", "interval")}
-        return series_of(files, instruments, config, **ways)
+    from liveops.relearning import recipe_candles
 
     with ledger_app(config=config, demo=demo) as app:
-        found = list(check_all(app, candles_of, bars_max=bars, actor=actor()))
+        candles = partial(recipe_candles, app.settings)
+        found = list(check_all(app, candles, bars_max=bars, actor=actor()))
     if as_json:
         print_json([checked.to_json() for checked in found])
     for checked in found:

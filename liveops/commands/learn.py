@@ -22,11 +22,8 @@ from liveops.commands.training import shown
 from liveops.recipes import Learner, Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from config.settings import Settings
-    from learners.challenger import ChallengerPlan
-    from learners.classifier_plan import ClassifierPlan
     from learners.market.candles import Candles
     from liveops.learning import Learned
 
@@ -178,27 +175,6 @@ def classifier(
     settings say so. What was stopped goes on after its last epoch when the same is asked again.
     Exit 0 also where the card says that it earns nothing: the verdict is the card's.
     """
-    from learners.boosting_plan import BoostingPlan
-    from learners.classifier_plan import ClassifierPlan, EncoderPlan
-    from liveops.encoding import encoder_of
-
-    model = loaded_settings(config).settings.model
-    wants_forest = model.use_ensemble if with_forest is None else with_forest
-    weight = model.ensemble_xgb_weight if wants_forest else 0.0
-    refreshed = None
-    if refresh is not None:
-        with ledger_app(config=config, demo=demo) as app:
-            refreshed = encoder_of(app, refresh)
-    training = ClassifierPlan(
-        seed=seed,
-        horizon_bars=horizon,
-        encoder=EncoderPlan() if with_encoder else None,
-        epochs=epochs,
-        forest=BoostingPlan() if weight else None,
-        forest_weight=weight,
-        refreshed=refreshed,
-        deadline_seconds=deadline,
-    )
     recipe = Recipe.of(
         Learner.CLASSIFIER,
         candles=candles,
@@ -276,9 +252,7 @@ def _learn(
     from bandit.core.model import PolicyName
     from bandit.service import policies
     from liveops.encoding import encoder_of
-    from liveops.relearning import learn_by, plan_of, recipe_candles
-    from bandit.service import learner_jobs
-    from liveops.learning import learn
+    from liveops.relearning import learn_by, recipe_candles, recipe_plan
 
     with (
         ledger_app(config=config, demo=demo) as app,
@@ -287,12 +261,10 @@ def _learn(
         series = recipe_candles(app.settings, recipe)
         refreshed = None if refresh is None else encoder_of(app, refresh)
         learned = learn_by(
-        plan = plan_of(app.settings, training, asked, series)
-        learned = learn(
             app,
             recipe,
             PolicyName(name),
-            plan=plan_of(recipe, app.settings, series, refreshed=refreshed),
+            plan=recipe_plan(recipe, app.settings, series, refreshed=refreshed),
             series=series,
             parent=None if parent is None else policies.find(app.engine, parent).policy.name,
             report=report,
@@ -302,33 +274,6 @@ def _learn(
         print_json(learned.to_json())
         return
     _print(learned)
-
-
-def plan_of(
-    settings: Settings,
-    training: TrainingPlan | ClassifierPlan,
-    asked: Mapping[str, Any],
-    series: Sequence[Candles],
-) -> ChallengerPlan:
-    """Return the plan that the options of a recipe ask for, tuned where they say so."""
-    from bandit.core.tunables import parsed_parameters
-    from learners.challenger import ChallengerPlan
-    from learners.market.features import FeatureSpec
-    from learners.tuned_plan import tuned_plan
-    from liveops.learning import ENVIRONMENT
-    from liveops.wiring import acting_rules_of
-
-    plan = ChallengerPlan(
-        features=FeatureSpec(interval=series[0].interval),
-        environment=ENVIRONMENT,
-        training=training,
-        acting=acting_rules_of(
-            settings, confidence_min=asked["confidence"], allow_ranging=asked["allow_ranging"]
-        ),
-        train_bars=asked["train_bars"],
-        test_bars=asked["test_bars"],
-    )
-    return tuned_plan(plan, parsed_parameters(asked.get("tuned") or []), series)
 
 
 def series_of(

@@ -20,7 +20,6 @@ from liveops.commands.learn import (
     Source,
     TestBars,
     TrainBars,
-    plan_of,
     series_of,
 )
 from liveops.commands.options import AsJson, ConfigFile, Demo, actor, ledger_app, print_json
@@ -152,7 +151,8 @@ def _sweep(
     from bandit.core.optimization import study_of
     from bandit.core.tunables import parsed_parameters
     from learners.classifier_plan import ClassifierPlan
-    from liveops.tuning import Sweep, known_before
+    from liveops.relearning import known_before, plan_of
+    from liveops.tuning import Sweep
 
     chosen = settings.tuning
     recipe = Recipe.of(

@@ -110,7 +110,7 @@ def vacuum_tables(engine: Engine, upkeep: Upkeep, *, dry_run: bool) -> None:
 def _owner(app: App) -> Iterator[Engine]:
     """Yield an engine with the rights of the user who logs in: a service's role owns no table."""
     url = app.engine.url.render_as_string(hide_password=False)
-    engine = connect(roles.as_login(url), pool_size=1, statement_seconds=VACUUM_SECONDS_MAX)
+    engine = connect(roles.as_owner(url), pool_size=1, statement_seconds=VACUUM_SECONDS_MAX)
     try:
         yield engine
     finally:

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0039"
-down_revision = "0033"
+down_revision = "0038"
 
 
 def upgrade() -> None:

@@ -8,7 +8,6 @@ from uuid import UUID
 
 import pytest
 from backtest_trials import a_trial, rotated
-from backtest_trials import a_trial
 from data_facts import finished
 from data_facts import record as record_night
 from drift_runs import a_run

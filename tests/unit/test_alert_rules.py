@@ -208,10 +208,8 @@ def test_each_rule_is_asked_at_least_six_ways(rule: AlertRule) -> None:
 
 def test_what_identifies_an_alert_is_what_inhibition_compares() -> None:
     told = {label for rule in RULES for label in rule.drill.labels}
-    # `what`, `family`, `route` are parts of one thing; of replicas one critical tells of all.
-    assert told - {"what", "route", "instance"} <= set(SCOPE)
-    # `what`, `kind` and `family` are parts of one thing; of replicas one critical alert tells all.
-    assert told - {"what", "kind", "instance"} <= set(SCOPE)
+    # These are parts of one thing; of replicas one critical alert tells of all.
+    assert told - {"what", "route", "kind", "instance"} <= set(SCOPE)
 
 
 def test_nothing_that_is_critical_can_mute_the_watchdog() -> None:
