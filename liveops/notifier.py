@@ -41,7 +41,7 @@ def notifying(app: App) -> Iterator[None]:
 
     Of several services on one ledger, one does it; another goes on where it ended.
     """
-    # The report is read on a connection of its own, without the short limit of the others.
+    # A report takes longer than the notifier's own connections let a statement take.
     channels = channels_in_force(app, enclosing=partial(weekly_enclosure, app))
     # One for the lease, one for each thread.
     size = len(channels) + 2

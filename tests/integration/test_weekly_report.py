@@ -10,29 +10,38 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from email.message import EmailMessage
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aged_history import NOW, History
 from api_service import application, service
+from guarded_ledger import open_wide, pause
 from ledger import CHALLENGER, NOON, count, open_btc, together
 from matplotlib import image
 from receivers import PASSWORD, MailReceiver, WebReceiver, certificate, mail_receiver, web_receiver
 from sqlalchemy import Engine
 from weekly_ledger import EARNED, MADE, OPENING, WEEK, live_a_week
 
-from bandit.core.notices import DeliveryState
-from bandit.core.weekly import Week, weekly_notice
-from bandit.service import noticing, weekly_reporting
+from bandit.core.kill_switch import KillCause
+from bandit.core.model import PolicyName, Rung
+from bandit.core.notices import DeliveryState, Recipient
+from bandit.core.weekly import ArmFigures, Week, weekly_notice
+from bandit.service import auditing, killing, noticing, weekly_reporting
+from bandit.storage import experiments
+from bandit.storage.engine import transaction
 from liveops import cli
 from liveops.background import Turn
 from liveops.clock import VirtualClock
 from liveops.notifier import Notifier, Sender, channels_in_force
 from liveops.weekly_mail import SENDING_MAX, Told, rendered, tell, weekly_enclosure
 from liveops.wiring import App
+from snapshots.archive_files import ParquetArchives
 
 REPOSITORY = Path(__file__).parents[2]
 DATE = ("--date", "2026-03-09")
@@ -159,6 +168,64 @@ def test_numbers_are_those_of_the_api(engine: Engine) -> None:
     ]
     assert of_account["equity_now"] == account["equity"]
     assert of_account["drawdown_percent_now"] == account["drawdown_percent"]
+
+
+def test_archived_trades_still_count_and_only_the_drawdown_is_gone(
+    engine: Engine, tmp_path: Path
+) -> None:
+    history = History(engine, ParquetArchives(tmp_path))
+    history.live()
+    earned: dict[str, list[tuple[Decimal, Decimal]]] = {"prod": [], CHALLENGER: []}
+    for told in history.told.values():
+        if told.closed_at is not None and WEEK.start <= told.closed_at < WEEK.end:
+            earned[history.made[told.assignment_id].policy].append((told.pnl, told.return_ratio))
+
+    def figures() -> dict[str, ArmFigures]:
+        found = weekly_reporting.read(engine, WEEK, now=NOW).report
+        return {arm.policy: arm.week for each in found.experiments for arm in each.arms}
+
+    before = figures()
+    for policy, trades in earned.items():
+        week = before[policy]
+        assert (week.trades, week.pnl) == (len(trades), sum(pnl for pnl, _ in trades))
+        assert week.wins == sum(ratio > 0 for _, ratio in trades) > 0
+        assert week.drawdown_percent is not None
+    history.age()
+    assert figures() == {
+        policy: replace(week, drawdown_percent=None) for policy, week in before.items()
+    }
+
+
+def test_guards_and_notices_of_the_week_are_told(engine: Engine) -> None:
+    open_wide(engine)
+    log = [Recipient(name="log")]
+    noticing.follow(engine, log, now=NOON)
+    pause(engine)
+    auditing.seal(engine, now=NOON)
+    noticing.follow(engine, log, now=NOON)
+    report = weekly_reporting.read(engine, Week.ended_by(WEEK.monday), now=MADE).report
+    assert [(event.title, event.by) for event in report.events] == [
+        ("Performance guard of account usd: NORMAL to PAUSED", "rule:performance_guard"),
+        ("Performance guard of experiment btc: NORMAL to PAUSED", "rule:performance_guard"),
+    ]
+    assert report.notices == {"PERFORMANCE_GUARD_PAUSED": 2}
+    assert report.told == {("log", "pending"): 2}
+    later = weekly_reporting.read(engine, WEEK, now=MADE).report
+    assert (later.events, later.notices, later.told) == ((), {}, {})
+
+
+def test_what_waits_for_a_person_is_named_with_what_to_type(engine: Engine) -> None:
+    record = open_btc(engine)
+    with transaction(engine) as connection:
+        experiments.set_rungs(connection, record.id, {PolicyName(CHALLENGER): Rung.ELIGIBLE})
+    killing.kill(engine, None, cause=KillCause.HAND, reason="drill", now=NOON, actor="test")
+    report = weekly_reporting.read(engine, WEEK, now=MADE).report
+    assert report.awaiting == (
+        "Account usd is killed since 2026-03-01 12:00 (hand: drill): "
+        "`liveops release --account usd` lets it trade again.",
+        f"{CHALLENGER} in btc is eligible: "
+        f"`liveops promote btc {CHALLENGER}` may make it the champion.",
+    )
 
 
 def test_what_begins_later_is_not_in_an_earlier_week(engine: Engine) -> None:
