@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from bandit.core.model import PolicyName
-from bandit.core.weekly import AccountWeek, ArmWeek, ExperimentWeek, Week
+from bandit.core.week import Week
+from bandit.core.weekly import AccountWeek, ArmWeek, ExperimentWeek
 from bandit.service.charting import Life
 from liveops.life_plot import WIDE, cast_of, draw_life
 from liveops.plots import CHALLENGERS, CHAMPION, GRID, INK, OTHERS, PAPER, in_own_style, plain

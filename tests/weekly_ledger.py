@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
 from bandit.core.model import Verdict
-from bandit.core.weekly import Week
+from bandit.core.week import Week
 from bandit.service import drift, killing
 
 WEEK = Week(monday=date(2026, 3, 2))

@@ -25,6 +25,7 @@ from bandit.core.profit_factor import ProfitFactor
 from bandit.core.promotion import rollback_advice
 from bandit.core.reconciling import ReconciliationState
 from bandit.core.tally import DaySums
+from bandit.core.week import Week
 from bandit.core.weekly import (
     AccountWeek,
     ArmFigures,
@@ -34,7 +35,6 @@ from bandit.core.weekly import (
     Event,
     ExperimentWeek,
     Move,
-    Week,
     WeeklyReport,
 )
 from bandit.service import accounts, charting, explaining

@@ -104,7 +104,7 @@ def weekly(
 
 
 def _read(app: App, day: str | None) -> WeeklyReading:
-    from bandit.core.weekly import Week
+    from bandit.core.week import Week
     from bandit.service import weekly_reporting
 
     now = app.clock.now()

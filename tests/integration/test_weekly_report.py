@@ -31,7 +31,8 @@ from weekly_ledger import EARNED, MADE, OPENING, WEEK, live_a_week
 from bandit.core.kill_switch import KillCause
 from bandit.core.model import PolicyName, Rung
 from bandit.core.notices import DeliveryState, Recipient
-from bandit.core.weekly import ArmFigures, Week, weekly_notice
+from bandit.core.week import Week
+from bandit.core.weekly import ArmFigures, weekly_notice
 from bandit.service import auditing, killing, noticing, weekly_reporting
 from bandit.storage import experiments
 from bandit.storage.engine import transaction

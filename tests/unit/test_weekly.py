@@ -16,6 +16,7 @@ from bandit.core.errors import InvalidInput
 from bandit.core.model import ArmRole, ArmStatus, DecisionKind, PolicyName
 from bandit.core.notices import NoticeKind, Severity
 from bandit.core.profit_factor import ProfitFactor
+from bandit.core.week import Week
 from bandit.core.weekly import (
     AccountWeek,
     ArmFigures,
@@ -25,7 +26,6 @@ from bandit.core.weekly import (
     Event,
     ExperimentWeek,
     Move,
-    Week,
     WeeklyReport,
     shown_money,
     week_of,
