@@ -12,6 +12,8 @@ from typing import Final
 from alerts.arm_metrics import ARM_METRICS, SERIES_MAX
 from alerts.data_metrics import DATA_METRICS
 from alerts.http_metrics import HTTP_METRICS
+from alerts.arm_metrics import ARM_METRICS
+from alerts.job_metrics import JOB_METRICS
 from alerts.metric import Metric
 from alerts.model_metrics import MODEL_METRICS
 from alerts.outside_metrics import OUTSIDE_METRICS
@@ -23,6 +25,7 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
     *OUTSIDE_METRICS,
     *HTTP_METRICS,
     *DATA_METRICS,
+    *JOB_METRICS,
     *ARM_METRICS,
 )
 

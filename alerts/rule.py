@@ -42,6 +42,7 @@ class Component(StrEnum):
     DRIFT = "drift"
     LEARNER = "learner"
     DATA = "data"
+    SCHEDULE = "schedule"
     ALERTING = "alerting"
 
     @property

@@ -10,6 +10,7 @@ from alerts.bot_rules import bot_rules
 from alerts.data_rules import data_rules
 from alerts.drift_rules import drift_rules
 from alerts.http_rules import http_rules
+from alerts.job_rules import job_rules
 from alerts.limits import AlertLimits, AlertPlaces
 from alerts.money_rules import money_rules
 from alerts.rule import AlertRule, Coming, Severity, Source
@@ -31,6 +32,7 @@ def rules(limits: AlertLimits, places: AlertPlaces) -> tuple[AlertRule, ...]:
         *http_rules(),
         *data_rules(limits),
         *backup_rules(limits),
+        *job_rules(),
     )
     without = service_rules(limits, job=places.job, names=())
     read = {reading.of for rule in (*about_trading, *without) for reading in rule.reads}

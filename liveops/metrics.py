@@ -39,6 +39,8 @@ from liveops.data_samples import of_data
 from liveops.health import seen
 from liveops.health_metrics import Sample, of_health
 from liveops.outside_metrics import of_backups, of_notices
+from liveops.job_metrics import read_jobs
+from liveops.outside_metrics import of_breakers, of_notices
 from liveops.wiring import App
 
 FRESH = timedelta(seconds=0.5)
@@ -125,6 +127,7 @@ class LedgerReader:
             told = noticing.counted(engine)
             data = data_runs.standing(engine)
             drill = backups.known(engine).drill
+            jobs = read_jobs(engine, now=now)
         except LedgerUnavailable:
             return [("liveops_up", (), 0.0)]
         samples: list[Sample] = [
@@ -139,6 +142,7 @@ class LedgerReader:
             samples.append(("liveops_alert_notices_total", (result.value,), n))
         samples += of_notices(told, now=now)
         samples += of_data(data, now=now)
+        samples += jobs
         for account in held:
             samples += _of_account(account)
         for guard in watching:

@@ -8,9 +8,9 @@ import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
 from itertools import takewhile
+from typing import Any
 from zoneinfo import ZoneInfo
 
-import click
 import numpy as np
 import pytest
 import typer
@@ -216,7 +216,7 @@ def options_of(command: tuple[str, ...]) -> set[str] | None:
     entry = cli.app if program == "liveops" else entries.get(program)
     if entry is None:
         return None
-    found: click.Command = typer.main.get_command(entry)
+    found: Any = typer.main.get_command(entry)
     for word in takewhile(lambda word: not word.startswith("--"), arguments):
         inner = getattr(found, "commands", {})
         if word not in inner:
