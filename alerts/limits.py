@@ -43,6 +43,7 @@ class AlertLimits:
     state: timedelta = timedelta(minutes=75)
     database: timedelta = timedelta(hours=26)
     drill: timedelta = timedelta(days=8)
+    snapshot_age: timedelta = timedelta(hours=36)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,37 @@ OUTSIDE_METRICS: Final = (
         unit="seconds",
         help="How long this drill took until a service on the restored ledger was ready.",
         absent=_NO_DRILL,
+_NO_SNAPSHOT: Final = "before the first snapshot; while the ledger does not answer"
+
+OUTSIDE_METRICS: Final = (
+    Metric(
+        name="liveops_snapshot_age_seconds",
+        kind=MetricKind.GAUGE,
+        unit="seconds",
+        help=(
+            "Time since the newest snapshot was stored: in the bucket where one is set, else on "
+            "this machine."
+        ),
+        absent=_NO_SNAPSHOT,
+    ),
+    Metric(
+        name="liveops_snapshot_bytes",
+        kind=MetricKind.GAUGE,
+        unit="bytes",
+        help="Size of that snapshot, what it shares with others included.",
+        absent=_NO_SNAPSHOT,
+    ),
+    Metric(
+        name="liveops_snapshot_pending_uploads",
+        kind=MetricKind.GAUGE,
+        unit="snapshots",
+        help="Snapshots that lie on this machine and wait for the bucket; 0 where none is set.",
+    ),
+    Metric(
+        name="liveops_snapshots_damaged",
+        kind=MetricKind.GAUGE,
+        unit="snapshots",
+        help="Snapshots that were not whole when they were last read back.",
     ),
     Metric(
         name="liveops_breaker_state",

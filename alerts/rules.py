@@ -15,6 +15,7 @@ from alerts.limits import AlertLimits, AlertPlaces
 from alerts.money_rules import money_rules
 from alerts.rule import AlertRule, Coming, Severity, Source
 from alerts.service_rules import service_rules
+from alerts.snapshot_rules import snapshot_rules
 
 
 def rules(limits: AlertLimits, places: AlertPlaces) -> tuple[AlertRule, ...]:
@@ -33,6 +34,7 @@ def rules(limits: AlertLimits, places: AlertPlaces) -> tuple[AlertRule, ...]:
         *data_rules(limits),
         *backup_rules(limits),
         *job_rules(),
+        *snapshot_rules(limits),
     )
     without = service_rules(limits, job=places.job, names=())
     read = {reading.of for rule in (*about_trading, *without) for reading in rule.reads}

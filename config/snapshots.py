@@ -65,3 +65,10 @@ class Snapshots(Section):
     keep_weeks: Count = setting(
         8, meaning="Then the first of each week, for so long in all.", unit="weeks", ge=0, le=520
     )
+    stale_hours: Count = setting(
+        36,
+        meaning="SnapshotStale where the newest snapshot was stored longer ago.",
+        unit="hours",
+        ge=1,
+        le=8760,
+    )

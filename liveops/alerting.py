@@ -146,6 +146,7 @@ def alert_limits_of(settings: Settings) -> AlertLimits:
         state=health.backups.state,
         database=health.backups.database,
         drill=health.backups.drill,
+        snapshot_age=timedelta(hours=settings.snapshots.stale_hours),
     )
 
 

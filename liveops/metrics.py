@@ -28,6 +28,7 @@ from bandit.service import (
     performance_guarding,
     rebuilding,
     reporting,
+    snapshots,
 )
 from bandit.service.accounts import AccountReport
 from bandit.service.arm_report import ArmReport
@@ -41,6 +42,7 @@ from liveops.health_metrics import Sample, of_health
 from liveops.outside_metrics import of_backups, of_notices
 from liveops.job_metrics import read_jobs
 from liveops.outside_metrics import of_breakers, of_notices
+from liveops.outside_metrics import of_breakers, of_notices, of_snapshots
 from liveops.wiring import App
 
 FRESH = timedelta(seconds=0.5)
@@ -128,6 +130,7 @@ class LedgerReader:
             data = data_runs.standing(engine)
             drill = backups.known(engine).drill
             jobs = read_jobs(engine, now=now)
+            taken = snapshots.noted(engine)
         except LedgerUnavailable:
             return [("liveops_up", (), 0.0)]
         samples: list[Sample] = [
@@ -143,6 +146,8 @@ class LedgerReader:
         samples += of_notices(told, now=now)
         samples += of_data(data, now=now)
         samples += jobs
+        has_bucket = self._app.settings.snapshots.bucket is not None
+        samples += of_snapshots(taken, has_bucket=has_bucket, now=now)
         for account in held:
             samples += _of_account(account)
         for guard in watching:

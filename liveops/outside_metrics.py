@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from bandit.core.backups import RestoreDrill
 from bandit.core.health import Vitals, backup_ages
 from bandit.core.heartbeat import BreakerState
 from bandit.core.notices import DeliveryState
+from bandit.core.snapshots import (
+    SnapshotEvent,
+    SnapshotRecord,
+    SnapshotStore,
+    damaged,
+    pending_uploads,
+)
 from bandit.service.noticing import ChannelCount
 from liveops.breakers import BreakerReport
 from liveops.health_metrics import Sample
@@ -47,3 +54,17 @@ def of_backups(found: Vitals, drill: RestoreDrill | None) -> Iterator[Sample]:
         yield "liveops_restore_drill_rpo_seconds", (), drill.rpo_seconds
         if drill.rto_seconds is not None:
             yield "liveops_restore_drill_rto_seconds", (), drill.rto_seconds
+def of_snapshots(
+    records: Sequence[SnapshotRecord], *, has_bucket: bool, now: datetime
+) -> Iterator[Sample]:
+    """Yield how old the newest snapshot is where it belongs, what waits, and what is damaged."""
+    place = SnapshotStore.S3 if has_bucket else SnapshotStore.LOCAL
+    stored = [r for r in records if r.store is place and r.event is SnapshotEvent.STORED]
+    if stored:
+        newest = max(stored, key=lambda record: record.date)
+        age = max((now - newest.recorded_at).total_seconds(), 0.0)
+        yield "liveops_snapshot_age_seconds", (), age
+        yield "liveops_snapshot_bytes", (), newest.size
+    waiting = pending_uploads(records) if has_bucket else []
+    yield "liveops_snapshot_pending_uploads", (), len(waiting)
+    yield "liveops_snapshots_damaged", (), len(damaged(records))

@@ -113,10 +113,10 @@ class S3Store:
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Yield the objects under the place's prefix, page by page."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._place.bucket, Prefix=self._prefix + prefix
-        )
-        with self._told(prefix or "keys"):
+        with self._told(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._place.bucket, Prefix=self._prefix + prefix
+            )
             for page in pages:
                 for found in page.get("Contents", []):
                     yield found["Key"].removeprefix(self._prefix)
@@ -129,10 +129,10 @@ class S3Store:
     def forget_unfinished(self, *, before: datetime) -> int:
         """Abort uploads in parts that began before a moment."""
         forgotten = 0
-        pages = self._client.get_paginator("list_multipart_uploads").paginate(
-            Bucket=self._place.bucket, Prefix=self._prefix
-        )
-        with self._told("uploads"):
+        with self._told(""):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._place.bucket, Prefix=self._prefix
+            )
             for upload in [one for page in pages for one in page.get("Uploads", [])]:
                 if upload["Initiated"] < before:
                     key = upload["Key"].removeprefix(self._prefix)

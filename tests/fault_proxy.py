@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 CHUNK_BYTES = 65_536
@@ -13,14 +13,19 @@ CHUNK_BYTES = 65_536
 
 @dataclass(kw_only=True)
 class FaultProxy:
-    """Stands before a server; each fault lasts until it is taken back.
+    """Stands before a server, a socket file or HOST:PORT; each fault lasts until it is taken back.
 
     `delay_seconds` holds every chunk up, `bytes_per_second` throttles, `is_black_hole` swallows
     what comes from either side and lets nobody know. For faults of a moment see `cut` and
-    `half_close`.
+    `half_close`. Of HTTP, so many of the next: `errors` requests are answered 503 and not passed
+    on, `lost` answers are cut off though the server did its work, `truncated` answers break off
+    in the middle.
     """
 
     target: str
+    errors: int = 0
+    lost: int = 0
+    truncated: int = 0
     port: int = 0
     delay_seconds: float = 0.0
     bytes_per_second: float = float("inf")
@@ -73,17 +78,47 @@ class FaultProxy:
         if self.is_refusing:
             writer.transport.abort()
             return
-        from_server, to_server = await asyncio.open_unix_connection(self.target)
+        if self.errors > 0:
+            self.errors -= 1
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(
+                b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            await writer.drain()
+            writer.close()
+            return
+        from_server, to_server = await self._connected()
         pair = (writer, to_server)
         self._pairs.add(pair)
         try:
-            await asyncio.gather(self._pass(reader, to_server), self._pass(from_server, writer))
+            back = self._pass(from_server, writer, is_answer=True)
+            await asyncio.gather(self._pass(reader, to_server), back)
         finally:
             self._pairs.discard(pair)
             for one in pair:
                 one.transport.abort()
 
-    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, colon, port = self.target.rpartition(":")
+        if colon and port.isdecimal():
+            return await asyncio.open_connection(host, int(port))
+        return await asyncio.open_unix_connection(self.target)
+
+    def _spoilt(self, chunk: bytes) -> bytes | None:
+        """What of an answer comes through; None where all of it does."""
+        if chunk.startswith(b"HTTP/1.1 100"):
+            return None
+        if self.lost > 0:
+            self.lost -= 1
+            return b""
+        if self.truncated > 0 and len(chunk) > 1:
+            self.truncated -= 1
+            return chunk[: len(chunk) - 1]
+        return None
+
+    async def _pass(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, is_answer: bool = False
+    ) -> None:
         while True:
             try:
                 chunk = await source.read(CHUNK_BYTES)
@@ -94,5 +129,11 @@ class FaultProxy:
                 return
             if self.is_black_hole:
                 continue
+            if is_answer and (part := self._spoilt(chunk)) is not None:
+                sink.write(part)
+                with suppress(ConnectionError):
+                    await sink.drain()
+                sink.close()
+                return
             await asyncio.sleep(self.delay_seconds + len(chunk) / self.bytes_per_second)
             sink.write(chunk)

@@ -85,6 +85,22 @@ def pending_uploads(records: Iterable[SnapshotRecord]) -> list[date]:
     )
 
 
+def damaged(records: Iterable[SnapshotRecord]) -> list[SnapshotRecord]:
+    """Return those that were damaged when they were last read back, and are still there.
+
+    `records` are the newest of each event of each day and store.
+    """
+    known = {(record.date, record.store, record.event): record for record in records}
+    found = []
+    for (day, store, event), record in known.items():
+        verified = known.get((day, store, SnapshotEvent.VERIFIED))
+        is_mended = verified is not None and verified.recorded_at > record.recorded_at
+        is_gone = (day, store, SnapshotEvent.PRUNED) in known
+        if event is SnapshotEvent.DAMAGED and not is_mended and not is_gone:
+            found.append(record)
+    return found
+
+
 def needed_dates(
     contents: Iterable[tuple[date, Collection[str]]], *, needed: Collection[str]
 ) -> set[date]:

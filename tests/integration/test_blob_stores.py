@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from s3_peer import NOON, S3Peer, s3_peer
@@ -244,8 +245,11 @@ def test_a_bucket_is_asked_to_encrypt(peer: S3Peer) -> None:
         assert found["ServerSideEncryption"] == "AES256"
 
 
-@pytest.mark.parametrize("changes", [{"access_key": "AKIAWRONG"}, {"bucket": "no-such-bucket"}])
-def test_who_is_not_let_in_says_so_and_no_secret(peer: S3Peer, changes: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{"access_key": "AKIAWRONG"}, {"bucket": "no-such-bucket"}, {"access_key": None}],
+)
+def test_who_is_not_let_in_says_so_and_no_secret(peer: S3Peer, changes: dict[str, Any]) -> None:
     store = peer.store(**changes)
     for call in (lambda: store.put("a", b"1"), lambda: list(store.keys())):
         with pytest.raises(StoreUnavailable) as caught:
