@@ -69,6 +69,7 @@ class Study:
 
     def close(self) -> None:
         """Leave the database."""
+        self._storage.remove_session()
         self._storage.engine.dispose()
 
     def left(self) -> list[StudyTrial]:
