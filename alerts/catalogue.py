@@ -44,9 +44,9 @@ is a series that does not exist, never NaN, 0 or Infinity. `window` is a number 
 the two windows are settings (`checklist.pf_window`, `checklist.long_window`). An arm has
 {SERIES_MAX} series at most.
 
-Of the ledger, what is shown is at most half a second old, or twice as old as it took to read. For a
-scraper that comes every 1 to 300 seconds it is read just before, so that it does not wait.
-`liveops_reading_age_seconds` tells how old it is.
+Of the ledger, what is shown is at most half a second old, and three times as long as it took to
+read. For a scraper that comes every 1 to 300 seconds it is read just before, so that it does not
+wait. `liveops_reading_age_seconds` tells how old that is. Prometheus gets it packed by gzip.
 
 | metric | kind | unit | labels | meaning | absent |
 |---|---|---|---|---|---|

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
@@ -31,13 +32,26 @@ SCRAPERS_MAX: Final = 8
 _HISTOGRAM: Final = next(m for m in CATALOGUE if m.kind is MetricKind.HISTOGRAM)
 _OWN: Final = tuple(m for m in CATALOGUE if m.is_own and m is not _HISTOGRAM)
 _END: Final = b"# EOF\n"
+_GZIP: Final = 16 + zlib.MAX_WBITS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a scrape is answered with: its bytes, and their type and coding."""
+
+    body: bytes
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rendered:
+    """A reading as text, and the same as the begun stream of a gzip file."""
+
     reading: LedgerReading
     content_type: str
     text: bytes
+    packed: bytes
+    packer: zlib._Compress
 
 
 class Exposition:
@@ -53,17 +67,23 @@ class Exposition:
         self._rendered: _Rendered | None = None
         self._heard: dict[str, float] = {}
 
-    def answer(self, accept: str) -> tuple[bytes, str]:
-        """Return the text of every metric in the best format of `accept`, and its content type."""
+    def answer(self, accept: str, *, encodings: str) -> Answer:
+        """Return every metric in the best format of `accept`, packed where `encodings` has gzip."""
         encode, content_type = choose_encoder(accept)
         reading = self._ledger.newest()
+        done = self._of(reading, encode, content_type)
         own = encode(_Own(self._app, read_at=reading.at))
-        return self._text(reading, encode, content_type).removesuffix(_END) + own, content_type
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        if "gzip" not in encodings:
+            return Answer(body=done.text + own, headers=headers)
+        packer = done.packer.copy()
+        body = done.packed + packer.compress(own) + packer.flush()
+        return Answer(body=body, headers={**headers, "Content-Encoding": "gzip"})
 
     def read_ahead(self, accept: str) -> None:
         """Read the ledger for a scrape that is about to come, and render what it said."""
         encode, content_type = choose_encoder(accept)
-        self._text(self._ledger.read_ahead(), encode, content_type)
+        self._of(self._ledger.read_ahead(), encode, content_type)
 
     def ahead(self, scraper: str, *, at: float) -> float | None:
         """Note that `scraper` came `at` this second; return in how many to read for its next.
@@ -77,17 +97,24 @@ class Exposition:
         gap = 0.0 if before is None else at - before
         if not GAP_SECONDS[0] <= gap <= GAP_SECONDS[1]:
             return None
-        took = self._ledger.took.total_seconds()
-        return max(gap - 1.5 * took - 0.1, 0.0)
+        return max(gap - 2 * self._ledger.takes.total_seconds() - 0.1, 0.0)
 
-    def _text(
+    def _of(
         self, reading: LedgerReading, encode: Callable[[Collector], bytes], content_type: str
-    ) -> bytes:
+    ) -> _Rendered:
         done = self._rendered
         if done is None or done.reading is not reading or done.content_type != content_type:
-            done = _Rendered(reading=reading, content_type=content_type, text=encode(reading))
-            self._rendered = done
-        return done.text
+            text = encode(reading).removesuffix(_END)
+            packer = zlib.compressobj(level=1, wbits=_GZIP)
+            packed = packer.compress(text) + packer.flush(zlib.Z_FULL_FLUSH)
+            self._rendered = done = _Rendered(
+                reading=reading,
+                content_type=content_type,
+                text=text,
+                packed=packed,
+                packer=packer,
+            )
+        return done
 
 
 class _Own(Collector):

@@ -60,10 +60,9 @@ Family = GaugeMetricFamily | CounterMetricFamily
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerReading(Collector):
-    """What the ledger said `at` a moment, how long that took, and for how long it serves."""
+    """What the ledger said `at` a moment, and for how long it serves."""
 
     at: datetime
-    took: timedelta
     serves: timedelta
     families: tuple[Family, ...]
 
@@ -88,6 +87,8 @@ class LedgerReader:
         self._app = app
         self._lock = threading.Lock()
         self._newest: LedgerReading | None = None
+        self.takes = timedelta(0)
+        """How long a reading takes: as the slowest did, of which each later one forgets a fifth."""
 
     def newest(self) -> LedgerReading:
         """Return the newest reading, a new one where that is not fresh."""
@@ -97,23 +98,16 @@ class LedgerReader:
             return self._newest
 
     def read_ahead(self) -> LedgerReading:
-        """Return a new reading for whoever asks soon: it serves for twice as long as it took."""
+        """Return a new reading for whoever asks soon: it serves for longer, as it took its time."""
         with self._lock:
-            found = self._reading()
-            self._newest = replace(found, serves=max(FRESH, 2 * found.took))
+            self._newest = replace(self._reading(), serves=FRESH + 3 * self.takes)
             return self._newest
-
-    @property
-    def took(self) -> timedelta:
-        """How long the newest reading took."""
-        newest = self._newest
-        return timedelta(0) if newest is None else newest.took
 
     def _reading(self) -> LedgerReading:
         at, began = self._app.clock.now(), monotonic()
         families = filled([m for m in CATALOGUE if not m.is_own], self._read())
-        took = timedelta(seconds=monotonic() - began)
-        return LedgerReading(at=at, took=took, serves=FRESH, families=families)
+        self.takes = max(timedelta(seconds=monotonic() - began), 0.8 * self.takes)
+        return LedgerReading(at=at, serves=FRESH, families=families)
 
     def _read(self) -> list[Sample]:
         engine, now = self._app.engine, self._app.clock.now()

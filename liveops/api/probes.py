@@ -164,10 +164,11 @@ async def metrics(request: Request) -> Response:
     exposition = request.app.state.exposition
     assert isinstance(exposition, Exposition)
     accept, came = request.headers.get("accept", ""), monotonic()
-    text, content_type = await run_in_threadpool(exposition.answer, accept)
+    encodings = request.headers.get("accept-encoding", "")
+    answer = await run_in_threadpool(exposition.answer, accept, encodings=encodings)
     wait = exposition.ahead(request.client.host if request.client else "", at=came)
     if wait is not None:
         loop = asyncio.get_running_loop()
         wait = max(wait - (monotonic() - came), 0.0)
         loop.call_later(wait, loop.run_in_executor, None, exposition.read_ahead, accept)
-    return Response(text, headers={"Content-Type": content_type})
+    return Response(answer.body, headers=answer.headers)

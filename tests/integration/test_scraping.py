@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,10 +103,10 @@ def test_a_scrape_that_was_read_ahead_of_asks_the_ledger_nothing(engine: Engine)
     exposition.read_ahead("")
     clock.advance_to(clock.now() + FRESH / 2)
     with statements(engine) as asked:
-        text, content_type = exposition.answer("")
+        answer = exposition.answer("", encodings="")
     assert asked == []
-    assert content_type.startswith("text/plain; version=0.0.4")
-    found = samples(text.decode())
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    found = samples(answer.body.decode())
     assert counted(found, "liveops_arm_trades_total") == {("btc", CHALLENGER): 2}
     assert counted(found, "liveops_reading_age_seconds") == {(): FRESH.total_seconds() / 2}
 
@@ -113,7 +114,7 @@ def test_a_scrape_that_was_read_ahead_of_asks_the_ledger_nothing(engine: Engine)
     feed(engine, CHALLENGER, ["0.02"], prefix="later", now=clock.now())
     clock.advance_to(clock.now() + timedelta(hours=1))
     with statements(engine) as asked:
-        found = samples(exposition.answer("")[0].decode())
+        found = samples(exposition.answer("", encodings="").body.decode())
     assert asked
     assert counted(found, "liveops_arm_trades_total") == {("btc", CHALLENGER): 3}
 
@@ -132,6 +133,19 @@ def test_the_ledger_is_read_shortly_before_a_scraper_comes_again(engine: Engine)
     for n in range(20):
         assert exposition.ahead(f"passer-by {n}", at=910.0) is None
     assert exposition.ahead("prometheus", at=915.0) is None, "forgotten among so many"
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+def test_who_takes_gzip_is_sent_the_same_packed(engine: Engine, accept: str) -> None:
+    open_btc(engine)
+    exposition = Exposition(application(engine, clock=VirtualClock(NOON)))
+    plain = exposition.answer(accept, encodings="identity")
+    for _ in range(2):
+        packed = exposition.answer(accept, encodings="gzip, deflate")
+        assert packed.headers == plain.headers | {"Content-Encoding": "gzip"}
+        assert gzip.decompress(packed.body) == plain.body
+    assert len(packed.body) < len(plain.body) / 4
+    assert plain.body.count(b"# EOF") == (1 if accept else 0)
 
 
 def test_every_request_is_counted_on_every_listener(engine: Engine) -> None:
