@@ -141,6 +141,11 @@ class Backups(Section):
         ge=1,
         le=36_500,
     )
+    wal_archive_dir: Path | None = setting(
+        None,
+        meaning="The embedded server copies its log there, for restores to any moment; empty: no.",
+        unit="path",
+    )
     state_age_max_minutes: Number = setting(
         75.0,
         meaning="An older newest state backup is an issue of health.",

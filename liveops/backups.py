@@ -23,6 +23,7 @@ from bandit.service import backups as service
 from bandit.service.backups import Moment, State
 from bandit.storage import migrate, roles
 from config.settings import plain
+from liveops import base_backups
 from liveops.ledger_server import backup_dir
 from liveops.postgres_programs import connection_of, programs_for, run_program
 from liveops.wiring import App
@@ -70,6 +71,9 @@ def take(app: App, kind: BackupKind, *, since: date | None = None, say: Say) -> 
         _record(app, made)
         say("removing what is too old")
         prune(root, now=taken_at, keep_days=app.settings.backup.keep_days)
+        if kind is BackupKind.BASE:
+            kept = [backup_files.opened(root, each) for each in backup_files.names(root, kind)]
+            base_backups.forget_log(app.settings, kept)
     return made
 
 
@@ -104,8 +108,9 @@ def check(backup: Backup) -> None:
         missing = [name for name in backup.metadata["rows"] if _entry(name) not in listed]
         if missing:
             raise BackupDamaged(f"{backup.name}: the archive has no data of {missing[0]}")
-    if backup.kind is not BackupKind.BASE:
-        state_of(backup)
+    if backup.kind is BackupKind.BASE:
+        base_backups.check_copy(backup.path / base_backups.CLUSTER)
+    state_of(backup)
 
 
 def _entry(table: str) -> str:
@@ -176,6 +181,10 @@ def _filled(
             **moment.identity(),
         }
         _write_state(app, part, moment.state(), taken_at=taken_at)
+        if kind is BackupKind.BASE:
+            say("copying the server's files")
+            base_backups.copy_server(app.settings, part)
+            metadata["whole_at"] = app.clock.now().isoformat()
         if kind is BackupKind.DATABASE:
             say("dumping the ledger")
             _dump(app, part, moment)

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,6 +25,7 @@ from psycopg.conninfo import make_conninfo
 
 from bandit.core.errors import InvalidInput
 from liveops import postgres_home as home
+from liveops.postgres_archive import archiving
 from liveops.postgres_home import PORT, SUPERUSER, Major, ServerFailed, ServerInUse
 from liveops.postgres_launch import (
     ENVIRONMENT,
@@ -40,6 +42,7 @@ __all__ = ["EmbeddedPostgres", "RunAs", "ServerFailed", "ServerInUse"]
 
 _POLL_SECONDS = 0.01
 _START_SECONDS = 300  # crash recovery replays up to max_wal_size (1 GB) before it is ready
+_RECOVERY_SECONDS = 4 * 3600  # of what was logged since the copy, which may be days
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 _SETTINGS = {
@@ -62,7 +65,9 @@ class EmbeddedPostgres:
     On Linux the kernel stops it when the owner is killed; elsewhere only an orderly exit does.
     `durable=False` trades crash safety for speed and is for tests; a durable server refuses a
     configuration with `fsync = off`. `url` and `conninfo` also answer in other processes that may
-    read the data directory, while the server runs.
+    read the data directory, while the server runs. `archive_dir` gets a copy of the log of every
+    change, a minute old at most. `recovery` are settings of a server that begins from a copy of
+    its files and such a log: it is ready when all that they ask for is done.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -82,6 +87,8 @@ class EmbeddedPostgres:
         durable: bool = True,
         major: Major = 18,
         run_as: RunAs | None = None,
+        archive_dir: Path | None = None,
+        recovery: Mapping[str, str] | None = None,
     ) -> None:
         if socket_dir is not None and not home.fits_a_socket(socket_dir.absolute()):
             rule = "must have no comma, and at most 107 bytes with the socket's name"
@@ -92,6 +99,8 @@ class EmbeddedPostgres:
         self._cluster = self.data_dir / "cluster"
         self._socket_dir = None if socket_dir is None else socket_dir.absolute()
         self._run_as = run_as
+        self._archive_dir = None if archive_dir is None else archive_dir.absolute()
+        self._recovery = dict(recovery or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._owner_lock: int | None = None
 
@@ -283,7 +292,9 @@ class EmbeddedPostgres:
     def _spawn(self, run_as: RunAs, binaries: Path, server_lock: int) -> subprocess.Popen[bytes]:
         quoted = str(self._socket_directory()).replace('"', '""')
         settings = _SETTINGS | (_DURABLE if self.durable else _NOT_DURABLE)
-        settings |= {"unix_socket_directories": f'"{quoted}"'}
+        settings |= {"unix_socket_directories": f'"{quoted}"', **self._recovery}
+        if self._archive_dir is not None:
+            settings |= archiving(self._archive_dir, server_user(run_as))
         options = (word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
         log = self.data_dir / "server.log"
         if log.exists():
@@ -302,7 +313,8 @@ class EmbeddedPostgres:
 
     def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
         pid_file = self._cluster / "postmaster.pid"
-        for _ in range(int(_START_SECONDS / _POLL_SECONDS)):
+        patience = _RECOVERY_SECONDS if self._recovery else _START_SECONDS
+        for _ in range(int(patience / _POLL_SECONDS)):
             if is_ready(home.text_of(pid_file), pid=process.pid):
                 return
             try:
@@ -310,7 +322,7 @@ class EmbeddedPostgres:
             except subprocess.TimeoutExpired:
                 continue
             raise ServerFailed(f"PostgreSQL stopped while starting (exit {code}):\n{self._log()}")
-        raise ServerFailed(f"PostgreSQL not ready after {_START_SECONDS} s:\n{self._log()}")
+        raise ServerFailed(f"PostgreSQL not ready after {patience} s:\n{self._log()}")
 
     def _log(self) -> str:
         return home.last_lines((self.data_dir / "server.log").read_text(errors="replace"))

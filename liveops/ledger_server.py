@@ -74,6 +74,12 @@ def backup_dir(settings: Settings, *, demo: bool) -> Path:
     return path.with_name(f"{path.name}.demo") if demo else path
 
 
+def wal_archive_dir(settings: Settings) -> Path | None:
+    """Return the directory that the embedded server's log is copied to; None for none."""
+    chosen = settings.backup.wal_archive_dir
+    return None if chosen is None else _from_checkout(chosen)
+
+
 def status_file(settings: Settings, *, demo: bool) -> Path:
     """Return the file that says how the service is; the demo has one of its own beside it."""
     # An absolute one stays what it is.
@@ -108,7 +114,7 @@ def ledger_server(settings: Settings, *, demo: bool, create: bool) -> Iterator[S
     if not create and not data_dir.exists():
         message = f"there is no ledger in {data_dir.parent}: start `make run` or `liveops serve`"
         raise LedgerUnavailable(f"{message}, or set LIVEOPS_HOME")
-    server = EmbeddedPostgres(data_dir=data_dir)
+    server = EmbeddedPostgres(data_dir=data_dir, archive_dir=wal_archive_dir(settings))
     for _ in range(_ATTEMPTS):
         try:
             server.start()

@@ -91,7 +91,7 @@ def restore(
     backups.check(backup)
     _refuse_newer_schema(backup)
     owner = roles.as_owner(url)
-    with _engine(owner) as engine:
+    with engine_of(owner) as engine:
         begun = service.unfinished_restore(engine)
         if begun is None:
             _fill(engine, backup, owner, now=now(), actor=actor, say=say)
@@ -163,7 +163,7 @@ def _finish(
     if before != migrate.head():
         say("bringing its schema to this release")
         migrate.upgrade(url)
-    with _engine(roles.as_application(url) or url) as engine:
+    with engine_of(roles.as_application(url) or url) as engine:
         if is_ours:
             say("comparing it with what was backed up")
             _compare(engine, backup, now=now(), actor=actor)
@@ -226,7 +226,8 @@ def _require_same_ledger(engine: Engine, backup: Backup) -> None:
 
 
 @contextmanager
-def _engine(url: str) -> Iterator[Engine]:
+def engine_of(url: str) -> Iterator[Engine]:
+    """Yield an engine that lets a long history be read to its end."""
     engine = connect(url, pool_size=2, statement_seconds=_STATEMENT_SECONDS)
     try:
         yield engine

@@ -21,6 +21,8 @@ from liveops.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from bandit.service.backups import Tightened
+    from config.settings import Settings
     from liveops.restoring import Restored
     from snapshots.backup_files import Backup
 
@@ -115,13 +117,22 @@ def verify(
 
 @commands.command("restore")
 def restore(
-    name: BackupName,
+    name: BackupName = "latest",
     into: Annotated[
         str | None,
         typer.Option(
             "--into",
             metavar="URL",
             help="Empty database to fill; the configured ledger if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="MOMENT",
+            help="Bring the embedded server back as of 2026-03-01T12:00:00Z, or of the log's end.",
             show_default=False,
         ),
     ] = None,
@@ -133,15 +144,19 @@ def restore(
     """Fill an empty ledger from a backup of the database; every account of it is killed.
 
     A state backup restores no ledger: it kills every account of the one there is, and stops each
-    arm that it knows as stopped. Nothing is ever let go on: that is `liveops release`.
+    arm that it knows as stopped. `--at` goes on from a base backup by the archived log, where the
+    embedded server's home was moved away. Nothing is ever let go on: that is `liveops release`.
     """
     from bandit.core.backups import RestoreRefused
     from liveops import restoring
     from liveops.clock import SystemClock
     from liveops.ledger_server import backup_dir, ledger_server
 
-    backup = _found(config, demo=demo, name=name)
     settings = settings_from(config)
+    if at is not None:
+        _recover(settings, _moment(at), dry_run=dry_run, as_json=as_json)
+        return
+    backup = _found(config, demo=demo, name=name)
     if dry_run:
         _tell(as_json, {"would": [f"restore {backup.name}", "kill every account"]})
         return
@@ -162,6 +177,37 @@ def restore(
         return
     with ledger_server(settings, demo=demo, create=True) as server:
         _restored(restoring.restore(backup, server.url, **how), as_json=as_json)
+
+
+def _recover(settings: Settings, at: datetime | None, *, dry_run: bool, as_json: bool) -> None:
+    from liveops import recovering
+    from liveops.clock import SystemClock
+    from liveops.ledger_server import backup_dir
+
+    if dry_run:
+        backup = recovering.copy_before(backup_dir(settings, demo=False), at)
+        _tell(as_json, {"would": [f"go on from {backup.name} by the log", "kill every account"]})
+        return
+    found = recovering.recover(settings, at=at, now=SystemClock().now, actor=actor(), say=_say)
+    if as_json:
+        print_json(found.to_json())
+        return
+    sys.stdout.write(f"went on from {found.backup.name} to {found.at or 'the end of the log'}\n")
+    _stops(found.tightened)
+
+
+def _moment(text: str) -> datetime | None:
+    """Return the moment that was typed; None for the latest."""
+    from bandit.core.errors import InvalidInput
+    from bandit.core.model import checked_instant
+
+    if text == "latest":
+        return None
+    rule = "must be latest, or a moment with its zone such as 2026-03-01T12:00:00Z"
+    try:
+        return checked_instant(datetime.fromisoformat(text), field="--at")
+    except ValueError:
+        raise InvalidInput(field="--at", rule=rule, found=text) from None
 
 
 @drill_commands.command("restore")
@@ -190,7 +236,7 @@ def _found(config: Path | None, *, demo: bool, name: str) -> Backup:
     from snapshots.backup_files import LATEST
 
     root = backup_dir(settings_from(config), demo=demo)
-    ledgers = (BackupKind.DATABASE, BackupKind.BASE)
+    ledgers = (BackupKind.DATABASE,)
     return backups.found(root, name, kinds=ledgers if name == LATEST else tuple(BackupKind))
 
 
@@ -213,9 +259,13 @@ def _restored(found: Restored, *, as_json: bool) -> None:
         print_json(found.to_json())
         return
     sys.stdout.write(f"restored {found.backup.name}: {found.rows} rows\n")
-    for line in found.tightened.done:
+    _stops(found.tightened)
+
+
+def _stops(found: Tightened) -> None:
+    for line in found.done:
         sys.stdout.write(f"stopped: {line}\n")
-    for line in found.tightened.left:
+    for line in found.left:
         sys.stdout.write(f"not stopped, its account is killed: {line}\n")
     sys.stdout.write("every account is killed: see docs/runbooks/disaster-recovery.md\n")
 
