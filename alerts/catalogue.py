@@ -12,7 +12,6 @@ from typing import Final
 from alerts.arm_metrics import ARM_METRICS, SERIES_MAX
 from alerts.data_metrics import DATA_METRICS
 from alerts.http_metrics import HTTP_METRICS
-from alerts.arm_metrics import ARM_METRICS
 from alerts.job_metrics import JOB_METRICS
 from alerts.metric import Metric
 from alerts.model_metrics import MODEL_METRICS

@@ -1,4 +1,4 @@
-"""Metrics of what the service calls outside itself, and of its backups."""
+"""Metrics of what the service calls outside itself, and of its backups and snapshots."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ _NO_BREAKER: Final = "for a breaker that nothing has named yet in this process"
 _NO_CHANNEL: Final = "for a channel that was never sent anything; while the ledger does not answer"
 
 _NO_DRILL: Final = "before the first drill that passed; while the ledger does not answer"
+
+_NO_SNAPSHOT: Final = "before the first snapshot; while the ledger does not answer"
 
 OUTSIDE_METRICS: Final = (
     Metric(
@@ -44,9 +46,7 @@ OUTSIDE_METRICS: Final = (
         unit="seconds",
         help="How long this drill took until a service on the restored ledger was ready.",
         absent=_NO_DRILL,
-_NO_SNAPSHOT: Final = "before the first snapshot; while the ledger does not answer"
-
-OUTSIDE_METRICS: Final = (
+    ),
     Metric(
         name="liveops_snapshot_age_seconds",
         kind=MetricKind.GAUGE,

@@ -39,10 +39,8 @@ from liveops.clock import monotonic
 from liveops.data_samples import of_data
 from liveops.health import seen
 from liveops.health_metrics import Sample, of_health
-from liveops.outside_metrics import of_backups, of_notices
 from liveops.job_metrics import read_jobs
-from liveops.outside_metrics import of_breakers, of_notices
-from liveops.outside_metrics import of_breakers, of_notices, of_snapshots
+from liveops.outside_metrics import of_backups, of_notices, of_snapshots
 from liveops.wiring import App
 
 FRESH = timedelta(seconds=0.5)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from config.section import leaves
 from config.settings import Settings
+from liveops.airflow_dags import DAGS, render_dags
 from liveops.crontab import CRONTAB, render_crontab
 from liveops.installation import Installation
 from liveops.schedule import JOBS
@@ -66,6 +67,7 @@ def planned(
         SECRETS_EXAMPLE: render_secrets_example(installation),
     }
     texts |= {WATCHING / name: text for name, text in watching.items()}
+    texts[DAGS] = render_dags(installation)
     return [_compared(out / name, sealed(text)) for name, text in texts.items()]
 
 

@@ -1,4 +1,4 @@
-"""What `/metrics` shows of what the service calls outside itself, and of its backups."""
+"""What `/metrics` shows of what lies outside the service: calls, backups, snapshots."""
 
 from __future__ import annotations
 
@@ -54,6 +54,8 @@ def of_backups(found: Vitals, drill: RestoreDrill | None) -> Iterator[Sample]:
         yield "liveops_restore_drill_rpo_seconds", (), drill.rpo_seconds
         if drill.rto_seconds is not None:
             yield "liveops_restore_drill_rto_seconds", (), drill.rto_seconds
+
+
 def of_snapshots(
     records: Sequence[SnapshotRecord], *, has_bucket: bool, now: datetime
 ) -> Iterator[Sample]:
