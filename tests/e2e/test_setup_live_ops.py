@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,7 +24,7 @@ from made_up_policy import FEATURES, deciding
 from sqlalchemy import Engine, text
 
 from bandit.service import policies
-from liveops.crontab import policies_in
+from liveops.schedule import JOBS
 
 SETUP = "from liveops.cli import setup_live_ops; setup_live_ops()"
 CARD = Path(__file__).resolve().parents[1] / "data" / "policy_card.json"
@@ -73,8 +74,9 @@ def test_a_policy_is_set_up_once_and_a_second_time_changes_nothing(
     place = "/etc/prometheus/prometheus_alerts.yml"
     assert f"sudo install -m 644 -o root -g root {rules} {place}" in commands
     assert "alert: ChallengerDrawdownHigh" in rules.read_text()
-    unit = "liveops-scale@reinforcement_20250707_154526_eee02a74.timer"
-    assert [command for command in commands if "enable --now" in command and unit in command]
+    [enabled] = [c for c in commands if "enable --now" in c and "liveops-scale.timer" in c]
+    assert "liveops-monitor@reinforcement_20250707_154526_eee02a74.service" in enabled
+    assert "sudo systemctl enable --now liveops-scheduler.service" in commands
     # A server that only this shell knows of: its address, a secret, is written nowhere.
     assert "put LIVEOPS_DATABASE_URL into" in "".join(first["warnings"])
     written = "".join(path.read_text() for path in out.rglob("*") if path.is_file())
@@ -94,8 +96,9 @@ def test_files_follow_the_options_until_somebody_edits_them(
     assert again("--user", "daemon").returncode == 0
     moved = answered(again("--user", "nobody-yet", "--json"))
     assert [file["state"] for file in moved["files"]] == [
-        *("unchanged", "changed", "changed", "changed", "unchanged", "changed", "changed"),
-        *("unchanged", "unchanged"),
+        *("unchanged", "changed", "changed", "changed"),
+        *(("changed", "unchanged") * len(JOBS)),  # services, and timers, which name no user
+        *("changed", "changed", "unchanged", "unchanged"),
     ]
     commands = [step["command"] for step in moved["next"]]
     assert commands[0].startswith("sudo useradd --system ")
@@ -114,15 +117,16 @@ def test_files_follow_the_options_until_somebody_edits_them(
     assert not crontab.read_text().endswith("# mine\n")
 
 
-def test_a_second_policy_joins_the_crontab_of_the_first(
+def test_a_second_policy_finds_every_file_as_it_has_to_be(
     engine: Engine, database_url: str, tmp_path: Path
 ) -> None:
     open_btc(engine, challengers=[("one", "bbb00001"), ("two", "bbb00002")])
+    states = []
     for policy in ("two", "one"):
-        asked = ("--policy-sha", policy, "--out", str(tmp_path / "out"))
+        asked = ("--policy-sha", policy, "--out", str(tmp_path / "out"), "--json")
         done = set_up(*asked, home=tmp_path / "var", LIVEOPS_DATABASE_URL=database_url)
-        assert done.returncode == 0, done.stderr
-    assert policies_in((tmp_path / "out/live_ops_crontab").read_text()) == ["one", "two"]
+        states.append({file["state"] for file in answered(done)["files"]})
+    assert states == [{"new"}, {"unchanged"}]
     asked = ("--policy-sha", "bbb", "--out", str(tmp_path / "out"))
     unclear = set_up(*asked, home=tmp_path / "var", LIVEOPS_DATABASE_URL=database_url)
     assert unclear.returncode == 2
@@ -160,7 +164,7 @@ def test_a_policy_without_an_arm_is_set_up_with_what_to_type(
     assert "  liveops experiment open NAME --champion alone --capital MONEY\n" in said()
     open_btc(engine)
     assert "  liveops experiment add btc alone\n" in said()
-    assert policies_in((tmp_path / "out/live_ops_crontab").read_text()) == ["alone"]
+    assert (tmp_path / "out/live_ops_crontab").exists()
 
 
 @pytest.mark.parametrize("has_card", [False, True])
@@ -272,8 +276,8 @@ def started(unit: Path, *, instance: str, folder: Path) -> Iterator[subprocess.P
 
 
 def ran_by_cron(crontab: Path, *, hour: str, folder: Path) -> None:
-    """Run the only job of a crontab as cron does, at an hour of UTC."""
-    (line,) = [x for x in crontab.read_text().splitlines() if x and not x.startswith("#")]
+    """Run the line of the crontab that scales as cron does, at an hour of UTC."""
+    (line,) = [x for x in crontab.read_text().splitlines() if " job run scale " in x]
     command = line.split(None, 5)[5].replace(r"\%", "%")
     folder.mkdir(exist_ok=True)
     date = folder / "date"
@@ -322,10 +326,11 @@ def test_cron_scales_and_systemd_serves_from_what_was_written(open_folder: Path)
         ran_by_cron(crontab, hour="01", folder=clock)
         assert not log.exists()
         ran_by_cron(crontab, hour="02", folder=clock)
-        assert "HOLD" in log.read_text()
-        assert "was decided before" not in log.read_text()
+        said = log.read_text()
+        assert '"kind": "HOLD"' in said
+        assert '"already_done": false' in said
         ran_by_cron(crontab, hour="02", folder=clock)
-        assert log.read_text().count("was decided before; nothing changed") == 1
+        assert re.search(r"scale of \S+ 02:00 UTC: was done before: ", log.read_text()[len(said) :])
     assert serving.returncode == 0
     # Whoever connects past SQLAlchemy finds a directory with a blank in its name, too.
     assert "WARNING" not in (open_folder / "liveops.service.log").read_text()
