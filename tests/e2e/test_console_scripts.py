@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from commands import BIN, environment, script
-from ledger import assign_to, closed, feed, open_btc, record_all, register
+from ledger import assign_to, closed, feed, open_btc, open_eth, record_all, register
 from sqlalchemy import Engine, text
 
 from bandit.service import experiments
@@ -50,6 +50,34 @@ def test_scaling_twice_in_a_night_changes_nothing_and_says_so(
     assert "was decided before; nothing changed" in said
     parts = {p.policy: p.ppm for p in experiments.load(busy, "btc").places}
     assert parts == {"prod": 850_000, CHALLENGER: 150_000}
+
+
+def test_every_experiment_is_scaled_whatever_becomes_of_another(
+    busy: Engine, database_url: str
+) -> None:
+    open_eth(busy)
+    every = ("--mode", "scale", "--all", "--json")
+    with busy.connect() as other:
+        statement = text("SELECT id FROM experiments WHERE name = 'btc'")
+        experiment = other.execute(statement).scalar_one()
+        other.execute(text("SELECT pg_advisory_lock(2, :id)"), {"id": experiment})
+        code, said, error = monitor(database_url, *every)
+        other.execute(text("SELECT pg_advisory_unlock(2, :id)"), {"id": experiment})
+    assert (code, [night["experiment"] for night in json.loads(said)]) == (3, ["eth"])
+    assert "scaling btc: another process is at it now" in error
+    code, said, _ = monitor(database_url, *every)
+    done = {night["experiment"]: night["already_done"] for night in json.loads(said)}
+    assert (code, done) == (0, {"btc": False, "eth": True})
+
+
+def test_no_night_is_made_up_for_on_another_day(busy: Engine, database_url: str) -> None:
+    asked = ("--mode", "scale", "--all", "--date", "2026-03-01", "--json")
+    code, said, error = monitor(database_url, *asked)
+    assert (code, json.loads(said)) == (0, [])
+    assert "the night of 2026-03-01 is not decided now" in error
+    with busy.connect() as connection:
+        nights = text("SELECT count(*) FROM decisions WHERE trading_day IS NOT NULL")
+        assert connection.execute(nights).scalar_one() == 0
 
 
 def test_scaling_while_another_process_does_exits_3(busy: Engine, database_url: str) -> None:
@@ -327,6 +355,9 @@ def test_the_monitor_goes_on_until_it_is_stopped(
     [
         (("--mode", "report", "--interval", "5"), "--interval: is for --mode continuous"),
         (("--mode", "scale", "--dry-run"), "--dry-run: is for --mode continuous"),
+        (("--mode", "report", "--all"), "--all: is for --mode scale"),
+        (("--mode", "report", "--date", "2026-03-01"), "--date: is for --mode scale"),
+        (("--mode", "scale", "--all"), "--policy-sha: must not go with --all"),
         (("--mode", "continuous", "--html", "x.html"), "html: is for --mode report"),
     ],
 )

@@ -18,7 +18,7 @@ from waiting import until
 from bandit.core.job_runs import JobRun, RunState, key_of
 from bandit.service import job_runs
 from bandit.storage.locks import Lease, LockClass
-from liveops.schedule import JOBS
+from liveops.schedule import JOBS, Job, newest_slot
 
 SCHEDULER = "from liveops.cli import main; main()"
 
@@ -103,6 +103,9 @@ def test_it_does_what_is_due_until_it_is_told_to_stop(
     engine: Engine, database_url: str, tmp_path: Path, way: str
 ) -> None:
     open_btc(engine)
+    for each in JOBS:
+        if each.name not in ("drift", "scale"):
+            _done_for_now(engine, each)
     config = tmp_path / "config.yaml"
     config.write_text("scheduler:\n  in_service: true\n")
     here = environment(
@@ -126,6 +129,16 @@ def test_it_does_what_is_due_until_it_is_told_to_stop(
         code = process.wait(60)
     assert code == 0, (tmp_path / "said").read_text()
     assert runs(engine)["scale"].actor.startswith("scheduler@")
+
+
+def _done_for_now(engine: Engine, each: Job) -> None:
+    """Write down that the newest slots of a job are done, so that none begins meanwhile."""
+    now = datetime.now(UTC)
+    newest = newest_slot(each.when, now)
+    for slot in (newest, newest + each.when.period):
+        run = job_runs.claim(engine, each.name, slot, now=now, actor="test")
+        assert run is not None
+        job_runs.finish(engine, run, succeeded=True, result="ok", now=now, actor="test")
 
 
 def _is_done(engine: Engine, name: str) -> bool:

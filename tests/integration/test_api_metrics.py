@@ -6,7 +6,7 @@ import math
 import shutil
 import subprocess
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
@@ -33,6 +33,7 @@ from bandit.service import (
     auditing,
     drift,
     health,
+    job_runs,
 )
 from bandit.storage.engine import connect
 from liveops.clock import VirtualClock
@@ -254,6 +255,37 @@ def test_an_artefact_that_is_checked_no_more_disappears_after_a_month(engine: En
         with service(engine, clock=VirtualClock(NOON + timedelta(days=days))) as client:
             names = {s.name for s in scraped(client)}
         assert ("liveops_drift_age_seconds" in names) is told
+
+
+def test_jobs_are_told_of_once_they_were_begun(engine: Engine) -> None:
+    def ended(job: str, slot: datetime, *, succeeded: bool) -> None:
+        run = job_runs.claim(engine, job, slot, now=slot, actor="test")
+        assert run is not None
+        over = slot + timedelta(minutes=5)
+        job_runs.finish(engine, run, succeeded=succeeded, result="x", now=over, actor="test")
+
+    before, day = NIGHT - timedelta(days=1), timedelta(days=1)
+    ended("data", before, succeeded=True)
+    ended("data", NIGHT, succeeded=False)
+    ended("maintenance.purge", NIGHT, succeeded=True)  # a part of a job, with slots of its own
+    job_runs.claim(engine, "rotation", NIGHT, now=NIGHT, actor="test")
+    # The data of tonight have until four, the rotation that waits for them until ten.
+    with service(engine, clock=VirtualClock(NIGHT + timedelta(hours=3))) as client:
+        found = scraped(client)
+    told = {(s.name, s.labels["name"]): s.value for s in found if s.name.startswith("liveops_job_")}
+    success = "liveops_job_last_success_timestamp_seconds"
+    assert told == {
+        (success, "data"): (before + timedelta(minutes=5)).timestamp(),
+        (success, "maintenance.purge"): (NIGHT + timedelta(minutes=5)).timestamp(),
+        ("liveops_job_last_duration_seconds", "data"): 300,
+        ("liveops_job_last_duration_seconds", "maintenance.purge"): 300,
+        ("liveops_job_last_run_failed", "data"): 1,
+        ("liveops_job_last_run_failed", "maintenance.purge"): 0,
+        ("liveops_job_overdue_seconds", "data"): 3600,
+        ("liveops_job_overdue_seconds", "rotation"): 0,
+    }
+    with service(engine, clock=VirtualClock(NIGHT + day)) as client:
+        assert value(scraped(client), "liveops_job_overdue_seconds", name="rotation") == 14 * 3600
 
 
 def test_bots_and_their_candles_are_told(engine: Engine) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from api_service import application
-from ledger import NOON, count
+from ledger import NOON, count, join, open_btc
 from made_up_candles import part, random_walk
 from made_up_classifier_plan import SMALL_CLASSIFIER
 from made_up_policy import FEATURES, deciding
@@ -21,12 +21,14 @@ from bandit.core.backtest import BacktestRule
 from bandit.core.drift import DriftMetric
 from bandit.core.errors import InvalidInput, UnknownName
 from bandit.core.model import Policy, PolicyKind, PolicyName, Verdict
-from bandit.service import drift, policies
+from bandit.service import drift, learner_jobs, policies
 from learners.challenger import ChallengerPlan
+from learners.market.candle_store import SeriesName
 from learners.market.candles import Candles
 from learners.network import Algorithm
 from learners.training_plan import Profile, TrainingPlan
 from liveops import cli
+from liveops.candle_import import candle_store
 from liveops.clock import VirtualClock
 from liveops.drifting import check_drift
 from liveops.learning import ENVIRONMENT, learn
@@ -142,6 +144,35 @@ def test_what_cannot_be_checked_is_refused(app: App, tmp_path: Path) -> None:
     )
     with pytest.raises(InvalidInput, match=r"^policy: must be one of which something"):
         check_drift(app, "bare", WHOLE, bars_max=10, actor="test")
+
+
+def test_every_policy_in_use_is_checked_on_the_candles_of_its_recipe(
+    app: App, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that drifted, one that was not made here, one whose series is gone, one not in use."""
+    engine, url = app.engine, app.engine.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("LIVEOPS_DATABASE_URL", url)
+    monkeypatch.setenv("LIVEOPS_HOME", str(app.settings.home))
+    made(app, "idle", replace(PLAN, training=replace(SMALL_CLASSIFIER, seed=9)))
+    open_btc(engine, challengers=[("gone", "9" * 64)], now=app.clock.now())
+    join(engine, "trees")
+    store = candle_store(app.settings)
+    name = SeriesName(source="test", instrument="BTCUSD", interval=WHOLE.interval)
+    store.append(name, wild(WHOLE), now=app.clock.now())
+    for policy, instrument in (("trees", WHOLE.instrument), ("gone", "ETHUSD"), ("idle", "X")):
+        options = {"candles": None, "instruments": [instrument], "source": None, "interval": None}
+        recipe = {"learner": "tabnet", "options": options}
+        learner_jobs.keep_recipe(engine, policy, recipe, now=app.clock.now())
+    cli.exit_code(cli.app, ["drift", "--all", "--json"])
+    told = {row["policy"]: row for row in json.loads(capsys.readouterr().out)}
+    assert sorted(told) == ["gone", "prod", "trees"]
+    assert told["trees"]["drifted"]
+    assert (told["trees"]["skipped"], told["trees"]["error"]) == (None, None)
+    assert told["prod"]["skipped"] == "it was not made here"
+    assert told["gone"]["skipped"].startswith("no series of candles is registered as 'ETHUSD'")
+    assert cli.exit_code(cli.app, ["drift", "--all"]) == 0
+    assert cli.exit_code(cli.app, ["drift", "trees", "--all"]) == 2
+    assert cli.exit_code(cli.app, ["drift"]) == 2
 
 
 def test_the_command_says_what_drifted(
