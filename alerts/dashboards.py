@@ -209,6 +209,25 @@ def _system(limits: AlertLimits) -> Dashboard:
             Row(title="Bots", panels=bots),
             Row(title="Backups", panels=backups),
         ),
+        description="The service, its ledger, its snapshots, and the bots that report to it.",
+        rows=(
+            Row(title="Service", panels=service),
+            Row(title="Snapshots", panels=_snapshots(limits)),
+            Row(title="Bots", panels=bots),
+        ),
+    )
+
+
+def _snapshots(limits: AlertLimits) -> tuple[Panel, ...]:
+    return (
+        shown(
+            "Since the newest snapshot",
+            "liveops_snapshot_age_seconds",
+            red_above=limits.snapshot_age.total_seconds(),
+        ),
+        shown("Snapshots that wait for the bucket", "liveops_snapshot_pending_uploads"),
+        shown("Damaged snapshots", "liveops_snapshots_damaged", red_above=1),
+        shown("Size of the newest snapshot", "liveops_snapshot_bytes"),
     )
 
 

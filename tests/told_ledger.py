@@ -14,6 +14,7 @@ from data_facts import finished
 from data_facts import record as record_night
 from drift_runs import a_run
 from fake_nvml import FakeNvml
+from kept_snapshots import was_stored
 from ledger import NIGHT, NOON, assign_to, feed, open_btc, scale, set_budget
 from sqlalchemy import Engine
 from vitals import beat
@@ -74,6 +75,7 @@ def _live(engine: Engine) -> None:
     watching.pulse(engine, ["btc"], now=NOON, actor="test", **seen)
     told = beat(account="usd", equity=Decimal(10_000))
     health.hear(engine, told, now=NOON, window=timedelta(minutes=10))
+    was_stored(engine, at=NOON)
     _notice_of_a_kill(engine)
     name = "state_backup_20260301_120000"
     taken = BackupRecord(kind=BackupKind.STATE, name=name, taken_at=NOON, size_bytes=1)

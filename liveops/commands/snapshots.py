@@ -117,7 +117,7 @@ def verify(
 ) -> None:
     """Read back every file of a snapshot in every store, artefacts as a service reads them.
 
-    Exit 1 where one is damaged, or there is none.
+    Exit 1 where one is damaged, or the day has none.
     """
     from liveops import snapshot_checking, snapshotting
 
@@ -131,7 +131,10 @@ def verify(
         for each in checked:
             said = "is whole" if each.problem is None else each.problem
             sys.stdout.write(f"{each.date} in {each.store}: {said}\n")
-    if not checked or any(each.problem is not None for each in checked):
+        if not checked:
+            sys.stdout.write("there is no snapshot\n")
+    is_missing = day is not None and not checked
+    if is_missing or any(each.problem is not None for each in checked):
         raise typer.Exit(1)
 
 

@@ -13,6 +13,7 @@ from data_facts import record as record_night
 from drift_runs import a_run
 from guarded_ledger import pause
 from guarded_ledger import refused as refused_unit
+from kept_snapshots import was_stored
 from ledger import CHALLENGER, NOON, assign, closed, feed, open_btc, record_all
 from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
@@ -114,6 +115,7 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     trials.record(engine, a_trial(), now=NOON, actor="test")
     drift.record(engine, a_run(), now=NOON, actor="test")
     record_night(engine, finished(NOON))
+    was_stored(engine, at=NOON)
     learner_jobs.keep_recipe(engine, "prod", {"learner": "rl"}, now=NOON)
     rotated(engine, of="prod", to=CHALLENGER)
     notice = Notice(fingerprint="f", status=AlertStatus.RESOLVED, starts_at=NOON)

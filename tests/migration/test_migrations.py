@@ -371,6 +371,7 @@ def test_every_moment_is_an_instant(database_url: str) -> None:
         "aged_paired_cohorts.day",
         "paper_days.day",
         "aged_paper_days.day",
+        "snapshots.snapshot_date",
     }
     assert {kind for _, kind, domain in moments if domain} == {"timestamp with time zone"}
 
