@@ -13,6 +13,7 @@ from data_facts import record as record_night
 from drift_runs import a_run
 from guarded_ledger import followed, pause
 from guarded_ledger import refused as refused_unit
+from kept_snapshots import was_stored
 from ledger import (
     BEST,
     CHALLENGER,
@@ -146,6 +147,7 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
     with data_runs.alone(service, doing="drill"):
         assert data_runs.standing(service) is not None
     assert data_runs.newest_nights(service, limit=1)
+    was_stored(service, at=NOON)
     for minute in range(2):
         told = beat(sent_at=NOON + timedelta(minutes=minute))
         health.hear(service, told, now=NIGHT, window=timedelta(minutes=10))
@@ -227,6 +229,7 @@ def test_every_use_case_needs_no_more_than_the_role_has(service: Engine) -> None
         "DELETE FROM notice_deliveries",
         "DELETE FROM backups",
         "UPDATE restore_drills SET failure = NULL",
+        "DELETE FROM snapshots",
         "UPDATE decision_protocol SET version = 3",
         "SET session_replication_role = replica",
     ],
