@@ -134,6 +134,11 @@ class Backups(Section):
         meaning="Directory of the backups, best on another machine; empty: `backups` in `home`.",
         unit="path",
     )
+    upload: bool = setting(
+        False,
+        meaning="Send backups to `snapshots.bucket` as well, and again later where that fails.",
+        unit="true or false",
+    )
     keep_days: Count = setting(
         30,
         meaning="Older backups are removed, but never the newest of its kind.",

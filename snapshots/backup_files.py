@@ -98,9 +98,9 @@ def seal(part: Path, metadata: Mapping[str, Any]) -> None:
     sync_directory(part)
 
 
-def clear_parts(root: Path) -> None:
+def clear_parts(root: Path, name: str = "*") -> None:
     """Remove what killed takers and removers left; the caller is the only one there is."""
-    for part in root.glob(f"*{_PART}"):
+    for part in root.glob(f"{name}{_PART}"):
         shutil.rmtree(part, ignore_errors=True)
 
 

@@ -57,7 +57,7 @@ def take(
     It appears under its name when it is whole and on disk; of a run that was killed nothing does.
     Older ones than backup.keep_days are removed then, but never the newest of a kind.
     """
-    from liveops import backups
+    from liveops import backup_uploads, backups
     from liveops.ledger_server import backup_dir
 
     since = None if date is None else date.date()
@@ -68,10 +68,13 @@ def take(
             _tell(as_json, {"would": _would(kind, root) if is_due else []})
             return
         made = backups.take(app, kind, since=since, say=_say)
+        sent = backup_uploads.upload(app.settings, root, now=app.clock.now)
+    if sent.why is not None:
+        _say(f"not uploaded, the next run tries again: {sent.why}")
+    told: dict[str, Any] = {"done": [] if made is None else [made.to_json()]}
     if made is None:
-        _tell(as_json, {"done": [], "why": f"there is a {kind.value} backup of {since} or later"})
-    else:
-        _tell(as_json, {"done": [made.to_json()]})
+        told["there_is_one_since"] = f"{since}"
+    _tell(as_json, told | (sent.to_json() if app.settings.backup.upload else {}))
 
 
 def _would(kind: BackupKind, root: Path) -> list[str]:
@@ -113,6 +116,24 @@ def verify(
 
     backups.check(backup)
     _tell(as_json, {"done": [backup.to_json()]})
+
+
+@commands.command("fetch")
+def fetch(
+    name: BackupName = "latest",
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Bring a backup from the bucket to this machine, and verify it."""
+    from liveops import backup_uploads
+    from liveops.clock import SystemClock
+    from liveops.ledger_server import backup_dir
+
+    settings = settings_from(config)
+    root = backup_dir(settings, demo=demo)
+    made = backup_uploads.fetch(settings, root, name, now=SystemClock().now)
+    _tell(as_json, {"done": [made.to_json()]})
 
 
 @commands.command("restore")
@@ -275,6 +296,8 @@ def _tell(as_json: bool, told: dict[str, Any]) -> None:
         print_json(told)
         return
     for key, values in told.items():
+        if values is None:
+            continue
         for value in values if isinstance(values, list) else [values]:
             sys.stdout.write(f"{key}: {value['name'] if isinstance(value, dict) else value}\n")
 
