@@ -119,7 +119,7 @@ def main() -> None:
         app.engine.dispose()
     same = made.metadata["digest"] == before and drill.passed
     claim(
-        "restored_ledger_is_the_one_backed_up",
+        "maintenance.restore_drill.same_digest_rows_and_numbers",
         ours=f"{drill.rows}_rows",
         yardstick=f"{sum(made.metadata['rows'].values())}_rows",
         ratio=float(same),
@@ -127,8 +127,8 @@ def main() -> None:
         target=1,
     )
     for name, seconds, limit in (
-        ("recovery_point", drill.rpo_seconds, RPO_SECONDS),
-        ("recovery_time", drill.rto_seconds or float("inf"), RTO_SECONDS),
+        ("maintenance.restore_drill.recovery_point", drill.rpo_seconds, RPO_SECONDS),
+        ("maintenance.restore_drill.recovery_time", drill.rto_seconds or float("inf"), RTO_SECONDS),
     ):
         claim(
             name,
