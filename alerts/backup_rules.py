@@ -33,7 +33,6 @@ def backup_rules(limits: AlertLimits) -> tuple[AlertRule, ...]:
 
 def _backup(limits: AlertLimits) -> AlertRule:
     state, database = (round(each.total_seconds()) for each in (limits.state, limits.database))
-    series = {kind: f'liveops_backup_age_seconds{{kind="{kind}"}}' for kind in _KINDS}
     return AlertRule(
         name="BackupStale",
         component=Component.LEDGER,
@@ -51,27 +50,30 @@ def _backup(limits: AlertLimits) -> AlertRule:
         choice="a quarter of an hour more than 004: the hourly backup has to be taken first",
         setting="backup.state_age_max_minutes, backup.database_age_max_hours",
         pair="where no backup was ever taken `liveops doctor` says so; nobody asked for one",
-        drill=Drill(
-            wrong={series["state"]: str(state + 1)},
-            right={series["state"]: str(state)},
-            labels={"kind": "state"},
-            description=f"The newest backup of the state is {_humanized(state + 1)} old.",
-            holds=False,
-            cases=(
-                Case(
-                    name="a ledger that is not backed up",
-                    series={series["state"]: "0", series["database"]: str(database + 1)},
-                    fires={timedelta(0): True},
-                    labels={"kind": "database"},
-                    description=(
-                        f"The newest backup of the database is {_humanized(database + 1)} old."
-                    ),
-                ),
-                Case(
-                    name="a ledger is backed up less often than the state",
-                    series={series["state"]: "0", series["database"]: str(database)},
-                    fires={timedelta(0): False},
-                ),
+        drill=_backup_drill(state, database),
+    )
+
+
+def _backup_drill(state: int, database: int) -> Drill:
+    series = {kind: f'liveops_backup_age_seconds{{kind="{kind}"}}' for kind in _KINDS}
+    return Drill(
+        wrong={series["state"]: str(state + 1)},
+        right={series["state"]: str(state)},
+        labels={"kind": "state"},
+        description=f"The newest backup of the state is {_humanized(state + 1)} old.",
+        holds=False,
+        cases=(
+            Case(
+                name="a ledger that is not backed up",
+                series={series["state"]: "0", series["database"]: str(database + 1)},
+                fires={timedelta(0): True},
+                labels={"kind": "database"},
+                description=f"The newest backup of the database is {_humanized(database + 1)} old.",
+            ),
+            Case(
+                name="a ledger is backed up less often than the state",
+                series={series["state"]: "0", series["database"]: str(database)},
+                fires={timedelta(0): False},
             ),
         ),
     )

@@ -191,7 +191,19 @@ def _system(limits: AlertLimits) -> Dashboard:
             red_above=limits.no_trade.total_seconds(),
         ),
     )
-    backups = (
+    return Dashboard(
+        name="system",
+        description="The service, its ledger, and the bots that report to it.",
+        rows=(
+            Row(title="Service", panels=service),
+            Row(title="Bots", panels=bots),
+            Row(title="Backups", panels=_backups(limits)),
+        ),
+    )
+
+
+def _backups(limits: AlertLimits) -> tuple[Panel, ...]:
+    return (
         shown("Since the newest backup", "liveops_backup_age_seconds"),
         shown(
             "Since a restore was exercised",

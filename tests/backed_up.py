@@ -76,3 +76,17 @@ def trade_on(engine: Engine) -> None:
     """Let `btc` decide and earn after the backup."""
     [made] = assign_to(engine, CHALLENGER, 1, prefix="later", now=TAKEN)
     record_all(engine, [closed(made, "0.001", minutes=1)], now=TAKEN + MINUTE)
+
+
+def later(app: App, *, minutes: int) -> App:
+    """The App so many minutes after the first backup."""
+    assert isinstance(app.clock, VirtualClock)
+    app.clock.advance_to(TAKEN + minutes * MINUTE)
+    return app
+
+
+def flip(path: Path, at: int) -> None:
+    """Turn one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)

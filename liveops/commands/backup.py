@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bandit.core.backups import BackupKind
+from bandit.core.errors import InvalidInput
 from liveops.commands.options import (
     AsJson,
     ConfigFile,
@@ -111,9 +112,9 @@ def verify(
     config: ConfigFile = None,
 ) -> None:
     """Read a whole backup; exit 1 unless every byte is what was written."""
-    backup = _found(config, demo=demo, name=name)
     from liveops import backups
 
+    backup = _found(config, demo=demo, name=name)
     backups.check(backup)
     _tell(as_json, {"done": [backup.to_json()]})
 
@@ -168,11 +169,6 @@ def restore(
     arm that it knows as stopped. `--at` goes on from a base backup by the archived log, where the
     embedded server's home was moved away. Nothing is ever let go on: that is `liveops release`.
     """
-    from bandit.core.backups import RestoreRefused
-    from liveops import restoring
-    from liveops.clock import SystemClock
-    from liveops.ledger_server import backup_dir, ledger_server
-
     settings = settings_from(config)
     if at is not None:
         _recover(settings, _moment(at), dry_run=dry_run, as_json=as_json)
@@ -180,17 +176,32 @@ def restore(
     backup = _found(config, demo=demo, name=name)
     if dry_run:
         _tell(as_json, {"would": [f"restore {backup.name}", "kill every account"]})
-        return
-    if backup.kind is BackupKind.STATE:
+    elif backup.kind is BackupKind.STATE:
         if into is not None:
-            raise RestoreRefused(f"{backup.name} holds no ledger: it stops the configured one")
-        with ledger_app(config=config, demo=demo, only_stops=True) as app:
-            stopped = restoring.halt_as_known(
-                app.engine, backup, now=app.clock.now(), actor=actor(), say=_say
-            )
-        done = [*stopped.done, "every account is killed"]
-        _tell(as_json, {"done": done, "left": list(stopped.left)})
-        return
+            rule = "must be left out: a state backup stops the configured ledger"
+            raise InvalidInput(field="--into", rule=rule, found="an address")
+        _halt(backup, demo=demo, as_json=as_json, config=config)
+    else:
+        _fill(settings, backup, into, demo=demo, as_json=as_json)
+
+
+def _halt(backup: Backup, *, demo: bool, as_json: bool, config: Path | None) -> None:
+    from liveops.restoring import halt_as_known
+
+    with ledger_app(config=config, demo=demo, only_stops=True) as app:
+        now = app.clock.now()
+        stopped = halt_as_known(app.engine, backup, now=now, actor=actor(), say=_say)
+    done = [*stopped.done, "every account is killed"]
+    _tell(as_json, {"done": done, "left": list(stopped.left)})
+
+
+def _fill(
+    settings: Settings, backup: Backup, into: str | None, *, demo: bool, as_json: bool
+) -> None:
+    from liveops import restoring
+    from liveops.clock import SystemClock
+    from liveops.ledger_server import backup_dir, ledger_server
+
     root = backup_dir(settings, demo=demo)
     how: dict[str, Any] = {"root": root, "now": SystemClock().now, "actor": actor(), "say": _say}
     if into is not None:
@@ -219,7 +230,6 @@ def _recover(settings: Settings, at: datetime | None, *, dry_run: bool, as_json:
 
 def _moment(text: str) -> datetime | None:
     """Return the moment that was typed; None for the latest."""
-    from bandit.core.errors import InvalidInput
     from bandit.core.model import checked_instant
 
     if text == "latest":
@@ -264,8 +274,6 @@ def _found(config: Path | None, *, demo: bool, name: str) -> Backup:
 def _psycopg(url: str) -> str:
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
-
-    from bandit.core.errors import InvalidInput
 
     try:
         found = make_url(url)
