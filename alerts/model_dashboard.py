@@ -1,4 +1,4 @@
-"""The dashboard of models: what decisions prove, backtest and life, drift, GPUs."""
+"""The dashboard of models: what decisions prove, backtest and life, drift, GPUs, sweeps."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ def model_dashboard(limits: AlertLimits) -> Dashboard:
     )
     return Dashboard(
         name="model",
-        description="What policies prove, how far they are from their training, and the GPUs.",
+        description="What policies prove, how far they are from their training, GPUs and sweeps.",
         rows=(
             Row(title="Evidence", panels=evidence),
             Row(title="Live beside backtest", panels=_backtest()),
             Row(title="Drift", panels=_drift(limits)),
             Row(title="GPUs", panels=_gpus(limits)),
+            Row(title="Sweeps", panels=_sweeps()),
         ),
     )
 
@@ -46,6 +47,14 @@ def _drift(limits: AlertLimits) -> tuple[Panel, ...]:
         shown("Verdicts of the newest run", "liveops_drift_verdicts"),
         shown("Checks that broke their limit", "liveops_drift_broken_checks", red_above=1),
         shown("Since the last drift check", "liveops_drift_age_seconds"),
+    )
+
+
+def _sweeps() -> tuple[Panel, ...]:
+    return (
+        shown("Trials of the newest sweep", "liveops_sweep_trials"),
+        shown("Worth of its best trial", "liveops_sweep_best_value"),
+        shown("Since it last went on", "liveops_sweep_age_seconds"),
     )
 
 

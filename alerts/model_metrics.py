@@ -1,4 +1,4 @@
-"""Metrics of drift checks, and of the GPUs that models are trained on."""
+"""Metrics of drift checks, of sweeps, and of the GPUs that models are trained on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from alerts.metric import ARTIFACT, GPU, Alias, Metric, MetricKind
 
 _NO_CHECK: Final = "for an artefact that was not checked within 30 days, or as one of the last 20"
 _NO_KL: Final = _NO_CHECK + "; where the encoder was not checked, or could not be"
+_NO_SWEEP: Final = "before the first sweep; while the ledger does not answer"
 _NO_GPU: Final = (
     "without a GPU and its driver, for what it does not tell, and a minute after it did"
 )
@@ -75,6 +76,28 @@ MODEL_METRICS: Final = (
         help="Time since the artefact was last checked for drift.",
         labels=ARTIFACT,
         absent=_NO_CHECK,
+    ),
+    Metric(
+        name="liveops_sweep_age_seconds",
+        kind=MetricKind.GAUGE,
+        unit="seconds",
+        help="Time since the newest sweep of `liveops tune` last ended a trial, or ended.",
+        absent=_NO_SWEEP,
+    ),
+    Metric(
+        name="liveops_sweep_best_value",
+        kind=MetricKind.GAUGE,
+        unit="log growth",
+        help="What the best trial of the newest sweep is worth: growth of a trade, lower bound.",
+        absent=_NO_SWEEP + "; before its first trial is complete",
+    ),
+    Metric(
+        name="liveops_sweep_trials",
+        kind=MetricKind.GAUGE,
+        unit="trials",
+        help="Trials of the newest sweep by `state`: `complete`, `pruned`, `failed` or `open`.",
+        labels=("state",),
+        absent=_NO_SWEEP,
     ),
     Metric(
         name="liveops_gpu_busy_ratio",

@@ -16,6 +16,7 @@ from bandit.core.drift import ENCODER_PARTS, DriftRun
 from bandit.core.errors import LedgerUnavailable
 from bandit.core.ladder import Standing
 from bandit.core.model import WHOLE_PPM, ArmRole, ArmStatus, Rung, Verdict
+from bandit.core.optimization import OptimizationRun
 from bandit.service import (
     accounts,
     alerting,
@@ -25,6 +26,7 @@ from bandit.service import (
     drift,
     experiments,
     noticing,
+    optimizing,
     performance_guarding,
     rebuilding,
     reporting,
@@ -123,6 +125,7 @@ class LedgerReader:
             drill = backups.known(engine).drill
             jobs = read_jobs(engine, now=now)
             taken = snapshots.noted(engine)
+            sweeps = optimizing.newest(engine, most=1)
         except LedgerUnavailable:
             return [("liveops_up", (), 0.0)]
         samples: list[Sample] = [
@@ -148,6 +151,8 @@ class LedgerReader:
             samples += _of_experiment(report)
         for run in runs:
             samples += _of_drift(run, now=now)
+        for sweep in sweeps:
+            samples += _of_sweep(sweep, now=now)
         return samples
 
 
@@ -249,6 +254,20 @@ def _of_drift(run: DriftRun, *, now: datetime) -> Iterator[Sample]:
     yield "encoder_kl_divergence", labels, check.value
     if check.n_effective is not None:
         yield "liveops_drift_encoder_rows_effective", labels, check.n_effective
+
+
+def _of_sweep(run: OptimizationRun, *, now: datetime) -> Iterator[Sample]:
+    counts = run.counts
+    yield "liveops_sweep_age_seconds", (), max((now - run.changed_at).total_seconds(), 0.0)
+    if run.best_value is not None:
+        yield "liveops_sweep_best_value", (), run.best_value
+    for state, n in (
+        ("complete", counts.complete),
+        ("pruned", counts.pruned),
+        ("failed", counts.failed),
+        ("open", run.trials - counts.ended),
+    ):
+        yield "liveops_sweep_trials", (state,), n
 
 
 def _of_budget(report: ExperimentReport) -> Iterator[Sample]:

@@ -23,6 +23,7 @@ from bandit.core.backups import BackupKind, BackupRecord, RestoreDrill
 from bandit.core.kill_switch import KillCause
 from bandit.core.ladder import LadderRule
 from bandit.core.notices import Recipient
+from bandit.core.optimization import TrialCounts
 from bandit.core.reading import Rules
 from bandit.service import (
     auditing,
@@ -31,6 +32,7 @@ from bandit.service import (
     health,
     killing,
     noticing,
+    optimizing,
     rebuilding,
     trials,
     watching,
@@ -73,6 +75,11 @@ def _live(engine: Engine) -> None:
     record_night(engine, finished(NOON))
     seen = {"who": "prod", "interval_seconds": 300, "is_first": True}
     watching.pulse(engine, ["btc"], now=NOON, actor="test", **seen)
+    optimizing.begin(engine, "tune_20260301", trials=10, asked={}, now=NOON, actor="test")
+    ended = TrialCounts(complete=3, pruned=2, failed=1)
+    optimizing.follow(
+        engine, "tune_20260301", counts=ended, best_value=0.001, parameters={}, now=NOON
+    )
     told = beat(account="usd", equity=Decimal(10_000))
     health.hear(engine, told, now=NOON, window=timedelta(minutes=10))
     was_stored(engine, at=NOON)

@@ -27,8 +27,9 @@ def insert(connection: Connection, begun: OptimizationRun) -> bool:
         connection,
         """
         INSERT INTO optimization_runs (timestamp, changed_at, study, trials, asked, parameters,
-                                       state)
-        VALUES (:began_at, :changed_at, :study, :trials, CAST(:asked AS jsonb), '{}', :state)
+                                       state, trials_complete, trials_pruned, trials_failed)
+        VALUES (:began_at, :changed_at, :study, :trials, CAST(:asked AS jsonb), '{}', :state,
+                0, 0, 0)
         ON CONFLICT (study) DO NOTHING RETURNING id
         """,
         began_at=begun.began_at,

@@ -36,10 +36,7 @@ if TYPE_CHECKING:
     from liveops.tuning import Sweep, Swept
     from liveops.wiring import App
 
-commands = typer.Typer(
-    help="Search for better values of a challenger, or show what was found.",
-    invoke_without_command=True,
-)
+commands = typer.Typer(invoke_without_command=True)
 
 
 @commands.callback()

@@ -18,9 +18,9 @@ ALTER TABLE optimization_runs
   ADD COLUMN changed_at      instant NOT NULL,
   ADD COLUMN asked           jsonb NOT NULL
     CHECK (jsonb_typeof(asked) = 'object' AND octet_length(asked::text) <= 65536),
-  ADD COLUMN trials_complete integer NOT NULL DEFAULT 0 CHECK (trials_complete >= 0),
-  ADD COLUMN trials_pruned   integer NOT NULL DEFAULT 0 CHECK (trials_pruned >= 0),
-  ADD COLUMN trials_failed   integer NOT NULL DEFAULT 0 CHECK (trials_failed >= 0),
+  ADD COLUMN trials_complete integer NOT NULL CHECK (trials_complete >= 0),
+  ADD COLUMN trials_pruned   integer NOT NULL CHECK (trials_pruned >= 0),
+  ADD COLUMN trials_failed   integer NOT NULL CHECK (trials_failed >= 0),
   ADD COLUMN policy_id       bigint REFERENCES policies,
   ADD CONSTRAINT optimization_runs_study UNIQUE (study),
   ADD CONSTRAINT no_more_trials_than_asked

@@ -28,12 +28,15 @@ from bandit.core.drift import DriftMetric
 from bandit.core.heartbeat import BreakerState
 from bandit.core.limits import Limits
 from bandit.core.model import Verdict
+from bandit.core.model import PolicyName, Verdict
+from bandit.core.optimization import TrialCounts
 from bandit.core.reading import ChecklistRule, Rules
 from bandit.service import (
     auditing,
     drift,
     health,
     job_runs,
+    optimizing,
 )
 from bandit.storage.engine import connect
 from liveops.clock import VirtualClock
@@ -286,6 +289,24 @@ def test_jobs_are_told_of_once_they_were_begun(engine: Engine) -> None:
     }
     with service(engine, clock=VirtualClock(NIGHT + day)) as client:
         assert value(scraped(client), "liveops_job_overdue_seconds", name="rotation") == 14 * 3600
+def test_the_newest_sweep_is_told_with_what_is_open(engine: Engine) -> None:
+    for study, now in (("tune_20260301", NOON), ("tune_20260308", NOON + timedelta(days=7))):
+        optimizing.begin(engine, study, trials=10, asked={}, now=now, actor="test")
+    ended = TrialCounts(complete=3, pruned=2, failed=1)
+    optimizing.follow(
+        engine,
+        "tune_20260308",
+        counts=ended,
+        best_value=-0.25,
+        parameters={},
+        now=NOON + timedelta(days=7, hours=1),
+    )
+    with service(engine, clock=VirtualClock(NOON + timedelta(days=7, hours=2))) as client:
+        seen = scraped(client)
+    states = {s.labels["state"]: s.value for s in seen if s.name == "liveops_sweep_trials"}
+    assert states == {"complete": 3, "pruned": 2, "failed": 1, "open": 4}
+    assert value(seen, "liveops_sweep_best_value") == -0.25
+    assert value(seen, "liveops_sweep_age_seconds") == 3600
 
 
 def test_bots_and_their_candles_are_told(engine: Engine) -> None:

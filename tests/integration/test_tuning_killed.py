@@ -78,10 +78,25 @@ def end_state(engine: Engine, home: Path) -> dict[str, Any]:
     }
 
 
-def test_a_sweep_killed_anywhere_ends_as_one_that_was_not(
-    engine: Engine, database_url: str, postgres_server: PostgresServer, tmp_path: Path
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param(["trial 1: fold 1"], id="inside"),
+        pytest.param(
+            ["trial 0: fold 1", "trial 0: complete", "trial 1: fold 2", "trial 1: complete"],
+            id="everywhere",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_sweep_that_was_killed_ends_as_one_that_was_not(
+    engine: Engine,
+    database_url: str,
+    postgres_server: PostgresServer,
+    tmp_path: Path,
+    moments: list[str],
 ) -> None:
-    """Killed between trials, inside one, and once all are done; with all that it had started."""
+    """Killed inside a trial, between two, and once all are done; all that it started goes too."""
     whole = environment_of(tmp_path / "whole", database_url)
     swept(whole, *arguments(tmp_path / "whole"))
     expected = end_state(engine, tmp_path / "whole")
@@ -89,7 +104,7 @@ def test_a_sweep_killed_anywhere_ends_as_one_that_was_not(
     with postgres_server.database() as url:
         home = tmp_path / "killed"
         environment = environment_of(home, url)
-        for line in ("trial 0: fold 1", "trial 0: complete", "trial 1: complete"):
+        for line in moments:
             killed_at(environment, home, line)
         swept(environment, *arguments(home))
         other = connect(url)
