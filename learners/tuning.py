@@ -11,16 +11,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 from bandit.core.errors import BanditError
 from bandit.core.model import PolicySha
 from bandit.core.optimization import growth_bound
+from learners import fitting
 from learners.backtest import BacktestTrade
 from learners.challenger import ChallengerPlan
 from learners.market.candles import Candles
 from learners.sealed_files import MANIFEST, PART, ArtifactRefused, seal
 from learners.tuned_plan import risk_per_trade
 from learners.workshop import Fold, Workshop
+
+PACKAGES: Final = (*fitting.PACKAGES, "optuna")
+"""What has to be installed where a sweep is run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,96 +1,41 @@
 """Sweeps: a day's search for better values, in trials that go on where they were killed.
 
-One process at a time runs the sweeps of a ledger. What ends a trial is written in an order that can
-be begun again anywhere: what it made, its record among all backtests, then its end in the study.
+One process at a time runs the sweeps of a ledger, so that what it finds begun nobody is at.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import date, datetime
-from pathlib import Path
-from typing import Any, Final, assert_never
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
 
 from bandit.core.backtest import BacktestRule
+import numpy as np
+
 from bandit.core.errors import BanditError, LedgerUnavailable, LockHeldElsewhere
 from bandit.core.model import PolicyName
-from bandit.core.optimization import OptimizationRun, RunState, policy_of, study_of
-from bandit.core.tunables import TUNABLES
+from bandit.core.optimization import OptimizationRun, RunState, policy_of
 from bandit.service import learner_jobs, optimizing, policies
 from bandit.storage.locks import LEASE_SECONDS, Lease, LockClass
-from learners import fitting
 from learners.backends import Backend
-from learners.challenger import ChallengerPlan, data_digest
-from learners.installed import versions
 from learners.market.candles import Candles
 from learners.study import Study, StudyTrial
-from learners.tuned_plan import tuned_plan
-from learners.tuning import FoldDone, Said, TrialBegun, TrialFailed, TrialLost, TrialMade, value_of
-from learners.workshop import Fold, Workshop
 from liveops.background import repeated
-from liveops.clock import monotonic
 from liveops.deciders import artifact_home
-from liveops.learning import Learned, Made, enrolled, record_failure, recorded, subject_of
+from liveops.learning import Learned, Made, enrolled, subject_of
 from liveops.ledger_server import state_home
-from liveops.recipes import Recipe
+from liveops.sweep_trials import RULE, Sweep, Trials, workshop_of
 from liveops.trial_store import TrialStore
 from liveops.wiring import App
-
-ATTEMPTS_MAX: Final = 3
-"""How often a trial is begun whose worker is lost each time."""
-
-TICK_SECONDS: Final = 1.0
-_RULE: Final = BacktestRule()
-log = logging.getLogger(__name__)
 
 
 class SweepFailed(BanditError):
     """A sweep ended without a policy: not one of its trials could be made and measured."""
 
     code = "sweep_failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Sweep:
-    """What is asked: `trials` of `plan` on candles that were known when `day` began.
-
-    `fixed` tunables are held; `recipe` is how the plan was asked for, but for what is tuned. Of the
-    best `keep` trials the artefacts stay.
-    """
-
-    day: date
-    plan: ChallengerPlan
-    series: Sequence[Candles]
-    trials: int
-    fixed: Mapping[str, float | int]
-    recipe: Recipe
-    keep: int
-    trial_seconds: float
-    workers: int
-
-    @property
-    def study(self) -> str:
-        """Return the name of the study, and of the search that the trials belong to."""
-        return study_of(self.day)
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """Return all that decides what comes of it; where and how many at a time does not."""
-        return {
-            "trials": self.trials,
-            "fixed": dict(self.fixed),
-            "plan": self.plan.digest,
-            "candles": data_digest(self.series),
-            "bounds": {each.name: [each.lower, each.upper] for each in TUNABLES},
-        }
-
-    def planned(self, parameters: Mapping[str, float | int]) -> ChallengerPlan:
-        """Return the plan of a trial."""
-        return tuned_plan(self.plan, parameters, self.series)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +63,10 @@ def sweep(
     """Run a day's sweep to its end, or go on with it; one that is complete stays as it is.
 
     Raises `LockHeldElsewhere` while another process runs one, `Conflict` where that day's was begun
-    otherwise, `SweepFailed` where nothing came of it, `ExtraMissing` without what trains, and
-    `InvalidInput` for candles that are too few.
+    otherwise, `SweepFailed` where nothing came of it, and `InvalidInput` for candles too few.
     """
-    require_learners()
     optimizing.require_room(app.engine)
-    _workshop(asked, asked.planned(asked.fixed)).splits  # noqa: B018 - raises where none fits
+    workshop_of(asked, asked.planned(asked.fixed)).splits  # noqa: B018 - raises where none fits
     store = TrialStore(state_home(app.settings) / "tuning" / asked.study)
     with _leased(app) as require_lease:
         now = app.clock.now()
@@ -133,7 +76,7 @@ def sweep(
         with closing(_study(app, asked)) as study:
             if run.state is RunState.RUNNING:
                 with closing(backend(store)) as running:
-                    trials = _Trials(app, asked, study, running, store, report, actor)
+                    trials = Trials(app, asked, study, running, store, report, actor)
                     trials.run(require_lease)
                 require_lease()
             return _ended(app, asked, study, store, actor=actor)
@@ -141,7 +84,6 @@ def sweep(
 
 def outlook(app: App, asked: Sweep) -> dict[str, Any]:
     """Return what `sweep` would do now, and write nothing; raises as it does."""
-    require_learners()
     optimizing.require_room(app.engine)
     found = optimizing.find(app.engine, asked.study)
     if found is not None:
@@ -161,7 +103,7 @@ def outlook(app: App, asked: Sweep) -> dict[str, Any]:
         "trials": asked.trials,
         "ended": ended,
         "bars": len(asked.series[0]),
-        "folds": len(_workshop(asked, asked.planned(asked.fixed)).splits),
+        "folds": len(workshop_of(asked, asked.planned(asked.fixed)).splits),
         "fixed": dict(asked.fixed),
         "would": [] if is_over else would,
     }
@@ -311,6 +253,20 @@ class _Trials:
             made=[trial.number for trial in best[: self.asked.keep]],
             work=[trial.number for trial in running],
         )
+def known_before(series: Sequence[Candles], day: date) -> list[Candles]:
+    """Return the bars that were complete when a day began, the same whenever in it this is asked.
+
+    >>> from learners.market.candles import shipped_candles
+    >>> [found] = known_before([shipped_candles()], date(2018, 1, 1))
+    >>> found.closing(len(found) - 1).isoformat()
+    '2018-01-01T00:00:00+00:00'
+    """
+    start = np.datetime64(day, "us")
+    found = []
+    for candles in series:
+        closed = candles.opened_at + np.timedelta64(candles.interval)
+        found.append(candles.until(int(np.searchsorted(closed, start, side="right"))))
+    return found
 
 
 def _ended(app: App, asked: Sweep, study: Study, store: TrialStore, *, actor: str) -> Swept:
@@ -342,7 +298,7 @@ def _registered(
     for held in (record.policy for record in policies.listed(app.engine)):
         if held.sha == kept.sha and held.metadata.get("trial") != subject.trial_id():
             return held.name, None
-    workshop = _workshop(asked, plan)
+    workshop = workshop_of(asked, plan)
     made = Made(
         plan=plan,
         workshop=workshop,
@@ -351,17 +307,12 @@ def _registered(
         began=app.clock.now(),
     )
     learned = enrolled(
-        app, name=policy_of(asked.day), subject=subject, made=made, rule=_RULE, actor=actor
+        app, name=policy_of(asked.day), subject=subject, made=made, rule=RULE, actor=actor
     )
     texts = [f"{name}={value!r}" for name, value in best.parameters.items()]
     recipe = replace(asked.recipe, options={**asked.recipe.options, "tuned": texts})
     learner_jobs.keep_recipe(app.engine, learned.policy.name, recipe.to_json(), now=app.clock.now())
     return learned.policy.name, learned
-
-
-def _workshop(asked: Sweep, plan: ChallengerPlan) -> Workshop:
-    # Asked what the folds of a plan are; nothing is trained here.
-    return Workshop(plan, asked.series, folder=Path(), clock=monotonic, report=lambda _: None)
 
 
 def _study(app: App, asked: Sweep) -> Study:

@@ -21,6 +21,7 @@ from learners.market.candles import Candles
 from liveops.recipes import Learner, Recipe
 from liveops.relearning import plan_of
 from liveops.tuning import Sweep
+from liveops.sweep_trials import Sweep
 
 DAY = "2026-03-01"
 STUDY = "tune_20260301"

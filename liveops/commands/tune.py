@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from bandit.core.optimization import OptimizationRun
     from config.settings import Settings
     from learners.backends import Backend
+    from liveops.sweep_trials import Sweep
     from liveops.trial_store import TrialStore
-    from liveops.tuning import Sweep, Swept
+    from liveops.tuning import Swept
     from liveops.wiring import App
 
 commands = typer.Typer(invoke_without_command=True)
@@ -88,6 +89,7 @@ def tune(
     """
     if context.invoked_subcommand is not None:
         return
+    _require_learners()
     series = series_of(candles or [], instruments or [], config, source=source, interval=interval)
     options = {
         "instruments": instruments,
@@ -128,6 +130,13 @@ def history(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = No
         sys.stdout.write(_line(run))
 
 
+def _require_learners() -> None:
+    from learners import tuning
+    from learners.installed import versions
+
+    versions(tuning.PACKAGES)  # or what needs them could not even be imported
+
+
 def _overridden(
     settings: Settings, *, trials: int | None, backend: str | None, workers: int | None
 ) -> Settings:
@@ -150,6 +159,8 @@ def _sweep(
     from learners.classifier_plan import ClassifierPlan
     from liveops.relearning import known_before, plan_of
     from liveops.tuning import Sweep
+    from liveops.sweep_trials import Sweep
+    from liveops.tuning import known_before
 
     chosen = settings.tuning
     recipe = Recipe.of(

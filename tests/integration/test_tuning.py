@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from sqlalchemy import Engine, text
 from sweeps import OPTIONS, STUDY, trials_of, written
 
 from bandit.core.model import PolicyKind
-from bandit.service import learner_jobs, policies, trials
+from bandit.core.optimization import RunState
+from bandit.service import learner_jobs, optimizing, policies, trials
 from learners.artifact import read
 from liveops import cli
 
@@ -87,3 +90,48 @@ def test_a_sweep_registers_its_best_and_keeps_two(
         statement = text("SELECT parameter, new_value FROM parameter_history WHERE study = :study")
         history = dict(connection.execute(statement, {"study": STUDY}).all())  # type: ignore[arg-type]
     assert history == found["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--date", "2999-01-01"), "--date: must be"),
+        (("--backend", "spark"), "--backend: must be local or ray"),
+        (("--fix", "max_daily_loss=0.2"), "must not be the capital or a limit of losses"),
+        (("--fix", "stop_atr=9"), "must be a number from 1 to 4 (ATR)"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_begun(
+    engine: Engine,
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    said: str,
+) -> None:
+    assert said in run(capsys, "tune", *options, code=2)
+    assert optimizing.newest(engine) == []
+    assert run(capsys, "tune", "history") == "no sweep was begun\n"
+
+
+def test_without_learners_it_is_said_what_is_missing(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("learners.tuning.PACKAGES", ("no-such-package",))
+    assert "no-such-package is not installed: make learners" in run(capsys, "tune", code=1)
+    assert optimizing.newest(engine) == []
+
+
+def test_without_ray_it_is_said_what_is_missing_and_the_sweep_can_go_on(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    candles = ("--candles", str(home / "BTCUSD.csv"))
+    said = run(capsys, "tune", *OPTIONS, *candles, "--backend", "ray", code=1)
+    assert "ray is not installed" in said
+    [begun] = optimizing.newest(engine)
+    assert (begun.state, begun.counts.ended) == (RunState.RUNNING, 0)
+
+
+def test_ray_is_not_imported_where_nobody_asks_for_it() -> None:
+    code = "import liveops.tuning, learners.backends, sys; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,20 +11,23 @@ from typing import Any
 import pytest
 from api_service import application
 from made_up_candles import random_walk
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError, InternalError
 from sweeps import STUDY, a_sweep, trials_of
 
-from bandit.core.errors import Conflict, ExtraMissing, InvalidInput, LockHeldElsewhere
+from bandit.core.errors import Conflict, InvalidInput, LockHeldElsewhere
 from bandit.core.optimization import RunState, TrialCounts
 from bandit.service import learner_jobs, optimizing, policies, trials
 from bandit.storage.locks import Lease, LockClass
 from learners.challenger import ChallengerPlan
+from learners.study import Study
 from learners.tuning import FoldDone, Said, TrialBegun, TrialFailed, TrialLost, TrialMade, trial
-from liveops import tuning
+from liveops import sweep_trials, tuning
 from liveops.clock import VirtualClock, monotonic
 from liveops.learning import Learned
+from liveops.sweep_trials import ATTEMPTS_MAX, Sweep
 from liveops.trial_store import TrialStore
-from liveops.tuning import ATTEMPTS_MAX, Sweep, SweepFailed, Swept, outlook, sweep
+from liveops.tuning import SweepFailed, Swept, outlook, sweep
 from liveops.wiring import App
 
 pytest.importorskip("pytorch_tabnet", reason="the learners are not installed")
@@ -114,10 +117,10 @@ def broken_off_after(step: Callable[..., Any], named: str, broken: list[str]) ->
 
 STEPS = (
     (TrialStore, "keep"),
-    (tuning, "recorded"),
-    (tuning.Study, "complete"),
-    (tuning, "record_failure"),
-    (tuning.Study, "fail"),
+    (sweep_trials, "recorded"),
+    (Study, "complete"),
+    (sweep_trials, "record_failure"),
+    (Study, "fail"),
     (tuning.optimizing, "follow"),
     (TrialStore, "forget_others"),
     (TrialStore, "publish"),
@@ -190,18 +193,24 @@ def test_a_lost_worker_is_replaced_and_one_that_is_lost_each_time_has_failed(
 
 
 def test_a_trial_that_takes_too_long_is_ended_and_has_failed(
-    app: App, said: Sequence[Said]
+    app: App, said: Sequence[Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def words(number: int, attempt: int) -> Sequence[Said]:
-        return [TrialBegun()] if number == 0 else said
+    clock = [0.0]
+    monkeypatch.setattr(sweep_trials, "monotonic", lambda: clock[0])
 
-    backend = Scripted(words)
-    asked = a_sweep(app.settings, SERIES, trials=2, trial_seconds=0.5)
-    found = run(app, asked, backend)
+    class Slow(Scripted):
+        def heard(self, seconds: float) -> list[tuple[int, Said]]:
+            found = super().heard(seconds)
+            clock[0] += 0.0 if found else 60.0
+            return found
+
+    backend = Slow(lambda number, _: [TrialBegun()] if number == 0 else said)
+    found = run(app, a_sweep(app.settings, SERIES, trials=2, trial_seconds=600.0), backend)
     assert found.run.counts == TrialCounts(complete=1, failed=1)
     assert backend.ended == [0]
+    assert clock[0] == 660.0
     [failed] = [t for t in trials.listed(app.engine, STUDY) if t.failure is not None]
-    assert failed.failure == "not done within 0.5 s"
+    assert failed.failure == "not done within 600 s"
 
 
 def test_a_sweep_of_which_nothing_came_has_failed_and_stays_so(app: App) -> None:
@@ -255,15 +264,27 @@ def test_one_process_sweeps_at_a_time_and_asks_for_one_thing(
         )
 
 
-def test_nothing_is_begun_that_cannot_be_done(
-    app: App, monkeypatch: pytest.MonkeyPatch, said: Sequence[Said]
-) -> None:
+def test_nothing_is_begun_that_cannot_be_done(app: App, said: Sequence[Said]) -> None:
     short = a_sweep(app.settings, [random_walk(900, seed=5)], trials=1)
-    with pytest.raises(InvalidInput, match="or more for one fold"):
-        run(app, short, Scripted(lambda *_: said))
-    monkeypatch.setattr(tuning.fitting, "PACKAGES", ("no-such-package",))
-    asked = a_sweep(app.settings, SERIES, trials=1)
     for attempt in (outlook, lambda app, asked: run(app, asked, Scripted(lambda *_: said))):
-        with pytest.raises(ExtraMissing, match="no-such-package is not installed: make learners"):
-            attempt(app, asked)
+        with pytest.raises(InvalidInput, match="or more for one fold"):
+            attempt(app, short)
     assert optimizing.newest(app.engine) == []
+
+
+def test_what_ended_stays_ended_and_what_was_asked_stays_so(app: App, said: Sequence[Said]) -> None:
+    run(app, a_sweep(app.settings, SERIES, trials=1), Scripted(lambda *_: said))
+    optimizing.begin(app.engine, "tune_20260308", trials=3, asked={}, now=NOW, actor="test")
+    for study, change, refusal in (
+        (STUDY, "best_value = 9", "is complete: it stays so"),
+        ("tune_20260308", "asked = '{\"trials\": 9}'", "stays what was asked for"),
+        ("tune_20260308", "trials = 9", "stays what was asked for"),
+        ("tune_20260308", "state = 'complete'", "complete_with_a_policy"),
+        ("tune_20260308", "trials_failed = 4", "no_more_trials_than_asked"),
+    ):
+        statement = text(f"UPDATE optimization_runs SET {change} WHERE study = :study")
+        with (
+            pytest.raises((InternalError, IntegrityError), match=refusal),
+            app.engine.begin() as connection,
+        ):
+            connection.execute(statement, {"study": study})
