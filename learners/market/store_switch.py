@@ -77,15 +77,24 @@ def finish(root: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """What the load of a date changed: each series `before` it and `after` it."""
+    """What the load of a date changed: each series `before` it and `after` it.
+
+    `digest` is that of the whole store before it.
+    """
 
     day: date
+    digest: str
     before: Documents
     after: Documents
 
     def to_json(self) -> dict[str, object]:
         """Return the document that lies in `versions/`."""
-        return {"date": self.day.isoformat(), "before": self.before, "after": self.after}
+        return {
+            "date": self.day.isoformat(),
+            "digest": self.digest,
+            "before": self.before,
+            "after": self.after,
+        }
 
 
 def versions(root: Path) -> list[Version]:
@@ -130,7 +139,10 @@ def _version(path: Path) -> Version:
     told = _read(path)
     try:
         return Version(
-            day=date.fromisoformat(told["date"]), before=told["before"], after=told["after"]
+            day=date.fromisoformat(told["date"]),
+            digest=told["digest"],
+            before=told["before"],
+            after=told["after"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedSeries(f"{path} cannot be read: {error!r}") from error

@@ -25,6 +25,7 @@ from learners.market.store_switch import (
 )
 from learners.market.stored_series import (
     DamagedSeries,
+    Document,
     SeriesName,
     StoredSeries,
     feature_file,
@@ -60,17 +61,35 @@ def load(store: CandleStore, date: date, offers: Sequence[Offer], *, now: dateti
         digest = version_digest(root)
         before: dict[str, Mapping[str, object] | None] = {}
         after: dict[str, Mapping[str, object] | None] = {}
-        new: dict[str, int] = {}
         for offer in offers:
             folder = offer.name.folder.as_posix()
-            prepared, new[str(offer.name)] = _prepared(store, date, offer, now=now)
+            prepared = _prepared(store, date, offer, now=now)
             known = document_of(root, folder)
             if prepared is not None and prepared.to_json() != known:
                 before[folder], after[folder] = known, prepared.to_json()
         if after:
-            keep_version(root, _merged(root, Version(day=date, before=before, after=after)))
+            changed = Version(day=date, digest=digest, before=before, after=after)
+            keep_version(root, _merged(root, changed))
             switch(root, after)
-        return Loaded(new=new, before=digest, after=version_digest(root))
+        return _loaded(root, date, [offer.name for offer in offers])
+
+
+def _loaded(root: Path, date: date, names: Sequence[SeriesName]) -> Loaded:
+    """Return what the load of a date did, also where that was before a kill."""
+    after = version_digest(root)
+    kept = next((version for version in versions(root) if version.day == date), None)
+    before, told = (after, {}) if kept is None else (kept.digest, dict(kept.after))
+    new = {}
+    for name in names:
+        folder = name.folder.as_posix()
+        had = None if kept is None else kept.before.get(folder)
+        has = told.get(folder)
+        new[str(name)] = _bars(has) - _bars(had)
+    return Loaded(new=new, before=before, after=after)
+
+
+def _bars(document: Document | None) -> int:
+    return 0 if document is None else int(document["bars"])
 
 
 def undone_by(root: Path, date: date) -> list[Version]:
@@ -89,8 +108,8 @@ def target_of(undone: Sequence[Version]) -> Documents:
     """Return what each series is to be again, before the first of these loads.
 
     >>> day = date(2026, 3, 1)
-    >>> first = Version(day=day, before={"a": None}, after={"a": {"bars": 1}})
-    >>> second = Version(day=day, before={"a": {"bars": 1}, "b": None}, after={})
+    >>> first = Version(day=day, digest="", before={"a": None}, after={"a": {"bars": 1}})
+    >>> second = Version(day=day, digest="", before={"a": {"bars": 1}, "b": None}, after={})
     >>> target_of([first, second])
     {'a': None, 'b': None}
     """
@@ -140,20 +159,19 @@ def forget(root: Path, undone: Sequence[Version]) -> None:
 
 def _prepared(
     store: CandleStore, date: date, offer: Offer, *, now: datetime
-) -> tuple[StoredSeries | None, int]:
-    prepared, new = store.stored(offer.name), 0
+) -> StoredSeries | None:
+    prepared = store.stored(offer.name)
     if offer.candles is not None:
-        prepared, appended = store.prepare(offer.name, offer.candles, now=now)
-        new = appended.new
+        prepared, _ = store.prepare(offer.name, offer.candles, now=now)
     part = offer.features
     if prepared is None or part is None:
-        return prepared, new
+        return prepared
     sha256 = hashlib.sha256(part.content).hexdigest()
     name = feature_file(part.spec_digest, date.isoformat(), sha256)
     write_durably(store.root / offer.name.folder / name, part.content)
     dates = prepared.features.get(part.spec_digest, {})
     dates = {**dates, date.isoformat(): part.told(sha256)}
-    return replace(prepared, features={**prepared.features, part.spec_digest: dates}), new
+    return replace(prepared, features={**prepared.features, part.spec_digest: dates})
 
 
 def _merged(root: Path, version: Version) -> Version:
@@ -166,6 +184,7 @@ def _merged(root: Path, version: Version) -> Version:
     after = {f: document for f, document in earlier.after.items() if f in done}
     return Version(
         day=version.day,
+        digest=earlier.digest if done else version.digest,
         before={**version.before, **before},
         after={**after, **version.after},
     )

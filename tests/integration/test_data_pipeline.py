@@ -28,13 +28,14 @@ from bandit.core.data_runs import NIGHT, ROLLBACK, DataStage, DataState
 from bandit.core.errors import DataPaused, InvalidInput, LockHeldElsewhere, UnknownName
 from bandit.core.model import Verdict
 from bandit.service import data_runs
-from learners.market.exchange import ExchangeUnavailable
 from learners.market.feature_store import FeaturesDiffer, require_same
 from learners.market.features import FeatureSpec, features_of
 from learners.market.store_switch import versions
 from learners.market.stored_series import DamagedSeries, SeriesName
 from liveops import data_rollback
+from liveops.breakers import BreakerOpen
 from liveops.candle_import import candle_store, stored_candles
+from liveops.clock import monotonic
 from liveops.data_night import DataRefused
 from liveops.data_pipeline import night_of, planned
 from liveops.data_rollback import roll_back
@@ -412,11 +413,12 @@ def test_candles_of_an_exchange_come_by_the_same_road(engine: Engine, tmp_path: 
         fake.faults = [503]  # one fault on the way is asked again
         second = run(app, 1)
         kept = contents(candle_store(app.settings))
-        fake.faults = [400] * 9
-        with pytest.raises(ExchangeUnavailable):
+        for _ in range(3):
+            app.breakers.of("exchange.binance").failed(at=monotonic())
+        with pytest.raises(BreakerOpen):
             run(app, 2)
         assert contents(candle_store(app.settings)) == kept
-        fake.faults = []
+        app.breakers.reset("exchange.binance")
         third = run(app, 2)
 
     assert second.reports["load"]["new"] == {f"binance {PAIR} 1h": 24}
