@@ -64,7 +64,7 @@ def validated(app: App, date: date) -> list[StoredCheck]:
 
 
 def verdict_of(checks: Sequence[StoredCheck]) -> Verdict:
-    """Return FAIL where anything is wrong, else PASS where anything could be asked.
+    """Return FAIL where anything is wrong, else INCONCLUSIVE where anything could not be asked.
 
     >>> verdict_of([])
     <Verdict.INCONCLUSIVE: 'INCONCLUSIVE'>
@@ -72,7 +72,7 @@ def verdict_of(checks: Sequence[StoredCheck]) -> Verdict:
     found = {check.verdict for check in checks}
     if Verdict.FAIL in found:
         return Verdict.FAIL
-    return Verdict.PASS if Verdict.PASS in found else Verdict.INCONCLUSIVE
+    return Verdict.PASS if found == {Verdict.PASS} else Verdict.INCONCLUSIVE
 
 
 def _of_series(

@@ -42,6 +42,8 @@ from liveops.data_rollback import roll_back
 from liveops.data_validation import validated, verdict_of
 from liveops.wiring import App
 
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "candles"
+
 
 @pytest.fixture
 def app(engine: Engine, tmp_path: Path) -> App:
@@ -275,9 +277,10 @@ def test_validation_looks_at_what_is_stored_of_a_day(app: App, tmp_path: Path) -
     run(app, 0)
     told = {(c.subject, c.check): (c.verdict, c.value) for c in validated(app, night(0))}
     assert told["file AAA 1h", "completeness"] == (Verdict.PASS, 0.0)
-    assert verdict_of(validated(app, night(3))) is Verdict.PASS  # the files are whole
+    assert verdict_of(validated(app, night(3))) is Verdict.INCONCLUSIVE
     later = {(c.subject, c.check): c.verdict for c in validated(app, night(3))}
     assert later["file AAA 1h", "completeness"] is Verdict.INCONCLUSIVE
+    assert later["file AAA 1h", "files"] is Verdict.PASS
 
     month = next((tmp_path / "candles" / "file" / "AAA" / "1h").glob("2024-01.*.parquet"))
     month.write_bytes(b"PAR1")
@@ -427,3 +430,23 @@ def test_candles_of_an_exchange_come_by_the_same_road(engine: Engine, tmp_path: 
     assert found.digest == named(part(walk, 0, 22 * 24), PAIR).digest
     [failed] = [f for f in data_runs.of_date(engine, night(2)) if f.state is DataState.FAILED]
     assert (failed.stage, failed.attempt) == (DataStage.EXTRACT, 1)
+
+
+def test_real_candles_of_two_instruments_go_through_night_after_night(
+    engine: Engine, tmp_path: Path
+) -> None:
+    if not REAL.exists():
+        pytest.skip("the data are not beside this checkout")
+    feeds = [
+        {"instrument": f"{coin}_USDT", "interval": "5m", "files": str(REAL / f"{coin}*5m.csv.gz")}
+        for coin in ("BTC", "ETH")
+    ]
+    app = app_of(engine, tmp_path, feeds=feeds)
+
+    first, second = run(app, 0), run(app, 1)
+
+    assert first.reports["load"]["new"]["file BTC_USDT 5m"] == 20 * 288
+    assert second.reports["load"]["new"] == {"file BTC_USDT 5m": 288, "file ETH_USDT 5m": 288}
+    assert second.reports["health"]["healthy"]
+    assert second.reports["health"]["series"]["file ETH_USDT 5m"]["features_checked"] == 21 * 288
+    assert verdict_of(validated(app, night(1))) is Verdict.PASS
