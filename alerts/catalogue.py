@@ -6,11 +6,13 @@ render.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from alerts.arm_metrics import ARM_METRICS, SERIES_MAX
 from alerts.data_metrics import DATA_METRICS
+from alerts.document_metrics import NAMED
 from alerts.http_metrics import HTTP_METRICS
 from alerts.job_metrics import JOB_METRICS
 from alerts.metric import Metric
@@ -28,6 +30,16 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
     *ARM_METRICS,
 )
 
+_DOCUMENTS: Final = """\
+
+## What the documents want measured
+
+Each metric that the five documents name, by the number of the document (docs/alerts.md has their
+titles), and where it is here.
+
+| document | says | metric | differs, or is not there |
+|---|---|---|---|
+"""
 _PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 
 
@@ -68,7 +80,17 @@ The same readings under the names that the documents' alerts, dashboards and que
         for m in CATALOGUE
         for alias in m.aliases
     ]
-    return head + "\n".join(rows) + "\n" + names + "\n".join(aliases) + "\n"
+    parts = (head, *_lines(rows), names, *_lines(aliases), _DOCUMENTS, *_lines(_documented()))
+    return "".join(parts)
+
+
+def _documented() -> Iterator[str]:
+    for each in NAMED:
+        yield f"| {each.document} | {each.quote} | {_listed(each.here)} | {each.why} |"
+
+
+def _lines(rows: Iterable[str]) -> Iterator[str]:
+    return (f"{row}\n" for row in rows)
 
 
 def _listed(labels: tuple[str, ...]) -> str:
