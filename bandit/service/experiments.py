@@ -32,16 +32,7 @@ from bandit.core.model import (
     checked_text,
 )
 from bandit.core.reading import Rules
-from bandit.storage import (
-    account_equity,
-    accounts,
-    audit,
-    decisions,
-    experiments,
-    locks,
-    policies,
-    policy_archivals,
-)
+from bandit.storage import account_equity, accounts, audit, decisions, experiments, locks, policies
 from bandit.storage.engine import snapshot, transaction
 from bandit.storage.experiments import ArmRecord, ExperimentRecord
 
@@ -93,7 +84,6 @@ def open_experiment(
             wanted = (experiment, limits, rules, set(names))
             return _already_open(connection, experiment.name, wanted), False
         for policy_id in ids:
-            policy_archivals.require_kept(connection, policy_id)
             experiments.insert_arm(
                 connection,
                 experiment_id=experiment_id,
@@ -165,7 +155,6 @@ def add_arm(
         record = experiments.load(connection, name)
         locks.gate_exclusive(connection, record.id)
         policy_id = policies.by_reference(connection, policy).id
-        policy_archivals.require_kept(connection, policy_id)
         joined = experiments.insert_arm(
             connection,
             experiment_id=record.id,

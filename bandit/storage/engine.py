@@ -26,6 +26,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from bandit.core.errors import (
     BanditError,
     BudgetSpent,
+    Conflict,
     ForeignProtocol,
     InvalidAllocation,
     InvalidInput,
@@ -251,6 +252,7 @@ _REFUSALS: Mapping[str, type[BanditError]] = {
     "LB002": Killed,
     "LB003": ForeignProtocol,
     "LB005": Unreconciled,
+    "LB040": Conflict,
 }
 _NO_ROOM = "LB004"
 

@@ -7,14 +7,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from bandit.core.errors import Conflict
 from bandit.core.model import PolicyName
 from bandit.storage.engine import one, rows
-
-_NEWEST = """
-  SELECT DISTINCT ON (a.policy_id) a.policy_id, p.name AS policy, a.n, a.archived, a.at, a.reason
-  FROM policy_archivals a JOIN policies p ON p.id = a.policy_id
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +16,6 @@ class Archival:
     """The last thing that was done to a policy: put away or taken back, since when and why."""
 
     policy: PolicyName
-    n: int
     archived: bool
     at: datetime
     reason: str
@@ -30,28 +23,15 @@ class Archival:
 
 def newest(connection: Connection) -> dict[int, Archival]:
     """Return the newest archival of every policy that has one, by the policy's id."""
-    found = rows(connection, _NEWEST + " ORDER BY a.policy_id, a.n DESC")
-    return {row.pop("policy_id"): Archival(**row) for row in found}
-
-
-def of_policy(connection: Connection, policy_id: int) -> Archival | None:
-    """Return a policy's newest archival; None where it was never put away."""
-    found = one(
+    found = rows(
         connection,
-        _NEWEST + " WHERE a.policy_id = :id ORDER BY a.policy_id, a.n DESC",
-        id=policy_id,
+        """
+        SELECT DISTINCT ON (a.policy_id) a.policy_id, p.name AS policy, a.archived, a.at, a.reason
+        FROM policy_archivals a JOIN policies p ON p.id = a.policy_id
+        ORDER BY a.policy_id, a.n DESC
+        """,
     )
-    return None if found is None else Archival(**{k: found[k] for k in found if k != "policy_id"})
-
-
-def require_kept(connection: Connection, policy_id: int) -> None:
-    """Raise `Conflict` for a policy that is put away."""
-    last = of_policy(connection, policy_id)
-    if last is not None and last.archived:
-        raise Conflict(
-            f"policy {last.policy} is archived since {last.at:%Y-%m-%d} ({last.reason}); "
-            f"take it back first: liveops policy restore {last.policy}"
-        )
+    return {row.pop("policy_id"): Archival(**row) for row in found}
 
 
 def insert(
@@ -63,7 +43,10 @@ def insert(
     actor: str,
     reason: str,
 ) -> bool:
-    """Put a policy away, or take it back; False where that is so already."""
+    """Put a policy away, or take it back; False where that is so already.
+
+    Raises `Conflict` for one with an arm that is not retired.
+    """
     inserted = one(
         connection,
         """

@@ -15,6 +15,7 @@ from guarded_ledger import pause
 from guarded_ledger import refused as refused_unit
 from kept_snapshots import was_stored
 from ledger import CHALLENGER, NOON, assign, closed, feed, open_btc, record_all
+from ledger import CHALLENGER, NOON, assign, closed, feed, open_btc, record_all, register
 from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
@@ -38,6 +39,7 @@ from bandit.service import (
     killing,
     learner_jobs,
     noticing,
+    policies,
     rebuilding,
     recording,
     revising,
@@ -105,13 +107,15 @@ def filled(engine: Engine, tmp_path: Path) -> Engine:
     before, later = NOON + timedelta(days=1), NOON + timedelta(days=99)
     files = ParquetArchives(tmp_path)
     ageing.age(engine, files, "btc", before=before, now=later, actor="test")
+    register(engine, "unused", "dddddddd")
+    unused = policies.find(engine, "unused").id
     terms = Terms(unit=0.001, baseline=0.0, profit_factor=1.0)
     with engine.begin() as connection:
         evidence.fix_terms(connection, record.id, terms, fixed_at=NOON)
         selection = Selection(at=NOON, chosen=("BTCUSD",), scores={"BTCUSD": 0.1})
         selections.insert(connection, record.id, selection, actor="test", reason="drill")
         put_away = {"archived": True, "now": NOON, "actor": "test", "reason": "drill"}
-        policy_archivals.insert(connection, record.arms[0].policy_id, **put_away)
+        policy_archivals.insert(connection, unused, **put_away)
     trials.record(engine, a_trial(), now=NOON, actor="test")
     drift.record(engine, a_run(), now=NOON, actor="test")
     record_night(engine, finished(NOON))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from ledger import (
     CHALLENGER,
     EVEN,
     NOON,
+    WAITING,
     arms,
     change,
     count,
@@ -26,6 +28,7 @@ from ledger import (
 )
 from made_up_policy import stored
 from sqlalchemy import Engine, text
+from waiting import until
 
 from bandit.core.errors import Conflict, InvalidInput
 from bandit.core.kill_switch import KillCause
@@ -35,6 +38,8 @@ from bandit.core.purging import PurgeRule
 from bandit.core.upkeep import UpkeepAction
 from bandit.service import experiments, killing, learner_jobs, purging, reporting
 from bandit.service import policies as policy_service
+from bandit.storage import policy_archivals
+from bandit.storage.experiments import insert_arm
 from learners.artifact import read
 from liveops import policy_archive
 from liveops.clock import VirtualClock
@@ -255,3 +260,41 @@ def test_an_archived_policy_opens_no_experiment(engine: Engine) -> None:
         open_btc(engine)
     with pytest.raises(InvalidInput):
         purging.restore(engine, "prod", reason="", now=LATER, actor="test")
+
+
+def blocked(engine: Engine) -> int:
+    [(found,)] = rows(engine, WAITING)
+    assert isinstance(found, int)
+    return found
+
+
+def test_who_archives_waits_for_who_joins_and_then_archives_nobody(engine: Engine) -> None:
+    record = open_btc(engine)
+    register(engine, "late", "dddddddd")
+    policy_id = policy_service.find(engine, "late").id
+    with ThreadPoolExecutor(1) as pool, engine.connect() as joining:
+        joined = {"mode": ArmMode.SHADOW, "reason": "joined", "now": NOON}
+        insert_arm(joining, experiment_id=record.id, policy_id=policy_id, **joined)  # type: ignore[arg-type]
+        purge = pool.submit(purged, engine)
+        until(lambda: blocked(engine) == 1)
+        joining.commit()
+        with pytest.raises(Conflict, match="policy late has an arm in btc and cannot be archived"):
+            purge.result(30)
+    assert count(engine, "policy_archivals") == 0
+    assert len(traffic(engine)) == 3
+    assert sorted(purged(engine)) == ["late", CHALLENGER]
+
+
+def test_who_joins_waits_for_who_archives_and_then_does_not(engine: Engine) -> None:
+    open_btc(engine)
+    register(engine, "late", "dddddddd")
+    policy_id = policy_service.find(engine, "late").id
+    with ThreadPoolExecutor(1) as pool, engine.connect() as archiving:
+        put_away = {"archived": True, "now": LATER, "actor": "test", "reason": "drill"}
+        policy_archivals.insert(archiving, policy_id, **put_away)  # type: ignore[arg-type]
+        joining = pool.submit(join, engine, "late")
+        until(lambda: blocked(engine) == 1)
+        archiving.commit()
+        with pytest.raises(Conflict, match="policy late is archived since"):
+            joining.result(30)
+    assert len(traffic(engine)) == 2
