@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,10 +24,14 @@ from liveops.commands.options import (
 from liveops.maintenance.tasks import WeeklyTask
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from rich.progress import Task
 
+    from liveops.job_runner import Command
     from liveops.maintenance.weekly import TaskReport
     from liveops.schedule import Job
+    from liveops.wiring import App
 
 
 def verify(
@@ -85,39 +90,52 @@ def weekly_maintenance(
     newest Sunday 03:00 UTC. Killed anywhere, the next run goes on. What tasks say is appended to
     logs/ under `home`.
     """
-    from liveops.job_runner import Runner, cli_command
-    from liveops.ledger_server import state_home
+    from liveops.job_runner import cli_command
     from liveops.maintenance.days import moment_of
     from liveops.maintenance.tasks import jobs_of, limits_of, week_of
-    from liveops.maintenance.weekly import TaskState, do, rehearse
     from liveops.stopping import stopped_by_signals
 
     command = cli_command(config=config, demo=demo)
+    # What becomes of a task is told here, in words for who reads them.
+    logging.getLogger("liveops.job_runner").setLevel(logging.ERROR)
     with stopped_by_signals() as stop, ledger_app(config=config, demo=demo) as app:
         slot = week_of(moment_of(None if day is None else day.date(), now=app.clock.now()))
-        logs = state_home(app.settings) / "logs"
-        runner = Runner(app.engine, app.clock, logs=logs, command=command, actor=actor())
-        reports = []
-        for job in jobs_of(task, limits_of(app.settings.maintenance), demo=demo):
-            with _shown(job):
-                report = (
-                    rehearse(app.engine, command, job, slot, stop=stop)
-                    if dry_run
-                    else do(runner, job, slot, stop=stop)
-                )
-            reports.append(report)
-            _say(report)
-            if report.state is TaskState.STOPPED:
-                break
-    failed = sum(report.state.is_failure for report in reports)
+        jobs = jobs_of(task, limits_of(app.settings.maintenance), demo=demo)
+        reports = _reports(app, command, jobs, slot, stop=stop, dry_run=dry_run)
+    failed, left = sum(r.state.is_failure for r in reports), len(jobs) - len(reports)
     if as_json:
-        told = {"week": slot.isoformat(), "dry_run": dry_run, "failed": failed}
+        told = {"week": slot.isoformat(), "dry_run": dry_run, "failed": failed, "left": left}
         made = [f"{report.task}: {report.state}" for report in reports]
         print_json({**told, "done": made, "tasks": [report.to_json() for report in reports]})
     else:
         _print(reports, slot)
-    if failed:
+    if failed or left:
         raise typer.Exit(1)
+
+
+def _reports(
+    app: App, command: Command, jobs: Sequence[Job], slot: datetime, *, stop: Event, dry_run: bool
+) -> list[TaskReport]:
+    """Do each task, or rehearse it, and tell of it as it ends; after a stop none is begun."""
+    from liveops.job_runner import Runner
+    from liveops.ledger_server import state_home
+    from liveops.maintenance.weekly import do, rehearse
+
+    logs = state_home(app.settings) / "logs"
+    runner = Runner(app.engine, app.clock, logs=logs, command=command, actor=actor())
+    reports: list[TaskReport] = []
+    for job in jobs:
+        with _shown(job):
+            if dry_run:
+                report = rehearse(app.engine, command, job, slot, stop=stop)
+            else:
+                report = do(runner, job, slot, stop=stop)
+        reports.append(report)
+        made = "".join(f": {line}" if n == 0 else f"; {line}" for n, line in enumerate(report.made))
+        sys.stderr.write(f"{report.task} {report.state}, {report.seconds:.1f} s{made}\n")
+        if stop.is_set():
+            break
+    return reports
 
 
 @contextmanager
@@ -145,13 +163,6 @@ def _shown(job: Job) -> Iterator[None]:
     ) as bars:
         bars.add_task(job.name, total=None)
         yield
-
-
-def _say(report: TaskReport) -> None:
-    """Tell of one task on stderr, in one line."""
-    made = "; ".join(report.made)
-    said = f": {made}" if made else ""
-    sys.stderr.write(f"{report.task} {report.state}, {report.seconds:.1f} s{said}\n")
 
 
 def _print(reports: Sequence[TaskReport], slot: datetime) -> None:
