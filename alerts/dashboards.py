@@ -193,11 +193,12 @@ def _system(limits: AlertLimits) -> Dashboard:
     )
     return Dashboard(
         name="system",
-        description="The service, its ledger, and the bots that report to it.",
+        description="The service, its ledger, what is kept of it, and the bots that report to it.",
         rows=(
             Row(title="Service", panels=service),
             Row(title="Bots", panels=bots),
             Row(title="Backups", panels=_backups(limits)),
+            Row(title="Snapshots", panels=_snapshots(limits)),
         ),
     )
 
@@ -212,21 +213,6 @@ def _backups(limits: AlertLimits) -> tuple[Panel, ...]:
         ),
         shown("Age of what it restored", "liveops_restore_drill_rpo_seconds"),
         shown("How long it took", "liveops_restore_drill_rto_seconds"),
-    )
-    return Dashboard(
-        name="system",
-        description="The service, its ledger, and the bots that report to it.",
-        rows=(
-            Row(title="Service", panels=service),
-            Row(title="Bots", panels=bots),
-            Row(title="Backups", panels=backups),
-        ),
-        description="The service, its ledger, its snapshots, and the bots that report to it.",
-        rows=(
-            Row(title="Service", panels=service),
-            Row(title="Snapshots", panels=_snapshots(limits)),
-            Row(title="Bots", panels=bots),
-        ),
     )
 
 

@@ -99,7 +99,6 @@ class Settings(Section):
     backup: Backups = Backups()
     purge: Purge = Purge()
     maintenance: Maintenance = Maintenance()
-    snapshots: Snapshots = Snapshots()
     alert_rules: AlertRules = AlertRules()
     breakers: Breakers = Breakers()
     scheduler: Scheduler = Scheduler()

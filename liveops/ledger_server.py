@@ -80,12 +80,6 @@ def wal_archive_dir(settings: Settings) -> Path | None:
     return None if chosen is None else _from_checkout(chosen)
 
 
-def snapshot_dir(settings: Settings) -> Path:
-    """Return the directory that holds snapshots, and those a bucket has not taken yet."""
-    chosen = settings.snapshots.local_dir
-    return state_home(settings) / "snapshots" if chosen is None else _from_checkout(chosen)
-
-
 def status_file(settings: Settings, *, demo: bool) -> Path:
     """Return the file that says how the service is; the demo has one of its own beside it."""
     # An absolute one stays what it is.

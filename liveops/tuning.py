@@ -9,11 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import date
 from typing import Any
-
-from bandit.core.backtest import BacktestRule
-import numpy as np
 
 from bandit.core.errors import BanditError, LedgerUnavailable, LockHeldElsewhere
 from bandit.core.model import PolicyName
@@ -21,7 +17,6 @@ from bandit.core.optimization import OptimizationRun, RunState, policy_of
 from bandit.service import learner_jobs, optimizing, policies
 from bandit.storage.locks import LEASE_SECONDS, Lease, LockClass
 from learners.backends import Backend
-from learners.market.candles import Candles
 from learners.study import Study, StudyTrial
 from liveops.background import repeated
 from liveops.deciders import artifact_home
@@ -107,166 +102,6 @@ def outlook(app: App, asked: Sweep) -> dict[str, Any]:
         "fixed": dict(asked.fixed),
         "would": [] if is_over else would,
     }
-
-
-def require_learners() -> None:
-    """Raise `ExtraMissing` where what trains and searches is not installed."""
-    versions([*fitting.PACKAGES, "optuna"])
-
-
-@dataclass(slots=True)
-class _Running:
-    trial: StudyTrial
-    plan: ChallengerPlan
-    began: datetime
-    until: float
-    attempts: int = 1
-    folds: list[Fold] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Trials:
-    """The trials of one sweep: which run, what they say, and how each is ended."""
-
-    app: App
-    asked: Sweep
-    study: Study
-    backend: Backend
-    store: TrialStore
-    report: Callable[[str], None]
-    actor: str
-    running: dict[int, _Running] = field(default_factory=dict)
-
-    def run(self, require_lease: Callable[[], None]) -> None:
-        """Run them all; what an earlier process left is begun again first."""
-        left = self.study.left()
-        self._settle(left)
-        while True:
-            require_lease()
-            while len(self.running) < self.asked.workers:
-                following = left.pop(0) if left else self.study.ask()
-                if following is None:
-                    break
-                self._begin(following)
-            if not self.running:
-                return
-            for number, said in self.backend.heard(TICK_SECONDS):
-                self._hear(number, said)
-            self._end_late()
-
-    def _begin(self, trial: StudyTrial) -> None:
-        plan = self.asked.planned(trial.parameters)
-        now, until = self.app.clock.now(), monotonic() + self.asked.trial_seconds
-        self.running[trial.number] = _Running(trial, plan, now, until)
-        self.backend.begin(trial.number, plan)
-        self.report(f"trial {trial.number}: begins")
-
-    def _hear(self, number: int, said: Said) -> None:
-        found = self.running[number]
-        match said:
-            case TrialBegun():
-                found.until = monotonic() + self.asked.trial_seconds
-            case FoldDone():
-                self._fold(found, said)
-            case TrialMade():
-                self._made(found, said)
-            case TrialFailed():
-                self._failed(found, said.reason)
-            case TrialLost():
-                self._lost(found, said.reason)
-            case _:
-                assert_never(said)
-
-    def _fold(self, found: _Running, said: FoldDone) -> None:
-        number, step = found.trial.number, said.fold.number
-        found.folds.append(said.fold)
-        self.report(f"trial {number}: fold {step + 1}, value {said.value:.6f}")
-        if self.study.report(number, step, said.value):
-            self.backend.end(number)
-            reason = f"pruned after {step + 1} folds: worse than the median of the trials before"
-            self._record_failure(found, reason)
-            self.study.prune(number)
-            self._is_over(number, "pruned")
-
-    def _made(self, found: _Running, said: TrialMade) -> None:
-        number = found.trial.number
-        self.store.keep(number, said, found.folds)
-        walked = _workshop(self.asked, found.plan).gathered(found.folds)
-        recorded(
-            self.app,
-            subject_of(found.plan, self.asked.series, family=self.asked.study),
-            plan=found.plan,
-            walked=walked,
-            rule=_RULE,
-            began=found.began,
-            actor=self.actor,
-        )
-        value = value_of(found.plan, walked.trades)
-        self.study.complete(number, value)
-        self._is_over(number, f"complete, value {value:.6f}")
-
-    def _failed(self, found: _Running, reason: str) -> None:
-        number = found.trial.number
-        self.backend.end(number)
-        self._record_failure(found, reason)
-        self.study.fail(number)
-        self._is_over(number, f"failed: {reason}")
-
-    def _lost(self, found: _Running, reason: str) -> None:
-        number = found.trial.number
-        if found.attempts >= ATTEMPTS_MAX:
-            self._failed(found, f"its worker was lost {ATTEMPTS_MAX} times")
-            return
-        log.warning("trial %d is begun again, its worker was lost: %s", number, reason)
-        found.attempts += 1
-        found.folds.clear()
-        found.until = monotonic() + self.asked.trial_seconds
-        self.backend.begin(number, found.plan)
-
-    def _end_late(self) -> None:
-        for found in list(self.running.values()):
-            if monotonic() > found.until:
-                self._failed(found, f"not done within {self.asked.trial_seconds:g} s")
-
-    def _record_failure(self, found: _Running, reason: str) -> None:
-        subject = subject_of(found.plan, self.asked.series, family=self.asked.study)
-        record_failure(self.app, subject, reason, began=found.began, actor=self.actor)
-
-    def _is_over(self, number: int, what: str) -> None:
-        del self.running[number]
-        self.report(f"trial {number}: {what}")
-        self._settle([found.trial for found in self.running.values()])
-
-    def _settle(self, running: Sequence[StudyTrial]) -> None:
-        """Write down how far the sweep is, and remove what is not needed any more."""
-        best = self.study.best()
-        first = best[0] if best else None
-        optimizing.follow(
-            self.app.engine,
-            self.asked.study,
-            counts=self.study.counts(),
-            best_value=None if first is None else first.value,
-            parameters={} if first is None else first.parameters,
-            now=self.app.clock.now(),
-        )
-        self.store.forget_others(
-            made=[trial.number for trial in best[: self.asked.keep]],
-            work=[trial.number for trial in running],
-        )
-def known_before(series: Sequence[Candles], day: date) -> list[Candles]:
-    """Return the bars that were complete when a day began, the same whenever in it this is asked.
-
-    >>> from learners.market.candles import shipped_candles
-    >>> [found] = known_before([shipped_candles()], date(2018, 1, 1))
-    >>> found.closing(len(found) - 1).isoformat()
-    '2018-01-01T00:00:00+00:00'
-    """
-    start = np.datetime64(day, "us")
-    found = []
-    for candles in series:
-        closed = candles.opened_at + np.timedelta64(candles.interval)
-        found.append(candles.until(int(np.searchsorted(closed, start, side="right"))))
-    return found
 
 
 def _ended(app: App, asked: Sweep, study: Study, store: TrialStore, *, actor: str) -> Swept:

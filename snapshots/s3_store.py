@@ -117,10 +117,6 @@ class S3Store:
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._place.bucket, Prefix=self._prefix + prefix
             )
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._place.bucket, Prefix=self._prefix + prefix
-        )
-        with self._told(prefix or "keys"):
             for page in pages:
                 for found in page.get("Contents", []):
                     yield found["Key"].removeprefix(self._prefix)
@@ -137,10 +133,6 @@ class S3Store:
             pages = self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._place.bucket, Prefix=self._prefix
             )
-        pages = self._client.get_paginator("list_multipart_uploads").paginate(
-            Bucket=self._place.bucket, Prefix=self._prefix
-        )
-        with self._told("uploads"):
             for upload in [one for page in pages for one in page.get("Uploads", [])]:
                 if upload["Initiated"] < before:
                     key = upload["Key"].removeprefix(self._prefix)

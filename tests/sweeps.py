@@ -20,7 +20,6 @@ from learners.classifier_plan import ClassifierPlan
 from learners.market.candles import Candles
 from liveops.recipes import Learner, Recipe
 from liveops.relearning import plan_of
-from liveops.tuning import Sweep
 from liveops.sweep_trials import Sweep
 
 DAY = "2026-03-01"

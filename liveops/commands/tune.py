@@ -158,9 +158,7 @@ def _sweep(
     from bandit.core.tunables import parsed_parameters
     from learners.classifier_plan import ClassifierPlan
     from liveops.relearning import known_before, plan_of
-    from liveops.tuning import Sweep
     from liveops.sweep_trials import Sweep
-    from liveops.tuning import known_before
 
     chosen = settings.tuning
     recipe = Recipe.of(

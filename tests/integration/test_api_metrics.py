@@ -28,7 +28,6 @@ from bandit.core.drift import DriftMetric
 from bandit.core.heartbeat import BreakerState
 from bandit.core.limits import Limits
 from bandit.core.model import Verdict
-from bandit.core.model import PolicyName, Verdict
 from bandit.core.optimization import TrialCounts
 from bandit.core.reading import ChecklistRule, Rules
 from bandit.service import (
@@ -289,6 +288,8 @@ def test_jobs_are_told_of_once_they_were_begun(engine: Engine) -> None:
     }
     with service(engine, clock=VirtualClock(NIGHT + day)) as client:
         assert value(scraped(client), "liveops_job_overdue_seconds", name="rotation") == 14 * 3600
+
+
 def test_the_newest_sweep_is_told_with_what_is_open(engine: Engine) -> None:
     for study, now in (("tune_20260301", NOON), ("tune_20260308", NOON + timedelta(days=7))):
         optimizing.begin(engine, study, trials=10, asked={}, now=now, actor="test")

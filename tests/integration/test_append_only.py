@@ -14,7 +14,6 @@ from drift_runs import a_run
 from guarded_ledger import pause
 from guarded_ledger import refused as refused_unit
 from kept_snapshots import was_stored
-from ledger import CHALLENGER, NOON, assign, closed, feed, open_btc, record_all
 from ledger import CHALLENGER, NOON, assign, closed, feed, open_btc, record_all, register
 from shadow_history import on_paper, tell
 from sqlalchemy import Engine, text

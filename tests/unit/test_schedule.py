@@ -60,6 +60,7 @@ WANTED: dict[str, tuple[set[int], set[int], int]] = {
 }
 SUNDAY = datetime(2026, 3, 1, tzinfo=UTC)
 
+
 def instants(name: str) -> list[datetime]:
     """The slots of a job from `START` to before `END`, by the table above."""
     weekdays, hours, minute = WANTED[name]
