@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 
-def local_store(settings: Settings) -> LocalStore:
+def local_store(settings: Settings, *, demo: bool) -> LocalStore:
     """Return the directory of snapshots on this machine."""
-    return LocalStore(snapshot_dir(settings))
+    return LocalStore(snapshot_dir(settings, demo=demo))
 
 
 def bucket_store(settings: Settings, *, now: Callable[[], datetime]) -> S3Store | None:

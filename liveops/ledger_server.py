@@ -55,10 +55,14 @@ def archive_dir(settings: Settings) -> Path:
     return state_home(settings) / "archives" if chosen is None else _from_checkout(chosen)
 
 
-def snapshot_dir(settings: Settings) -> Path:
-    """Return the directory that holds snapshots, and those a bucket has not taken yet."""
+def snapshot_dir(settings: Settings, *, demo: bool) -> Path:
+    """Return the directory that holds snapshots, and those a bucket has not taken yet.
+
+    The demo has one of its own beside it.
+    """
     chosen = settings.snapshots.local_dir
-    return state_home(settings) / "snapshots" if chosen is None else _from_checkout(chosen)
+    path = state_home(settings) / "snapshots" if chosen is None else _from_checkout(chosen)
+    return path.with_name(f"{path.name}.demo") if demo else path
 
 
 def data_archive_dir(settings: Settings) -> Path | None:

@@ -39,7 +39,7 @@ from bandit.service.performance_guarding import GuardReport
 from bandit.service.reporting import ExperimentReport
 from liveops.clock import monotonic
 from liveops.data_samples import of_data
-from liveops.health import seen
+from liveops.health import Checkup, seen
 from liveops.health_metrics import Sample, of_health
 from liveops.job_metrics import read_jobs
 from liveops.outside_metrics import of_backups, of_notices, of_snapshots
@@ -121,11 +121,7 @@ class LedgerReader:
             heard = alerting.counts(engine)
             checked = seen(self._app)
             told = noticing.counted(engine)
-            data = data_runs.standing(engine)
-            drill = backups.known(engine).drill
-            jobs = read_jobs(engine, now=now)
-            taken = snapshots.noted(engine)
-            sweeps = optimizing.newest(engine, most=1)
+            kept = self._of_upkeep(checked, now=now)
         except LedgerUnavailable:
             return [("liveops_up", (), 0.0)]
         samples: list[Sample] = [
@@ -135,14 +131,10 @@ class LedgerReader:
         if mismatches is not None:
             samples.append(("liveops_statistics_mismatches", (), mismatches))
         samples += of_health(checked)
-        samples += of_backups(checked.vitals, drill)
         for result, n in heard.items():
             samples.append(("liveops_alert_notices_total", (result.value,), n))
         samples += of_notices(told, now=now)
-        samples += of_data(data, now=now)
-        samples += jobs
-        has_bucket = self._app.settings.snapshots.bucket is not None
-        samples += of_snapshots(taken, has_bucket=has_bucket, now=now)
+        samples += kept
         for account in held:
             samples += _of_account(account)
         for guard in watching:
@@ -151,9 +143,18 @@ class LedgerReader:
             samples += _of_experiment(report)
         for run in runs:
             samples += _of_drift(run, now=now)
-        for sweep in sweeps:
-            samples += _of_sweep(sweep, now=now)
         return samples
+
+    def _of_upkeep(self, checked: Checkup, *, now: datetime) -> list[Sample]:
+        """Read what jobs did: candles, backups, snapshots, sweeps, and the jobs themselves."""
+        engine, has_bucket = self._app.engine, self._app.settings.snapshots.bucket is not None
+        return [
+            *of_data(data_runs.standing(engine), now=now),
+            *of_backups(checked.vitals, backups.known(engine).drill),
+            *of_snapshots(snapshots.noted(engine), has_bucket=has_bucket, now=now),
+            *read_jobs(engine, now=now),
+            *(s for sweep in optimizing.newest(engine, most=1) for s in _of_sweep(sweep, now=now)),
+        ]
 
 
 def filled(metrics: Iterable[Metric], samples: Iterable[Sample]) -> tuple[Family, ...]:

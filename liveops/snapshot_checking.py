@@ -72,21 +72,23 @@ def verify(app: App, places: Places, *, day: date | None, actor: str) -> list[Ch
     return checked
 
 
-def restore(config: Path | None, day: date, *, into: Path | None, policies: bool) -> Restored:
+def restore(
+    config: Path | None, day: date, *, demo: bool, into: Path | None, policies: bool
+) -> Restored:
     """Read back a snapshot; where no ledger answers it is held against its manifest alone."""
     settings = settings_from(config)
     records: list[SnapshotRecord] = []
     try:
-        with ledger_app(config=config, demo=False) as app:
+        with ledger_app(config=config, demo=demo) as app:
             records = facts.noted(app.engine)
     except LedgerUnavailable as error:
         log.warning(
             "the snapshot is held against its own manifest alone", extra={"detail": str(error)}
         )
-    bucket = bucket_store(settings, now=SystemClock().now)
+    bucket = None if demo else bucket_store(settings, now=SystemClock().now)
     stores: dict[str, tuple[BlobStore, str | None]] = {
         store.kind: (store, known_sha256(records, day, store.kind))
-        for store in Places(local=local_store(settings), bucket=bucket)
+        for store in Places(local=local_store(settings, demo=demo), bucket=bucket)
     }
     return restored(stores, day, into=into, home=state_home(settings) if policies else None)
 

@@ -100,9 +100,10 @@ class Places:
 
 
 def places_of(app: App) -> Places:
-    """Return the stores that the settings name."""
+    """Return the stores that the settings name; what the demo keeps stays on this machine."""
     settings = app.settings
-    return Places(local=local_store(settings), bucket=bucket_store(settings, now=app.clock.now))
+    bucket = None if app.demo else bucket_store(settings, now=app.clock.now)
+    return Places(local=local_store(settings, demo=app.demo), bucket=bucket)
 
 
 def day_of(app: App, chosen: date | None) -> date:

@@ -12,6 +12,7 @@ import typer
 from liveops.commands.options import (
     AsJson,
     ConfigFile,
+    Demo,
     actor,
     ledger_app,
     loaded_settings,
@@ -41,7 +42,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen; 
 
 @commands.command("take")
 def take(
-    day: Day = None, dry_run: DryRun = False, as_json: AsJson = False, config: ConfigFile = None
+    day: Day = None,
+    dry_run: DryRun = False,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
 ) -> None:
     """Take the day's snapshot, once: here, then in the bucket with what still waits for it.
 
@@ -52,7 +57,7 @@ def take(
     from liveops import snapshotting
 
     rows = describe(loaded_settings(config))
-    with ledger_app(config=config, demo=False) as app:
+    with ledger_app(config=config, demo=demo) as app:
         found = snapshotting.take(
             app,
             snapshotting.places_of(app),
@@ -78,14 +83,14 @@ def take(
 
 
 @commands.command("list")
-def list_snapshots(as_json: AsJson = False, config: ConfigFile = None) -> None:
+def list_snapshots(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = None) -> None:
     """List every snapshot there is, oldest first, and what the ledger knows of each."""
     from bandit.core.snapshots import pending_uploads
     from bandit.service import snapshots as facts
     from liveops import snapshotting
     from snapshots import copies
 
-    with ledger_app(config=config, demo=False) as app:
+    with ledger_app(config=config, demo=demo) as app:
         places, records = snapshotting.places_of(app), facts.noted(app.engine)
         there = {store.kind: copies.dates_in(store) for store in places}
         waiting = pending_uploads(records) if places.bucket is not None else []
@@ -112,6 +117,7 @@ def verify(
         datetime | None,
         typer.Argument(formats=["%Y-%m-%d"], metavar="[DATE]", help="Day; every one if left out."),
     ] = None,
+    demo: Demo = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
@@ -121,7 +127,7 @@ def verify(
     """
     from liveops import snapshot_checking, snapshotting
 
-    with ledger_app(config=config, demo=False) as app:
+    with ledger_app(config=config, demo=demo) as app:
         checked = snapshot_checking.verify(
             app, snapshotting.places_of(app), day=_date(day), actor=actor()
         )
@@ -151,6 +157,7 @@ def restore(
         typer.Option("--policies", help="Put artefacts that are missing here back in their place."),
     ] = False,
     dry_run: DryRun = False,
+    demo: Demo = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
@@ -165,7 +172,11 @@ def restore(
         rule = "must be given, or --policies, or --dry-run"
         raise InvalidInput(field="--into", rule=rule, found="nothing")
     found = snapshot_checking.restore(
-        config, day.date(), into=None if dry_run else into, policies=policies and not dry_run
+        config,
+        day.date(),
+        demo=demo,
+        into=None if dry_run else into,
+        policies=policies and not dry_run,
     )
     if as_json:
         print_json(_restored(found.manifest, found.store, found.artifacts))
@@ -177,11 +188,16 @@ def restore(
 
 
 @commands.command("upload")
-def upload(dry_run: DryRun = False, as_json: AsJson = False, config: ConfigFile = None) -> None:
+def upload(
+    dry_run: DryRun = False,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
     """Bring to the bucket what landed here while it was away; exit 1 while something waits."""
     from liveops import snapshotting
 
-    with ledger_app(config=config, demo=False) as app:
+    with ledger_app(config=config, demo=demo) as app:
         found = snapshotting.upload(
             app, snapshotting.places_of(app), actor=actor(), dry_run=dry_run
         )
@@ -204,7 +220,11 @@ def upload(dry_run: DryRun = False, as_json: AsJson = False, config: ConfigFile 
 
 @commands.command("prune")
 def prune(
-    day: Day = None, dry_run: DryRun = False, as_json: AsJson = False, config: ConfigFile = None
+    day: Day = None,
+    dry_run: DryRun = False,
+    demo: Demo = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
 ) -> None:
     """Remove what the retention lets go, and objects that no snapshot names.
 
@@ -213,7 +233,7 @@ def prune(
     """
     from liveops import snapshotting
 
-    with ledger_app(config=config, demo=False) as app:
+    with ledger_app(config=config, demo=demo) as app:
         swept = snapshotting.prune(
             app,
             snapshotting.places_of(app),

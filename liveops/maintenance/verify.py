@@ -6,16 +6,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from bandit.core.errors import BanditError
+from bandit.core.backups import BackupDamaged, BackupKind
+from bandit.core.errors import BanditError, UnknownName
 from bandit.core.model import PolicyKind, PolicySha, Verdict
+from bandit.core.snapshots import SnapshotEvent
 from bandit.service import auditing, experiments, rebuilding
+from bandit.service import snapshots as facts
 from bandit.storage.experiments import ArmRecord
 from learners.sealed_files import ArtifactRefused
+from liveops import backups, snapshot_checking
 from liveops.anchors import anchor_file
 from liveops.archives import archives_of
 from liveops.deciders import artifact_home
+from liveops.ledger_server import backup_dir
+from liveops.snapshotting import places_of
 from liveops.wiring import App
+from snapshots.backup_files import LATEST
 
+ACTOR: Final = "verify"
 _SHA_DIGITS: Final = 64
 _NAMED_MAX: Final = 3
 
@@ -99,6 +107,30 @@ def _artifacts(app: App) -> tuple[Verdict, str]:
     return Verdict.PASS, f"{whole} stored policies are what their hashes say{beside}"
 
 
+def _snapshot(app: App) -> tuple[Verdict, str]:
+    days = [each.date for each in facts.noted(app.engine) if each.event is SnapshotEvent.STORED]
+    if not days:
+        return Verdict.INCONCLUSIVE, "no snapshot was taken yet"
+    places = places_of(app)
+    read_back = snapshot_checking.verify(app, places, day=max(days), actor=ACTOR)
+    wrong = [f"{each.date} in {each.store}: {each.problem}" for each in read_back if each.problem]
+    if wrong or not read_back:
+        return Verdict.FAIL, _named(wrong or [f"{max(days)} is in no store any more"])
+    return Verdict.PASS, f"{max(days)} was read back in {_named([e.store for e in read_back])}"
+
+
+def _backup(app: App) -> tuple[Verdict, str]:
+    root = backup_dir(app.settings, demo=app.demo)
+    try:
+        newest = backups.found(root, LATEST, kinds=(BackupKind.DATABASE,))
+        backups.check(newest)
+    except UnknownName:
+        return Verdict.INCONCLUSIVE, f"no backup of the ledger lies in {root}"
+    except BackupDamaged as error:
+        return Verdict.FAIL, str(error)
+    return Verdict.PASS, f"{newest.name} was read and is whole"
+
+
 def _deciding(app: App) -> list[ArmRecord]:
     """Return one arm of every policy that decides or is scored somewhere."""
     arms: dict[PolicySha, ArmRecord] = {}
@@ -139,6 +171,16 @@ CHECKS: Final = (
         name="artifacts",
         meaning="every stored policy that decides is what its hash says",
         check=_artifacts,
+    ),
+    KeptCheck(
+        name="snapshot",
+        meaning="the newest snapshot is whole wherever it is kept",
+        check=_snapshot,
+    ),
+    KeptCheck(
+        name="backup",
+        meaning="the newest backup of the ledger is whole and can be read",
+        check=_backup,
     ),
 )
 """Every check, in the order they are made. Whatever else is kept adds its own line here."""
