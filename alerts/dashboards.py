@@ -6,6 +6,17 @@ from typing import Final
 
 from alerts.dashboard import Dashboard, Panel, PanelKind, Query, Row, shown, state
 from alerts.http_metrics import LATENCY_LIMIT
+from alerts.dashboard import (
+    Dashboard,
+    Panel,
+    PanelKind,
+    Query,
+    Row,
+    meaning,
+    reading,
+    shown,
+    state,
+)
 from alerts.limits import AlertLimits
 from alerts.model_dashboard import model_dashboard
 from alerts.trading_dashboard import trading_dashboard
@@ -136,6 +147,17 @@ def _delivered() -> Panel:
     )
 
 
+def _since_done() -> Panel:
+    name = "liveops_job_last_success_timestamp_seconds"
+    expression = f"time() - {reading(name)}"
+    return Panel(
+        title="Since jobs were done",
+        queries=(Query(expression=expression, legend="{{name}}"),),
+        unit="s",
+        description=meaning(name),
+    )
+
+
 def _replicas() -> Panel:
     return Panel(
         title="Replicas",
@@ -255,6 +277,11 @@ def _pipeline(limits: AlertLimits) -> Dashboard:
         shown("Age of the newest bar", "liveops_data_bar_age_seconds"),
         shown("Bars of 30 days that are stored", "liveops_data_completeness_ratio", red_below=0.95),
         shown("Trainings are refused", "liveops_data_paused", red_above=1),
+    scheduled = (
+        shown("Failed", "liveops_job_last_run_failed", red_above=1),
+        shown("Overdue", "liveops_job_overdue_seconds", red_above=1),
+        shown("Took", "liveops_job_last_duration_seconds"),
+        _since_done(),
     )
     outcomes = (
         shown("Outcomes", "liveops_arm_outcomes_total"),
@@ -276,6 +303,8 @@ def _pipeline(limits: AlertLimits) -> Dashboard:
         rows=(
             Row(title="Jobs", panels=jobs),
             Row(title="Candles", panels=data),
+            Row(title="Jobs of the schedule", panels=scheduled),
+            Row(title="What jobs look after", panels=jobs),
             Row(title="Outcomes", panels=outcomes),
             Row(title="Notices and calls outside", panels=outside),
         ),

@@ -54,6 +54,7 @@ class Component(StrEnum):
             case Component.DRIFT | Component.LEARNER:
                 return "model"
             case Component.DATA:
+            case Component.SCHEDULE:
                 return "pipeline"
             case _:
                 return "system"

@@ -30,6 +30,7 @@ from bandit.service import (
     backups,
     drift,
     health,
+    job_runs,
     killing,
     noticing,
     optimizing,
@@ -91,6 +92,9 @@ def _live(engine: Engine) -> None:
         began_at=NOON, backup=name, rows=1, rpo_seconds=60, rto_seconds=5, failure=None
     )
     backups.record_drill(engine, drill)
+    run = job_runs.claim(engine, "data", NIGHT, now=NIGHT, actor="test")
+    assert run is not None
+    job_runs.finish(engine, run, succeeded=True, result="ok", now=NIGHT, actor="test")
 
 
 def _notice_of_a_kill(engine: Engine) -> None:

@@ -266,7 +266,7 @@ def test_jobs_are_told_of_once_they_were_begun(engine: Engine) -> None:
         over = slot + timedelta(minutes=5)
         job_runs.finish(engine, run, succeeded=succeeded, result="x", now=over, actor="test")
 
-    before, day = NIGHT - timedelta(days=1), timedelta(days=1)
+    before = NIGHT - timedelta(days=1)
     ended("data", before, succeeded=True)
     ended("data", NIGHT, succeeded=False)
     ended("maintenance.purge", NIGHT, succeeded=True)  # a part of a job, with slots of its own
@@ -286,8 +286,9 @@ def test_jobs_are_told_of_once_they_were_begun(engine: Engine) -> None:
         ("liveops_job_overdue_seconds", "data"): 3600,
         ("liveops_job_overdue_seconds", "rotation"): 0,
     }
-    with service(engine, clock=VirtualClock(NIGHT + day)) as client:
-        assert value(scraped(client), "liveops_job_overdue_seconds", name="rotation") == 14 * 3600
+    with service(engine, clock=VirtualClock(NIGHT + timedelta(days=1))) as client:
+        late = [s for s in scraped(client) if s.name == "liveops_job_overdue_seconds"]
+    assert {s.labels["name"]: s.value for s in late}["rotation"] == 16 * 3600
 
 
 def test_the_newest_sweep_is_told_with_what_is_open(engine: Engine) -> None:
