@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -22,7 +21,7 @@ from liveops.snapshot_restoring import restore as restored
 from liveops.snapshot_restoring import verify as verified
 from liveops.snapshotting import Places, known_sha256
 from snapshots import copies
-from snapshots.blob_store import BlobMissing, BlobStore
+from snapshots.blob_store import BlobMissing, BlobStore, StoreUnavailable
 from snapshots.manifest import SnapshotDamaged
 
 if TYPE_CHECKING:
@@ -33,12 +32,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """A snapshot in a store, its size in bytes, and what is wrong with it; None where nothing."""
+    """A snapshot in a store, its size in bytes, and what is wrong with it; None where nothing.
+
+    It `was_read` unless its store could not be reached.
+    """
 
     date: date
     store: str
     size: int | None
     problem: str | None
+    was_read: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return it as the command prints it."""
@@ -54,11 +57,11 @@ def verify(app: App, places: Places, *, day: date | None, actor: str) -> list[Ch
     """Read back the snapshot of a day, or every one, in every store; the ledger hears of each."""
     records, checked = facts.noted(app.engine), list[Checked]()
     for store in places:
-        for each in _days(store, day, records):
+        for each in dates_of(store, records, day=day):
             one = _checked(store, each, records)
             checked.append(one)
             known = _stored(records, each, store.kind)
-            if known is not None:
+            if known is not None and one.was_read:
                 event = SnapshotEvent.VERIFIED if one.problem is None else SnapshotEvent.DAMAGED
                 found = SnapshotRecord(
                     date=each,
@@ -93,8 +96,13 @@ def restore(
     return restored(stores, day, into=into, home=state_home(settings) if policies else None)
 
 
-def _days(store: BlobStore, day: date | None, records: list[SnapshotRecord]) -> Iterator[date]:
-    """Yield what is to be looked at: what is there, and what the ledger says is there."""
+def dates_of(
+    store: BlobStore, records: list[SnapshotRecord], *, day: date | None = None
+) -> list[date]:
+    """Return the days, or the one, that a store has, and those that the ledger says it has.
+
+    Of a store that cannot be reached the latter alone.
+    """
     there = {
         record.date
         for record in records
@@ -105,8 +113,8 @@ def _days(store: BlobStore, day: date | None, records: list[SnapshotRecord]) -> 
         for record in records
         if record.store.value == store.kind and record.event is SnapshotEvent.PRUNED
     }
-    known = (there - gone) | set(copies.dates_in(store))
-    yield from (each for each in sorted(known) if day in (None, each))
+    known = (there - gone) | set(_dates_in(store))
+    return [each for each in sorted(known) if day in (None, each)]
 
 
 def _checked(store: BlobStore, day: date, records: list[SnapshotRecord]) -> Checked:
@@ -115,7 +123,18 @@ def _checked(store: BlobStore, day: date, records: list[SnapshotRecord]) -> Chec
         manifest = verified(store, day, known_sha256=known)
     except (SnapshotDamaged, ArtifactRefused, BlobMissing) as error:
         return Checked(date=day, store=store.kind, size=None, problem=str(error))
+    except StoreUnavailable as error:
+        problem = str(error)
+        return Checked(date=day, store=store.kind, size=None, problem=problem, was_read=False)
     return Checked(date=day, store=store.kind, size=manifest.size, problem=None)
+
+
+def _dates_in(store: BlobStore) -> list[date]:
+    try:
+        return copies.dates_in(store)
+    except StoreUnavailable as error:
+        log.warning("a store of snapshots cannot be reached", extra={"detail": str(error)})
+        return []
 
 
 def _stored(records: list[SnapshotRecord], day: date, kind: str) -> SnapshotRecord | None:

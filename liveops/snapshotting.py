@@ -137,7 +137,7 @@ def take(
         if dry_run:
             return Taken(outcome=Outcome.WOULD_TAKE, manifest=made)
         try:
-            settled = copies.newest_in(places.local, before=day)
+            settled = copies.newest_in(places.local)
             copies.write(places.local, made, found.bodies, settled=settled)
         except BlobExists:
             made, outcome = copies.manifest_in(places.local, day), Outcome.OTHERS
@@ -163,7 +163,7 @@ def upload(app: App, places: Places, *, actor: str, dry_run: bool = False) -> Up
     here = copies.dates_in(places.local)
     uploads = Uploads()
     if not dry_run:
-        _note_stored(app, places.local, here, actor=actor)
+        uploads.problems += _note_stored(app, places.local, here, actor=actor)
     if places.bucket is None:
         return uploads
     waiting = [day for day in pending_uploads(facts.noted(app.engine)) if day in here]
@@ -265,12 +265,21 @@ def _require_own(app: App, found: Manifest) -> None:
         )
 
 
-def _note_stored(app: App, store: BlobStore, dates: Iterable[date], *, actor: str) -> None:
-    """Tell the ledger of snapshots that it does not know: whoever stored them was killed."""
-    records = facts.noted(app.engine)
+def _note_stored(app: App, store: BlobStore, dates: Iterable[date], *, actor: str) -> list[str]:
+    """Tell the ledger of snapshots that it does not know: whoever stored them was killed.
+
+    Return what is wrong with those that cannot be read.
+    """
+    records, problems = facts.noted(app.engine), list[str]()
     for day in dates:
         if known_sha256(records, day, store.kind) is None:
-            note(app, store, SnapshotEvent.STORED, copies.manifest_in(store, day), actor=actor)
+            try:
+                found = copies.manifest_in(store, day)
+            except SnapshotDamaged as error:
+                problems.append(f"{day}: {error}")
+            else:
+                note(app, store, SnapshotEvent.STORED, found, actor=actor)
+    return problems
 
 
 def _upload(app: App, here: BlobStore, bucket: BlobStore, day: date, *, actor: str) -> bool:
@@ -278,7 +287,7 @@ def _upload(app: App, here: BlobStore, bucket: BlobStore, day: date, *, actor: s
     known = known_sha256(facts.noted(app.engine), day, here.kind)
     found = copies.manifest_in(here, day, known_sha256=known)
     try:
-        copies.copy(here, bucket, found, settled=copies.newest_in(bucket, before=day))
+        copies.copy(here, bucket, found, settled=copies.newest_in(bucket))
     except BlobExists:
         theirs = copies.manifest_in(bucket, day)
         _require_own(app, theirs)

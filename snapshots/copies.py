@@ -123,12 +123,11 @@ def check(store: BlobStore, manifest: Manifest) -> None:
         content_of(store, entry)
 
 
-def newest_in(store: BlobStore, *, before: date) -> Manifest | None:
-    """Return the newest sound manifest before a day; None where there is none."""
+def newest_in(store: BlobStore) -> Manifest | None:
+    """Return the newest sound manifest; None where there is none."""
     for day in reversed(dates_in(store)):
-        if day < before:
-            with suppress(SnapshotDamaged, BlobMissing):
-                return manifest_in(store, day)
+        with suppress(SnapshotDamaged, BlobMissing):
+            return manifest_in(store, day)
     return None
 
 

@@ -85,14 +85,18 @@ def take(
 @commands.command("list")
 def list_snapshots(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = None) -> None:
     """List every snapshot there is, oldest first, and what the ledger knows of each."""
+def list_snapshots(as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """List every snapshot there is, oldest first, and what the ledger knows of each.
+
+    Of a bucket that cannot be reached, what the ledger remembers.
+    """
     from bandit.core.snapshots import pending_uploads
     from bandit.service import snapshots as facts
-    from liveops import snapshotting
-    from snapshots import copies
+    from liveops import snapshot_checking, snapshotting
 
     with ledger_app(config=config, demo=demo) as app:
         places, records = snapshotting.places_of(app), facts.noted(app.engine)
-        there = {store.kind: copies.dates_in(store) for store in places}
+        there = {store.kind: snapshot_checking.dates_of(store, records) for store in places}
         waiting = pending_uploads(records) if places.bucket is not None else []
     found = {
         day: _stores(day, there, records)

@@ -140,7 +140,11 @@ def test_it_waits_here_while_the_bucket_is_away(
     assert "EndpointConnectionError" in said["problems"][0]
     code, said = typed("upload")
     assert (code, len(said["pending"])) == (1, 1)
-    assert count(engine, "snapshots") == 1
+    code, [said] = typed("list")
+    assert (code, said["waits"], list(said["stores"])) == (0, True, ["local"])
+    code, [said] = typed("verify")
+    assert (code, said["store"], said["problem"]) == (0, "local", None)
+    assert count(engine, "snapshots") == 2
     everything = b"".join(files(home).values())
     assert b"s3cr3t-of-the-bucket" not in everything
     assert b"AKIAEXAMPLE" not in everything

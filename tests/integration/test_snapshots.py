@@ -427,7 +427,8 @@ def test_two_takers_at_once_make_one_snapshot(engine: Engine, home: Path, peer: 
 
     def run(number: int) -> None:
         app = app_at(engine, home, days=number / 100, snapshots=settings)
-        gate.wait()
+        with engine.connect():  # one for each: none has to be made while everybody is busy
+            gate.wait()
         try:
             found.append(taken(app).manifest.sha256)
         except BanditError as error:
@@ -474,3 +475,26 @@ def test_a_hostile_artefact_is_never_put_in_its_place(
     with pytest.raises(ArtifactRefused):
         unpack(store, hostile, tmp_path / "into")
     assert not (tmp_path / "into").exists()
+
+
+def test_while_the_bucket_is_away_nothing_in_it_is_called_damaged(
+    engine: Engine, home: Path, peer: S3Peer
+) -> None:
+    settings = bucket_settings(peer)
+    taken(app_at(engine, home, snapshots=settings))
+    app = app_at(engine, home, snapshots=settings | AWAY)
+    checked = verify(app, places_of(app), day=None, actor="test")
+    assert [(one.store, one.problem is None) for one in checked] == [("local", True), ("s3", False)]
+    assert {e for e in events(app) if e[2] is SnapshotEvent.DAMAGED} == set()
+
+
+def test_a_damaged_file_keeps_no_other_day_from_the_bucket(
+    engine: Engine, home: Path, peer: S3Peer
+) -> None:
+    settings = bucket_settings(peer)
+    taken(app_at(engine, home, snapshots=settings | AWAY))
+    (home / "snapshots" / "manifests" / "2026-02-01.json").write_text("{}")
+    app = app_at(engine, home, snapshots=settings)
+    found = upload(app, places_of(app), actor="test")
+    assert found.uploaded == [TODAY]
+    assert [problem[:10] for problem in found.problems] == ["2026-02-01"]
