@@ -21,9 +21,19 @@ NEWEST: Major = max(home.PACKAGED)
 
 
 class ProgramFailed(BanditError):
-    """A program of PostgreSQL ended badly; the message is its last words."""
+    """A program of PostgreSQL ended badly; `words` are its last ones.
+
+    >>> print(ProgramFailed("psql failed", words="no room"))
+    psql failed:
+    no room
+    """
 
     code = "program_failed"
+
+    def __init__(self, what: str, *, words: str) -> None:
+        super().__init__(f"{what}:\n{words}")
+        self.what = what
+        self.words = words
 
 
 class NewerServer(BanditError):
@@ -88,7 +98,7 @@ def run_program(
         check=False,
     )
     if done.returncode != 0:
-        raise ProgramFailed(f"{program} failed:\n{home.last_lines(done.stderr)}")
+        raise ProgramFailed(f"{program} failed", words=home.last_lines(done.stderr))
     return done.stdout
 
 
@@ -136,7 +146,7 @@ def fill_database(
         if psql.returncode != 0:
             said.seek(0)
             words = home.last_lines(said.read().decode(errors="replace"))
-            raise ProgramFailed(f"the database took none of {archive.name}:\n{words}")
+            raise ProgramFailed(f"the database took none of {archive.name}", words=words)
         if failure is not None:  # without its ending nothing was committed
             raise failure
 
@@ -156,4 +166,4 @@ def _write_archive(
         if done.returncode != 0:
             said.seek(0)
             words = home.last_lines(said.read().decode(errors="replace"))
-            raise ProgramFailed(f"pg_restore cannot read {archive.name}:\n{words}")
+            raise ProgramFailed(f"pg_restore cannot read {archive.name}", words=words)

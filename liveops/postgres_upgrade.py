@@ -183,7 +183,10 @@ def _upgrade(data_dir: Path, before: Major, say: Callable[[str], None]) -> None:
         say(f"the same in both: {len(old)} tables, {sum(old.values())} rows")
         _exchange(data_dir, kept, say)
         say("removing the dumps")
-    except (psycopg.Error, ProgramFailed) as error:
+    except ProgramFailed as error:
+        message = f"{error.what}, the old server stays in its place:\n{error.words}"
+        raise UpgradeFailed(message) from error
+    except psycopg.Error as error:
         raise UpgradeFailed(f"{error}; the old server stays in its place") from error
     finally:
         _clear(data_dir)

@@ -32,9 +32,8 @@ CREATE TABLE restore_drills (
   began_at    instant NOT NULL,
   backup      text COLLATE "C" NOT NULL CHECK (backup ~ '^[a-z]+_backup_[0-9]{8}_[0-9]{6}$'),
   rows        bigint NOT NULL CHECK (rows >= 0),
-  rpo_seconds double precision NOT NULL
-              CHECK (rpo_seconds >= 0 AND rpo_seconds < 'Infinity'),
-  rto_seconds double precision CHECK (rto_seconds >= 0 AND rto_seconds < 'Infinity'),
+  rpo_seconds ratio NOT NULL CHECK (rpo_seconds >= 0),
+  rto_seconds ratio CHECK (rto_seconds >= 0),
   failure     text CHECK (length(failure) BETWEEN 1 AND 1000),
   CONSTRAINT passed_is_timed CHECK (failure IS NOT NULL OR rto_seconds IS NOT NULL)
 );
