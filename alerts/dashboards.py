@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from alerts.dashboard import Dashboard, Panel, PanelKind, Query, Row, shown, state
-from alerts.http_metrics import LATENCY_LIMIT
 from alerts.dashboard import (
     Dashboard,
     Panel,
@@ -17,6 +15,7 @@ from alerts.dashboard import (
     shown,
     state,
 )
+from alerts.http_metrics import LATENCY_LIMIT
 from alerts.limits import AlertLimits
 from alerts.model_dashboard import model_dashboard
 from alerts.trading_dashboard import trading_dashboard
@@ -277,6 +276,7 @@ def _pipeline(limits: AlertLimits) -> Dashboard:
         shown("Age of the newest bar", "liveops_data_bar_age_seconds"),
         shown("Bars of 30 days that are stored", "liveops_data_completeness_ratio", red_below=0.95),
         shown("Trainings are refused", "liveops_data_paused", red_above=1),
+    )
     scheduled = (
         shown("Failed", "liveops_job_last_run_failed", red_above=1),
         shown("Overdue", "liveops_job_overdue_seconds", red_above=1),
@@ -301,9 +301,8 @@ def _pipeline(limits: AlertLimits) -> Dashboard:
         name="pipeline",
         description="What runs by itself: nightly jobs, outcomes on their way in, notices out.",
         rows=(
-            Row(title="Jobs", panels=jobs),
-            Row(title="Candles", panels=data),
             Row(title="Jobs of the schedule", panels=scheduled),
+            Row(title="Candles", panels=data),
             Row(title="What jobs look after", panels=jobs),
             Row(title="Outcomes", panels=outcomes),
             Row(title="Notices and calls outside", panels=outside),

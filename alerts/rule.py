@@ -53,8 +53,7 @@ class Component(StrEnum):
                 return "trading"
             case Component.DRIFT | Component.LEARNER:
                 return "model"
-            case Component.DATA:
-            case Component.SCHEDULE:
+            case Component.DATA | Component.SCHEDULE:
                 return "pipeline"
             case _:
                 return "system"

@@ -84,8 +84,6 @@ def take(
 
 @commands.command("list")
 def list_snapshots(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = None) -> None:
-    """List every snapshot there is, oldest first, and what the ledger knows of each."""
-def list_snapshots(as_json: AsJson = False, config: ConfigFile = None) -> None:
     """List every snapshot there is, oldest first, and what the ledger knows of each.
 
     Of a bucket that cannot be reached, what the ledger remembers.
