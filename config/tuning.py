@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import StringConstraints
 
 from config.section import Count, Number, Section, setting
 
@@ -33,8 +35,10 @@ class Tuning(Section):
     backend: Literal["local", "ray"] = setting(
         "local", meaning="Where trials run: on this machine, or on a cluster of Ray.", unit="name"
     )
-    ray_address: str | None = setting(
-        None,
-        meaning="Cluster of Ray to join; empty starts one on this machine alone.",
-        unit="host:port",
+    ray_address: Annotated[str, StringConstraints(pattern=r"^[^:/\s]+:[0-9]{1,5}$")] | None = (
+        setting(
+            None,
+            meaning="Cluster of Ray to join; empty starts one on this machine alone.",
+            unit="host:port",
+        )
     )

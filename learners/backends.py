@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,6 +25,10 @@ from learners.tuning import Said, TrialFailed, TrialLost, TrialMade, trial
 
 LEAVE_SECONDS: Final = 10.0
 """How long a process is waited for after its last word, before it is ended."""
+
+
+REACHED_SECONDS: Final = 5.0
+"""By when a cluster has to let us in."""
 
 
 class ClusterUnavailable(BanditError):
@@ -165,6 +170,10 @@ class RayBackend:
         """
         self._ray = ray = _ray()
         try:
+            if address is not None:
+                # Ray itself would try for many minutes before it says that nobody is there.
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=REACHED_SECONDS).close()
             ray.init(
                 address=address or "local",
                 include_dashboard=None if address else False,
@@ -172,7 +181,7 @@ class RayBackend:
                 logging_level="ERROR",
                 configure_logging=False,
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ClusterUnavailable(
                 f"no cluster of Ray at {address or 'local'}: {error}"
             ) from error

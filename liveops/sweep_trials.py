@@ -88,6 +88,7 @@ class _Running:
     plan: ChallengerPlan
     began: datetime
     until: float
+    has_place: bool = False
     attempts: int = 1
     folds: list[Fold] = field(default_factory=list)
 
@@ -124,15 +125,22 @@ class Trials:
 
     def _begin(self, trial: StudyTrial) -> None:
         plan = self.asked.planned(trial.parameters)
-        now, until = self.app.clock.now(), monotonic() + self.asked.trial_seconds
-        self.running[trial.number] = _Running(trial, plan, now, until)
-        self.backend.begin(trial.number, plan)
+        found = _Running(trial, plan, self.app.clock.now(), until=0.0)
+        self.running[trial.number] = found
+        self._place(found)
         self.report(f"trial {trial.number}: begins")
+
+    def _place(self, found: _Running) -> None:
+        # A cluster has it wait for a processor, at worst until all others are done.
+        found.has_place = False
+        found.until = monotonic() + self.asked.trials * self.asked.trial_seconds
+        self.backend.begin(found.trial.number, found.plan)
 
     def _hear(self, number: int, said: Said) -> None:
         found = self.running[number]
         match said:
             case TrialBegun():
+                found.has_place = True
                 found.until = monotonic() + self.asked.trial_seconds
             case FoldDone():
                 self._fold(found, said)
@@ -188,13 +196,13 @@ class Trials:
         log.warning("trial %d is begun again, its worker was lost: %s", number, reason)
         found.attempts += 1
         found.folds.clear()
-        found.until = monotonic() + self.asked.trial_seconds
-        self.backend.begin(number, found.plan)
+        self._place(found)
 
     def _end_late(self) -> None:
         for found in list(self.running.values()):
             if monotonic() > found.until:
-                self._failed(found, f"not done within {self.asked.trial_seconds:g} s")
+                late = f"not done within {self.asked.trial_seconds:g} s"
+                self._failed(found, late if found.has_place else "found no free processor")
 
     def _record_failure(self, found: _Running, reason: str) -> None:
         subject = subject_of(found.plan, self.asked.series, family=self.asked.study)

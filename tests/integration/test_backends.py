@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sweeps import a_sweep
 from waiting import until
 
 from config.settings import Settings
-from learners.backends import LocalBackend
+from learners.backends import ClusterUnavailable, LocalBackend, RayBackend
 from learners.tuning import FoldDone, Said, TrialBegun, TrialFailed, TrialLost, TrialMade
 from liveops.clock import monotonic
 
@@ -94,3 +95,12 @@ def test_what_cannot_be_made_is_told_and_not_tried_again(tmp_path: Path) -> None
     assert isinstance(failed, TrialFailed)
     assert "for one fold" in failed.reason
     made.close()
+
+
+def test_where_no_cluster_answers_it_is_said_at_once() -> None:
+    pytest.importorskip("ray", reason="ray is not installed")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens there
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ClusterUnavailable, match=f"no cluster of Ray at {address}"):
+            RayBackend(SERIES, address=address, clock=monotonic)

@@ -204,13 +204,13 @@ def test_a_trial_that_takes_too_long_is_ended_and_has_failed(
             clock[0] += 0.0 if found else 60.0
             return found
 
-    backend = Slow(lambda number, _: [TrialBegun()] if number == 0 else said)
-    found = run(app, a_sweep(app.settings, SERIES, trials=2, trial_seconds=600.0), backend)
-    assert found.run.counts == TrialCounts(complete=1, failed=1)
-    assert backend.ended == [0]
-    assert clock[0] == 660.0
-    [failed] = [t for t in trials.listed(app.engine, STUDY) if t.failure is not None]
-    assert failed.failure == "not done within 600 s"
+    backend = Slow(lambda number, _: [[TrialBegun()], [], said][number])
+    found = run(app, a_sweep(app.settings, SERIES, trials=3, trial_seconds=600.0), backend)
+    assert found.run.counts == TrialCounts(complete=1, failed=2)
+    assert backend.ended == [0, 1]
+    assert clock[0] == 660.0 + 3 * 600.0 + 60.0, "one that waits for a place waits for all others"
+    failures = [t.failure for t in trials.listed(app.engine, STUDY) if t.failure is not None]
+    assert failures == ["not done within 600 s", "found no free processor"]
 
 
 def test_a_sweep_of_which_nothing_came_has_failed_and_stays_so(app: App) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,13 @@ def test_every_tunable_changes_the_plan_and_nothing_else_than_its_own(each: Tuna
     alone = tuned_plan(PLAN, {each.name: each.checked(each.lower)}, [CANDLES])
     assert alone.acting == PLAN.acting
     assert (alone.train_bars, alone.test_bars) == (PLAN.train_bars, PLAN.test_bars)
+
+
+def test_the_page_lists_them_all() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text(encoding="utf-8")
+    for t in TUNABLES:
+        bounds = f"{t.lower:g} | {t.upper:g} | {t.default:g}"
+        assert f"| `{t.name}` | {bounds} | {t.unit} | {t.meaning} |\n" in page
 
 
 def test_nothing_chosen_is_the_plan_as_it_was() -> None:
