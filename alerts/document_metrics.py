@@ -90,8 +90,13 @@ NAMED: Final = (
     _named(
         "003",
         "Pipeline success rate",
-        *("liveops_up", "liveops_notices_total"),
-        why="of scrapes and notices",
+        *(
+            "liveops_up",
+            "liveops_notices_total",
+            "liveops_data_failed",
+            "liveops_job_last_run_failed",
+        ),
+        why="of scrapes, notices, the data pipeline and jobs",
     ),
     _named("003", "Processing latency", _TIMES),
     _named("003", "'error_rate': 0.01", "liveops_http_requests_total"),
@@ -116,7 +121,12 @@ NAMED: Final = (
         *("liveops_breaker_state", "liveops_bot_breakers_open"),
         why="of the service each state, of bots how many are open",
     ),
-    _named("004", "**backup_count**", why="`BackupOld` and its metrics come with backups"),
-    _named("004", "**last_backup_time**", why="`BackupOld` and its metrics come with backups"),
+    _named(
+        "004",
+        "**backup_count**",
+        "liveops_backup_age_seconds",
+        why="of each kind, the newest's age: how many there are says nothing; `liveops backup list`",
+    ),
+    _named("004", "**last_backup_time**", "liveops_backup_age_seconds", why="as an age"),
     _named("004", "drawdown > MAX_DRAWDOWN_LIMIT", "liveops_account_drawdown_ratio"),
 )

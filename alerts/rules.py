@@ -16,6 +16,7 @@ from alerts.money_rules import money_rules
 from alerts.rule import AlertRule, Coming, Severity, Source
 from alerts.service_rules import service_rules
 from alerts.snapshot_rules import snapshot_rules
+from bandit.core.notices import NoticeKind
 
 
 def rules(limits: AlertLimits, places: AlertPlaces) -> tuple[AlertRule, ...]:
@@ -47,12 +48,6 @@ def _coming(name: str, severity: Severity, comes_with: str, *quotes: tuple[str, 
 
 
 COMING: Final = (
-    _coming(
-        "TrainingPipelineFailed",
-        Severity.CRITICAL,
-        "the weekly maintenance, and a metric of each task's result and time (SLA: 6 h)",
-        ("003", "**SLA**: Complete within 6 hours"),
-    ),
     _coming(
         "ModelDeploymentFailed",
         Severity.CRITICAL,
@@ -90,11 +85,10 @@ COMING: Final = (
         "rollouts in stages; another champion is told of by ChampionChanged",
         ("003", "- Model promoted to staging"),
     ),
-    _coming(
-        "WeeklyReport",
-        Severity.INFO,
-        "the notifier's weekly report; a report is no alert rule",
-        ("003", "- Weekly performance report"),
-    ),
 )
 """Alerts of the documents without a rule: one that reads nothing would never fire."""
+
+NOTICES: Final = {
+    NoticeKind.WEEKLY_REPORT: (Source(document="003", quote="- Weekly performance report"),),
+}
+"""What the documents want told that is no alert: the notifier tells it by itself."""

@@ -15,7 +15,7 @@ from alerts.dashboards import dashboards
 from alerts.limits import AlertLimits, AlertPlaces
 from alerts.rule import AlertRule, Severity, Source, duration
 from alerts.rule_tests import cases
-from alerts.rules import COMING, rules
+from alerts.rules import COMING, NOTICES, rules
 
 DOCUMENTS: Final = {
     "000": "Phase 12: Operations Automation",
@@ -160,6 +160,9 @@ def _documents(found: Sequence[AlertRule]) -> Iterator[str]:
         for rule in found:
             for quote in _quotes(rule.sources, document):
                 yield f"| {document} | {quote} | `{rule.name}` | {rule.choice} |"
+        for kind, sources in NOTICES.items():
+            for quote in _quotes(sources, document):
+                yield f"| {document} | {quote} | notice `{kind.value}` | notifications.md |"
         for later in COMING:
             for quote in _quotes(later.sources, document):
                 yield f"| {document} | {quote} | `{later.name}`, not yet | |"

@@ -19,7 +19,7 @@ from alerts.limits import AlertLimits, AlertPlaces
 from alerts.rule import AlertRule, Component, Recording, Severity, Take
 from alerts.rule_files import annotations_of, faults, names_in
 from alerts.rule_tests import cases
-from alerts.rules import COMING, rules
+from alerts.rules import COMING, NOTICES, rules
 from alerts.rules_reference import render
 from config.settings import Settings
 from liveops.alerting import (
@@ -77,6 +77,7 @@ def document(number: str) -> str:
 def quotes(number: str) -> list[str]:
     sources = [s for rule in RULES for s in rule.sources]
     sources += [s for later in COMING for s in later.sources]
+    sources += [s for told in NOTICES.values() for s in told]
     return [source.quote for source in sources if source.document == number]
 
 
