@@ -125,7 +125,7 @@ NAMED: Final = (
         "004",
         "**backup_count**",
         "liveops_backup_age_seconds",
-        why="of each kind, the newest's age: how many there are says nothing; `liveops backup list`",
+        why="the age of the newest of each kind; `liveops backup list` counts them",
     ),
     _named("004", "**last_backup_time**", "liveops_backup_age_seconds", why="as an age"),
     _named("004", "drawdown > MAX_DRAWDOWN_LIMIT", "liveops_account_drawdown_ratio"),
