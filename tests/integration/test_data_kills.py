@@ -164,7 +164,7 @@ def test_a_night_that_is_killed_anywhere_ends_as_if_it_had_not_been(
     assert len(expected["facts"]) == 7
 
 
-@pytest.mark.slow  # its short form is in test_data_pipeline.py
+@pytest.mark.slow  # its short form is in test_data_rollback.py
 def test_a_rollback_that_is_killed_anywhere_ends_as_if_it_had_not_been(
     root: Path, database_url: str
 ) -> None:

@@ -24,14 +24,14 @@ from fake_exchange import PAIR, FakeExchange, serving
 from made_up_candles import HOUR, part, random_walk
 from sqlalchemy import Engine, text
 
-from bandit.core.data_runs import NIGHT, ROLLBACK, DataStage, DataState
-from bandit.core.errors import DataPaused, InvalidInput, LockHeldElsewhere, UnknownName
+from bandit.core.data_runs import NIGHT, DataStage, DataState
+from bandit.core.errors import InvalidInput, LockHeldElsewhere
 from bandit.core.model import Verdict
 from bandit.service import data_runs
 from learners.market.feature_store import FeaturesDiffer, require_same
 from learners.market.features import FeatureSpec, features_of
 from learners.market.store_switch import versions
-from learners.market.stored_series import DamagedSeries, SeriesName
+from learners.market.stored_series import SeriesName
 from liveops import data_rollback
 from liveops.breakers import BreakerOpen
 from liveops.candle_import import candle_store, stored_candles
@@ -286,122 +286,6 @@ def test_validation_looks_at_what_is_stored_of_a_day(app: App, tmp_path: Path) -
     month.write_bytes(b"PAR1")
     [wrong] = [check for check in validated(app, night(0)) if check.verdict is Verdict.FAIL]
     assert (wrong.subject, wrong.check) == ("file AAA 1h", "files")
-
-
-def test_a_rollback_restores_the_very_bytes_and_the_night_can_be_done_anew(
-    app: App, tmp_path: Path
-) -> None:
-    run(app, 0)
-    store = candle_store(app.settings)
-    before = contents(store)
-    for n in (1, 2):
-        grow(tmp_path / "files", days=20 + n)
-        run(app, n)
-    loaded = contents(store)
-    assert data_rollback.planned(app, night(1))["series"]["file/AAA/1h"] == {
-        "bars": 22 * 24,
-        "would_be": 20 * 24,
-    }
-
-    done = back(app, 1)
-
-    assert (done.done, done.undone) == (ROLLBACK, (night(1), night(2)))
-    assert contents(store) == before
-    assert data_runs.paused(app.engine) is None
-    assert back(app, 1).done == ()
-    assert verdict_of(validated(app, night(0))) is Verdict.PASS
-    # Both nights are open again; the second brings in what both had.
-    assert run(app, 2).reports["load"]["new"]["file AAA 1h"] == 48
-    assert run(app, 1).done == NIGHT
-    assert {p: c for p, c in contents(store).items() if "2024-01." in p} == {
-        p: c for p, c in loaded.items() if "2024-01." in p
-    }
-    with app.engine.connect() as connection:
-        told = connection.execute(
-            text("SELECT details->>'reason' FROM audit_log WHERE action = 'data_restore'")
-        ).scalars()
-        assert list(told) == ["drill", "drill"]
-
-
-def test_going_back_to_before_the_first_load_leaves_no_series(app: App) -> None:
-    run(app, 0)
-    back(app, 0)
-    assert candle_store(app.settings).series() == ()
-
-
-def test_a_load_that_is_not_kept_cannot_be_rolled_back(app: App) -> None:
-    run(app, 0)
-    with pytest.raises(UnknownName, match="known: 2024-01-21"):
-        back(app, 1)
-    assert data_runs.paused(app.engine) is None
-
-
-def test_a_rollback_to_files_that_are_damaged_is_refused_before_anything_is_paused(
-    app: App, tmp_path: Path
-) -> None:
-    run(app, 0)
-    store = candle_store(app.settings)
-    stored = store.stored(series("AAA"))
-    grow(tmp_path / "files", days=21)
-    run(app, 1)
-    assert stored is not None
-    old = [name for name in stored.files if name.startswith("2024-01")]
-    (store.root / series("AAA").folder / old[0]).write_bytes(b"PAR1")
-
-    with pytest.raises(DamagedSeries, match="is not the file that was written"):
-        back(app, 1)
-
-    assert data_runs.paused(app.engine) is None
-    assert len(store.load(series("AAA"))) == 21 * 24
-
-
-@pytest.mark.parametrize("killed", [*ROLLBACK[1:], "forget"])
-def test_a_rollback_that_was_killed_is_paused_and_goes_on(
-    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: str
-) -> None:
-    run(app, 0)
-    store = candle_store(app.settings)
-    before = contents(store)
-    grow(tmp_path / "files", days=21)
-    run(app, 1)
-
-    class Killed(BaseException):
-        """What no code catches, as no code goes on after a kill."""
-
-    def dies(*_arguments: object, **_options: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        if killed == "forget":
-            patched.setattr(data_rollback, "forget", dies)
-        else:
-            real = data_runs.record
-
-            def records(engine: Engine, facts: list, **options: object) -> None:
-                if facts[0].stage == killed:
-                    raise Killed  # the work is done, the fact is not
-                real(engine, facts, **options)  # type: ignore[arg-type]
-
-            patched.setattr(data_rollback.data_runs, "record", records)
-        with pytest.raises(Killed):
-            back(app, 1)
-
-    is_over = killed == DataStage.VERIFY
-    assert (data_runs.paused(app.engine) is None) == is_over
-    if not is_over:
-        with pytest.raises(DataPaused, match="liveops data rollback 2024-01-22"):
-            run(app, 1)
-        with pytest.raises(DataPaused):
-            back(app, 0)
-
-    went_on = back(app, 1)
-
-    assert went_on.done
-    assert went_on.before + went_on.done == ROLLBACK
-    assert contents(store) == before
-    assert data_runs.paused(app.engine) is None
-    assert [version.day for version in versions(store.root)] == [night(0)]
-    assert run(app, 1).attempt == 2
 
 
 def test_candles_of_an_exchange_come_by_the_same_road(engine: Engine, tmp_path: Path) -> None:
