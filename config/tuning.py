@@ -8,6 +8,8 @@ from pydantic import StringConstraints
 
 from config.section import Count, Number, Section, setting
 
+HostAndPort = Annotated[str, StringConstraints(pattern=r"^[^:/\s]+:[0-9]{1,5}$")]
+
 
 class Tuning(Section):
     """How `liveops tune` runs; what it may change, and what never, is in docs/tuning.md."""
