@@ -259,24 +259,6 @@ def _pipeline(limits: AlertLimits) -> Dashboard:
         shown("Epoch", "liveops_experiment_epoch"),
         shown("Draws beside the allocation", "liveops_experiment_draw_mismatch", red_above=6.9),
     )
-    data = (
-        shown("The data pipeline failed", "liveops_data_failed", red_above=1),
-        shown(
-            "Since a night was finished",
-            "liveops_data_finished_age_seconds",
-            red_above=86_400 + limits.data_sla.total_seconds(),
-        ),
-        shown(
-            "How long the last night took",
-            "liveops_data_night_seconds",
-            red_above=limits.data_sla.total_seconds(),
-        ),
-        shown("New bars of the last night", "liveops_data_rows"),
-        shown("What is unlike before", "liveops_data_anomalies", red_above=1),
-        shown("Age of the newest bar", "liveops_data_bar_age_seconds"),
-        shown("Bars of 30 days that are stored", "liveops_data_completeness_ratio", red_below=0.95),
-        shown("Trainings are refused", "liveops_data_paused", red_above=1),
-    )
     scheduled = (
         shown("Failed", "liveops_job_last_run_failed", red_above=1),
         shown("Overdue", "liveops_job_overdue_seconds", red_above=1),
@@ -302,10 +284,8 @@ def _pipeline(limits: AlertLimits) -> Dashboard:
         description="What runs by itself: nightly jobs, outcomes on their way in, notices out.",
         rows=(
             Row(title="Jobs of the schedule", panels=scheduled),
-            Row(title="Candles", panels=data),
-            Row(title="What jobs look after", panels=jobs),
-            Row(title="Jobs", panels=jobs),
             Row(title="Candles", panels=_candles(limits)),
+            Row(title="What jobs look after", panels=jobs),
             Row(title="Outcomes", panels=outcomes),
             Row(title="Notices and calls outside", panels=outside),
         ),
