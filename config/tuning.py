@@ -37,10 +37,8 @@ class Tuning(Section):
     backend: Literal["local", "ray"] = setting(
         "local", meaning="Where trials run: on this machine, or on a cluster of Ray.", unit="name"
     )
-    ray_address: Annotated[str, StringConstraints(pattern=r"^[^:/\s]+:[0-9]{1,5}$")] | None = (
-        setting(
-            None,
-            meaning="Cluster of Ray to join; empty starts one on this machine alone.",
-            unit="host:port",
-        )
+    ray_address: HostAndPort | None = setting(
+        None,
+        meaning="Cluster of Ray to join; empty starts one on this machine alone.",
+        unit="host:port",
     )

@@ -306,7 +306,6 @@ JOBS: Final = (
         when=Weekly(on=Weekday.SUNDAY, at=time(10)),
         command=("liveops", "drill", "restore"),
         limit_seconds=2 * 3600,
-        is_dated=True,
     ),
     Job(
         name="weekly_report",

@@ -56,7 +56,10 @@ class Taken:
     def to_json(self) -> dict[str, Any]:
         """Return it as the command prints it."""
         found = self.manifest
+        said = f"snapshot of {found.date}, {len(found.entries)} files, {found.size} bytes"
+        would = self.outcome is Outcome.WOULD_TAKE
         return {
+            "would" if would else "done": [said] if would or self.outcome is Outcome.TAKEN else [],
             "date": found.date.isoformat(),
             "outcome": self.outcome.value,
             "made_at": found.made_at.isoformat(),

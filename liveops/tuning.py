@@ -44,7 +44,10 @@ class Swept:
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON document."""
         made = None if self.learned is None else self.learned.to_json()
-        return {**self.run.to_json(), "kept": list(self.kept), "registered": made}
+        best = "none" if self.run.best_value is None else f"{self.run.best_value:.6f}"
+        said = f"{self.run.trials} trials, best {best}: {self.run.policy or 'no policy'}"
+        told = {**self.run.to_json(), "kept": list(self.kept), "registered": made}
+        return {"done": [said] if made is not None else [], **told}
 
 
 def sweep(
@@ -93,6 +96,7 @@ def outlook(app: App, asked: Sweep) -> dict[str, Any]:
         f"register the best as {policy_of(asked.day)}",
     ]
     return {
+        "would": [] if is_over else would,
         "study": asked.study,
         "state": state,
         "trials": asked.trials,
@@ -100,7 +104,6 @@ def outlook(app: App, asked: Sweep) -> dict[str, Any]:
         "bars": len(asked.series[0]),
         "folds": len(workshop_of(asked, asked.planned(asked.fixed)).splits),
         "fixed": dict(asked.fixed),
-        "would": [] if is_over else would,
     }
 
 

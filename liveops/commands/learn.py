@@ -254,11 +254,11 @@ def _learn(
     from liveops.encoding import encoder_of
     from liveops.relearning import learn_by, recipe_candles, recipe_plan
 
+    series = recipe_candles(loaded_settings(config).settings, recipe)
     with (
         ledger_app(config=config, demo=demo) as app,
         shown(Console(stderr=True)) as report,
     ):
-        series = recipe_candles(app.settings, recipe)
         refreshed = None if refresh is None else encoder_of(app, refresh)
         learned = learn_by(
             app,

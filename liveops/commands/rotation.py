@@ -84,6 +84,7 @@ def scheduled_retrain(
     if as_json:
         print_json(
             {
+                ("would" if dry_run else "done"): _facts(plans, made, is_dry=dry_run),
                 "day": today.isoformat(),
                 "enabled": is_on,
                 "models": [plan.to_json() for plan in plans],
@@ -95,6 +96,21 @@ def scheduled_retrain(
         _print(plans, made, failed, is_on=is_on)
     if failed:
         raise typer.Exit(1)
+
+
+def _facts(plans: list[ModelPlan], made: list[Rotation], *, is_dry: bool) -> list[str]:
+    """Say in a line each what was made, or would be."""
+    if is_dry:
+        return [
+            f"make {plan.new} of {plan.record.model.policy}"
+            for plan in plans
+            if plan.why_not is None
+        ]
+    return [
+        f"{rotation.new} of {rotation.policy}: {rotation.verdict}, "
+        + ", ".join(f"{placed.value} in {name}" for name, placed in rotation.placings.items())
+        for rotation in made
+    ]
 
 
 def _print(

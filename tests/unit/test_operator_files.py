@@ -31,6 +31,7 @@ NAMES = [
     "liveops.env.example",
     "prometheus/prometheus_alerts.yml",
     "prometheus/alertmanager.yml",
+    "airflow/liveops_dags.py",
 ]
 
 WATCHING = {"prometheus_alerts.yml": "groups: []\n", "alertmanager.yml": "route: {}\n"}

@@ -22,6 +22,7 @@ from bandit.core.errors import InvalidInput, UnknownName
 from bandit.core.job_runs import JobRun, first_run, key_of
 from liveops import cli
 from liveops.crontab import render_crontab
+from liveops.maintenance.tasks import TASKS, Task
 from liveops.schedule import (
     GRACE,
     JOBS,
@@ -201,7 +202,11 @@ def test_an_unknown_job_is_told_the_known_ones() -> None:
 def options_of(command: tuple[str, ...]) -> set[str] | None:
     """The options of a command of ours; None where there is no such command."""
     program, *arguments = command
-    entries = {"live_ops_monitor": cli.monitor_app}
+    entries = {
+        "live_ops_monitor": cli.monitor_app,
+        "scheduled_retrain": cli.retrain_app,
+        "weekly_maintenance": cli.maintenance_app,
+    }
     entry = cli.app if program == "liveops" else entries.get(program)
     if entry is None:
         return None
@@ -221,6 +226,14 @@ def test_each_command_is_there_and_takes_what_it_is_given(job: Job) -> None:
     given = {word for word in job.command if word.startswith("--")}
     given |= {"--json", "--config", "--demo"} | ({"--date"} if job.is_dated else set())
     assert given <= options
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name.value)
+def test_each_task_of_the_week_is_there_and_takes_what_it_is_given(task: Task) -> None:
+    options = options_of(task.command)
+    assert options is not None
+    given = {word for word in (*task.command, *task.demo_options) if word.startswith("--")}
+    assert given | {"--json", "--config", "--demo", "--date", "--dry-run"} <= options
 
 
 # The night: data at 02:00, which takes two hours at most; what comes after it, and what does not.
