@@ -21,8 +21,6 @@ from bandit.storage.engine import connect
 
 pytest.importorskip("pytorch_tabnet", reason="the learners are not installed")
 
-TRIALS = 2
-
 
 def environment_of(home: Path, database_url: str) -> dict[str, str]:
     home.mkdir(exist_ok=True)
@@ -30,13 +28,13 @@ def environment_of(home: Path, database_url: str) -> dict[str, str]:
     return {"LIVEOPS_HOME": str(home), "LIVEOPS_DATABASE_URL": database_url}
 
 
-def arguments(home: Path) -> tuple[str, ...]:
-    return (*OPTIONS, "--candles", str(home / "BTCUSD.csv"), "--trials", str(TRIALS))
+def arguments(home: Path, trials: int) -> tuple[str, ...]:
+    return (*OPTIONS, "--candles", str(home / "BTCUSD.csv"), "--trials", str(trials))
 
 
-def killed_at(environment: Mapping[str, str], home: Path, line: str) -> None:
+def killed_at(environment: Mapping[str, str], home: Path, line: str, *, trials: int) -> None:
     """Run a sweep until it says `line`, and kill it at that moment."""
-    process = tuner(environment, *arguments(home))
+    process = tuner(environment, *arguments(home, trials))
     assert process.stderr is not None
     heard = []
     for said in process.stderr:
@@ -79,10 +77,11 @@ def end_state(engine: Engine, home: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "moments",
+    ("trials_wanted", "moments"),
     [
-        pytest.param(["trial 1: fold 1"], id="inside"),
+        pytest.param(1, ["trial 0: fold 1"], id="inside"),
         pytest.param(
+            2,
             ["trial 0: fold 1", "trial 0: complete", "trial 1: fold 2", "trial 1: complete"],
             id="everywhere",
             marks=pytest.mark.slow,
@@ -94,19 +93,20 @@ def test_a_sweep_that_was_killed_ends_as_one_that_was_not(
     database_url: str,
     postgres_server: PostgresServer,
     tmp_path: Path,
+    trials_wanted: int,
     moments: list[str],
 ) -> None:
     """Killed inside a trial, between two, and once all are done; all that it started goes too."""
     whole = environment_of(tmp_path / "whole", database_url)
-    swept(whole, *arguments(tmp_path / "whole"))
+    swept(whole, *arguments(tmp_path / "whole", trials_wanted))
     expected = end_state(engine, tmp_path / "whole")
-    assert len(expected["trials"]) == len(expected["recorded"]) == TRIALS
+    assert len(expected["trials"]) == len(expected["recorded"]) == trials_wanted
     with postgres_server.database() as url:
         home = tmp_path / "killed"
         environment = environment_of(home, url)
         for line in moments:
-            killed_at(environment, home, line)
-        swept(environment, *arguments(home))
+            killed_at(environment, home, line, trials=trials_wanted)
+        swept(environment, *arguments(home, trials_wanted))
         other = connect(url)
         try:
             assert end_state(other, home) == expected
