@@ -302,7 +302,7 @@ def lose(engine: Engine, home: Path) -> None:
     app = replace(application(engine, clock=SystemClock()), settings=Settings(home=home))
     backups.take(app, BackupKind.DATABASE, say=lambda _: None)
     with engine.begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("DROP SCHEMA public, optuna CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
     engine.dispose()  # nobody may remember what was there
 

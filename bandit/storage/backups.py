@@ -102,7 +102,8 @@ def is_empty(connection: Connection) -> bool:
     found = one(
         connection,
         "SELECT count(*) AS n FROM (SELECT relnamespace AS place FROM pg_class UNION ALL "
-        "SELECT pronamespace FROM pg_proc UNION ALL SELECT typnamespace FROM pg_type) held "
+        "SELECT pronamespace FROM pg_proc UNION ALL SELECT typnamespace FROM pg_type UNION ALL "
+        "SELECT oid FROM pg_namespace WHERE nspname <> 'public') held "
         "JOIN pg_namespace n ON n.oid = held.place "
         "WHERE n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'",
     )

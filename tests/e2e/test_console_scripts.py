@@ -239,7 +239,7 @@ def test_config_show_says_what_is_not_in_force(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     rows = {row["key"]: row for row in json.loads(answer.stdout)}
     assert rows["risk.max_leverage"]["value"] == 2.0
-    assert not rows["operations.model_rotation.enabled"]["in_force"]
+    assert not rows["exchange.name"]["in_force"]
     assert rows["risk.max_leverage"]["in_force"]
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("ramp:\n  min_tradez: 3\n", encoding="utf-8")

@@ -52,14 +52,15 @@ def test_a_slot_is_done_once_and_the_list_says_so(
 def test_a_command_that_fails_is_tried_again_by_hand(
     engine: Engine, database_url: str, tmp_path: Path
 ) -> None:
-    """Of a release without the command: what the child says of it is the result."""
+    """What the child says last is the result."""
+    (tmp_path / "backups").write_text("no directory")
     day = (datetime.now(UTC) - timedelta(days=2)).date().isoformat()
-    asked = ("run", "drill", "--slot", "2026-03-01T10:00:00Z", "--json")
+    asked = ("run", "state_backup", "--slot", "2026-03-01T10:00:00Z", "--json")
     for attempt in (1, 2):
         failed = job(database_url, tmp_path, *asked)
         assert failed.returncode == 1
         assert json.loads(failed.stdout)["run"]["attempts"] == attempt
-    assert runs(engine)["drill"].state is RunState.FAILED
+    assert runs(engine)["state_backup"].state is RunState.FAILED
     by_day = job(database_url, tmp_path, "run", "scale", "--date", day)
     assert by_day.returncode == 0, by_day.stderr
     assert runs(engine)["scale"].slot.date().isoformat() == day

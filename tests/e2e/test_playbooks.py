@@ -211,10 +211,12 @@ def test_commands_that_are_only_shown_are_spelt_as_they_are(
 def spelt(command: Any, words: list[str]) -> None:
     """Let a command read its words, and run nothing."""
     if isinstance(command, TyperGroup):
-        context = command.make_context("liveops", words[:1])
-        found = command.get_command(context, words[0])
-        assert found is not None, words
-        spelt(found, words[1:])
+        context = command.make_context("liveops", list(words))
+        rest = [*context._protected_args, *context.args]  # some groups add to what is typed
+        if rest:
+            found = command.get_command(context, rest[0])
+            assert found is not None, words
+            spelt(found, rest[1:])
     else:
         command.make_context("liveops", words)
 

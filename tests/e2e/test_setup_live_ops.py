@@ -98,7 +98,7 @@ def test_files_follow_the_options_until_somebody_edits_them(
     assert [file["state"] for file in moved["files"]] == [
         *("unchanged", "changed", "changed", "changed"),
         *(("changed", "unchanged") * len(JOBS)),  # services, and timers, which name no user
-        *("changed", "changed", "unchanged", "unchanged"),
+        *("changed", "changed", "unchanged", "unchanged", "unchanged"),
     ]
     commands = [step["command"] for step in moved["next"]]
     assert commands[0].startswith("sudo useradd --system ")

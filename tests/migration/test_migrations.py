@@ -373,6 +373,7 @@ def test_every_moment_is_an_instant(database_url: str) -> None:
         "aged_paper_days.day",
         "snapshots.snapshot_date",
         "data_runs.date",
+        "rotations.day",
     }
     assert {kind for _, kind, domain in moments if domain} == {"timestamp with time zone"}
 
