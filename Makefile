@@ -30,7 +30,7 @@ airflow:  ## set up Airflow in .venv-airflow, to test the DAGs with
 
 test:  ## set up and run the whole test suite [ARGS="-k name"]
 	$(BOOTSTRAP) dev
-	@exec $(BIN)/python -m pytest -n 2 --dist worksteal $(MEASURE) $(ARGS)
+	@exec $(BIN)/python -m pytest -n 3 --dist worksteal $(MEASURE) $(ARGS)
 
 check: MEASURE = --cov --cov-report=
 check: static test coverage  ## what must be green before a review
