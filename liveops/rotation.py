@@ -15,12 +15,13 @@ from bandit.core.rotation import (
     RotationRule,
     gates,
     is_due,
-    successor_name,
+    successor_names,
     triggers,
 )
 from bandit.core.verdicts import Reason, overall
 from bandit.service import policies, rotating
 from bandit.service.rotating import ModelRecord
+from bandit.storage.locks import LockClass
 from bandit.storage.rotations import Rotation
 from config.settings import Settings
 from learners.artifact import read
@@ -31,6 +32,7 @@ from learners.sealed_files import ArtifactRefused
 from learners.training_events import TrainingEvent
 from liveops.deciders import artifact_home
 from liveops.learning import Learned
+from liveops.leasing import leased
 from liveops.recipes import Recipe
 from liveops.relearning import known_before, learn_by, recipe_candles, recipe_plan
 from liveops.wiring import App
@@ -103,7 +105,11 @@ def planned(app: App, *, day: date, symbols: Sequence[str]) -> list[ModelPlan]:
         if symbol not in traded:
             rule = f"must be traded by a model: {', '.join(sorted(traded)) or 'there is none'}"
             raise InvalidInput(field="--symbols", rule=rule, found=symbol)
-    found = [_planned(app, record, known[record.model.policy], day=day) for record in records]
+    named = _named(app, records, day=day)
+    found = [
+        _planned(app, record, known[record.model.policy], new=named[record.model.policy], day=day)
+        for record in records
+    ]
     if not symbols:
         return found
     return [p for p in found if {candles.instrument for candles in p.series} & set(symbols)]
@@ -118,8 +124,23 @@ def _candles(app: App, record: ModelRecord, *, day: date) -> tuple[Candles, ...]
         return None
 
 
+def _named(app: App, records: Sequence[ModelRecord], *, day: date) -> dict[PolicyName, PolicyName]:
+    """Name what the day makes of every model, also of those that are left alone today."""
+    held = {record.policy.name: record.policy for record in policies.listed(app.engine)}
+    return successor_names(
+        {record.model.policy: held[record.model.policy].sha for record in records},
+        day,
+        taken={name: policy.parent for name, policy in held.items()},
+    )
+
+
 def _planned(
-    app: App, record: ModelRecord, series: tuple[Candles, ...] | None, *, day: date
+    app: App,
+    record: ModelRecord,
+    series: tuple[Candles, ...] | None,
+    *,
+    new: PolicyName,
+    day: date,
 ) -> ModelPlan:
     reasons = triggers(record.model, rule=rotation_rule_of(app.settings), now=app.clock.now())
     name = record.model.policy
@@ -137,11 +158,47 @@ def _planned(
         record=record,
         recipe=Recipe.from_json(record.recipe),
         triggers=reasons,
-        new=successor_name(name, day),
+        new=new,
         series=series or (),
         why_not=why_not,
         done=done,
     )
+
+
+def rotated(
+    app: App,
+    *,
+    day: date,
+    symbols: Sequence[str],
+    report: Callable[[TrainingEvent], None],
+    actor: str,
+) -> tuple[list[ModelPlan], list[Rotation], list[Failed]]:
+    """Make every model anew that is due on a day: what was planned, made, and what failed.
+
+    One process at a time: two would train in the same folders. Raises `LockHeldElsewhere` while
+    another does it, and as `planned`.
+    """
+    made: list[Rotation] = []
+    failed: list[Failed] = []
+    with leased(app.engine, LockClass.ROTATION, doing="rotation") as require_lease:
+        plans = planned(app, day=day, symbols=symbols)
+        for plan in plans:
+            if plan.why_not is not None:
+                continue
+            try:
+                made.append(
+                    rotate(
+                        app,
+                        plan,
+                        day=day,
+                        require_lease=require_lease,
+                        report=report,
+                        actor=actor,
+                    )
+                )
+            except BanditError as error:
+                failed.append(Failed(policy=plan.record.model.policy, reason=str(error)))
+    return plans, made, failed
 
 
 def rotate(
@@ -149,13 +206,15 @@ def rotate(
     plan: ModelPlan,
     *,
     day: date,
+    require_lease: Callable[[], None],
     report: Callable[[TrainingEvent], None],
     actor: str,
 ) -> Rotation:
     """Make a model anew, hold it against its gates, and give it its place; all of it once a day.
 
-    Raises as `learn`.
+    `require_lease` raises where another process may be at it. Raises as `learn`, and as that.
     """
+    require_lease()
     present, settings = plan.record.model.policy, app.settings
     made_by = recipe_plan(plan.recipe, settings, plan.series)
     learned = learn_by(
@@ -168,6 +227,7 @@ def rotate(
         report=report,
         actor=actor,
     )
+    require_lease()
     held = gates(
         learned.metrics,
         _contest(app, present, learned, made_by),

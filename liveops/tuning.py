@@ -5,22 +5,21 @@ One process at a time runs the sweeps of a ledger, so that what it finds begun n
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bandit.core.errors import BanditError, LedgerUnavailable, LockHeldElsewhere
+from bandit.core.errors import BanditError
 from bandit.core.model import PolicyName
 from bandit.core.optimization import OptimizationRun, RunState, policy_of
 from bandit.service import learner_jobs, optimizing, policies
-from bandit.storage.locks import LEASE_SECONDS, Lease, LockClass
+from bandit.storage.locks import LockClass
 from learners.backends import Backend
 from learners.study import Study, StudyTrial
-from liveops.background import repeated
 from liveops.deciders import artifact_home
 from liveops.learning import Learned, Made, enrolled, subject_of
+from liveops.leasing import leased
 from liveops.ledger_server import state_home
 from liveops.sweep_trials import RULE, Sweep, Trials, workshop_of
 from liveops.trial_store import TrialStore
@@ -66,7 +65,7 @@ def sweep(
     optimizing.require_room(app.engine)
     workshop_of(asked, asked.planned(asked.fixed)).splits  # noqa: B018 - raises where none fits
     store = TrialStore(state_home(app.settings) / "tuning" / asked.study)
-    with _leased(app) as require_lease:
+    with leased(app.engine, LockClass.TUNING, doing="sweep") as require_lease:
         now = app.clock.now()
         run = optimizing.begin(
             app.engine, asked.study, trials=asked.trials, asked=asked.asked, now=now, actor=actor
@@ -163,34 +162,3 @@ def _study(app: App, asked: Sweep) -> Study:
         fixed=asked.fixed,
         seed=asked.plan.training.seed,
     )
-
-
-@contextmanager
-def _leased(app: App) -> Iterator[Callable[[], None]]:
-    """Be the one process that sweeps; what is yielded raises once that is over."""
-    lease = Lease(app.engine, LockClass.TUNING, 0)
-    if not lease.hold():
-        raise LockHeldElsewhere("sweep: another process is at it now")
-    lost = threading.Event()
-
-    def hold(_: object) -> None:
-        if lost.is_set():
-            return
-        try:
-            if not lease.hold():
-                lost.set()
-        except LedgerUnavailable:
-            lost.set()
-            raise
-
-    def require() -> None:
-        if lost.is_set():
-            raise LedgerUnavailable("the lock of sweeps was lost: begin the same again")
-
-    trouble = "the lock of sweeps cannot be held"
-    try:
-        # In a thread of its own: a backtest is measured for longer than a lease is patient.
-        with repeated("sweep", hold, seconds=LEASE_SECONDS / 5, trouble=trouble):
-            yield require
-    finally:
-        lease.leave()

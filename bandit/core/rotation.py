@@ -7,7 +7,8 @@ parent it is. Nothing here trains: values in, reasons out.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -15,7 +16,14 @@ from typing import Final
 
 from bandit.core.backtest import BacktestMetrics
 from bandit.core.errors import InvalidInput
-from bandit.core.model import NAME_LENGTH_MAX, PolicyName, Profile, Verdict, checked_name
+from bandit.core.model import (
+    NAME_LENGTH_MAX,
+    PolicyName,
+    PolicySha,
+    Profile,
+    Verdict,
+    checked_name,
+)
 from bandit.core.verdicts import Reason, above, at_least, at_most
 
 WIN_RATE_TRADES_MIN: Final = 30
@@ -27,7 +35,8 @@ CONTEST_DAYS_MIN: Final = 7
 REST_DAYS: Final = 7
 """How long a model is left alone after it was made anew, whatever came of it."""
 
-_DAY_AT_END = re.compile(r"-(\d{8}|r\d+)$")
+_DAY = re.compile(r"-20\d\d[01]\d[0-3]\d(?=-|$)")
+_SHA_DIGITS: Final = (8, 16, 24, 32, 40)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,14 +181,45 @@ def placing(verdict: Verdict, *, profile: Profile, replaces: bool) -> Placing:
     return Placing.JOINED
 
 
-def successor_name(policy: PolicyName, day: date) -> PolicyName:
-    """Return the name of the model that a day makes of this one: the same whenever it is asked.
+def successor_names(
+    models: Mapping[PolicyName, PolicySha],
+    day: date,
+    *,
+    taken: Mapping[PolicyName, PolicyName | None],
+) -> dict[PolicyName, PolicyName]:
+    """Return the name of what a day makes of each of these models: no two have one name.
 
-    >>> successor_name(PolicyName("dqn-btc-20260308"), date(2026, 3, 15))
-    'dqn-btc-20260315'
+    It is the model's with the day for the days before. Where another has that name or would get it,
+    the beginning of the model's sha comes between. `taken` are the policies there are, each with
+    its parent: what was made of a model that day already keeps its name.
+
+    >>> sha = PolicySha("3fa9c1aa")
+    >>> one, day = {PolicyName("dqn-20260308"): sha}, date(2026, 3, 15)
+    >>> [*successor_names(one, day, taken={}).values()]
+    ['dqn-20260315']
+    >>> [*successor_names(one, day, taken={PolicyName("dqn-20260315"): None}).values()]
+    ['dqn-3fa9c1aa-20260315']
     """
-    end = f"-{day:%Y%m%d}"
-    stem = _DAY_AT_END.sub("", policy)
-    name = PolicyName(stem[: NAME_LENGTH_MAX - len(end)] + end)
-    checked_name(name)
-    return name
+    lawful = {name: _names(name, sha, day) for name, sha in models.items()}
+    wanted = Counter(names[0] for names in lawful.values())
+    named: dict[PolicyName, PolicyName] = {}
+    for model, names in sorted(lawful.items()):
+        made = [name for name in names if name in taken and taken[name] == model]
+        free = [
+            name
+            for n, name in enumerate(names)
+            if name not in taken and name not in named.values() and wanted[name] == (n == 0)
+        ]
+        # Where none is free, whoever registers it is told of the conflict.
+        named[model] = (made + free + names[-1:])[0]
+    return named
+
+
+def _names(policy: PolicyName, sha: PolicySha, day: date) -> list[PolicyName]:
+    """Return the names that a day may give to what follows a policy, the plain one first."""
+    stem = _DAY.sub("", policy)
+    ends = [f"-{day:%Y%m%d}", *(f"-{sha[:digits]}-{day:%Y%m%d}" for digits in _SHA_DIGITS)]
+    names = [PolicyName(stem[: NAME_LENGTH_MAX - len(end)] + end) for end in ends]
+    for name in names:
+        checked_name(name)
+    return names

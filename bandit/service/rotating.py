@@ -167,7 +167,7 @@ def record(
     now: datetime,
     actor: str,
 ) -> Rotation:
-    """Write down what became of a model on a day; once."""
+    """Write down what became of a model on a day; once: return what stands written there."""
     made = Rotation(
         day=day,
         policy=policy,
@@ -180,7 +180,8 @@ def record(
     )
     with transaction(engine) as connection:
         old_id, new_id = (policies.by_name(connection, each).id for each in (policy, new))
-        rotations.insert(connection, made, policy_id=old_id, new_id=new_id)
+        if not rotations.insert(connection, made, policy_id=old_id, new_id=new_id):
+            return rotations.of_day(connection, day, policy) or made
         audit.append(
             connection,
             now=now,

@@ -13,6 +13,7 @@
 - `scheduler`: the lease of the one process that begins what is scheduled.
 - `job`: the lease of whoever runs a scheduled job; its key is `key_of` the job's name.
 - `data`: a session lock of the one process that loads candles, or takes loads back.
+- `rotation`: the lease of the one process that makes models anew.
 - `tuning`: the lease of the one process that runs a sweep of trials.
 - `backup`: held on a session of its own by who takes a backup or exercises a restore.
 - `newcomer`: held by who adds a bot that is not known yet; beats of known ones never wait for it.
@@ -66,6 +67,7 @@ class LockClass(IntEnum):
     NOTIFIER = 9
     SCHEDULER = 10
     JOB = 11
+    ROTATION = 12
     TUNING = 13
     BACKUP = 14
     DATA = 15

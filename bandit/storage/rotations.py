@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from bandit.core.model import PolicyName, Verdict
 from bandit.core.rotation import Placing
-from bandit.storage.engine import one, rows, run
+from bandit.storage.engine import one, rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,15 +55,16 @@ def insert(
     *,
     policy_id: int,
     new_id: int,
-) -> None:
-    """Store what became of a model."""
-    run(
+) -> bool:
+    """Store what became of a model; False where that day has it already."""
+    inserted = one(
         connection,
         """
         INSERT INTO rotations (day, policy_id, new_id, verdict, triggers, gates, placings,
                                recorded_at)
         VALUES (:day, :policy_id, :new_id, :verdict, CAST(:triggers AS jsonb),
                 CAST(:gates AS jsonb), CAST(:placings AS jsonb), :now)
+        ON CONFLICT (day, policy_id) DO NOTHING RETURNING new_id
         """,
         day=rotation.day,
         policy_id=policy_id,
@@ -74,6 +75,7 @@ def insert(
         placings=json.dumps({k: v.value for k, v in rotation.placings.items()}, sort_keys=True),
         now=rotation.recorded_at,
     )
+    return inserted is not None
 
 
 def of_day(connection: Connection, day: date, policy: PolicyName) -> Rotation | None:

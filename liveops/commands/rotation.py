@@ -61,26 +61,25 @@ def scheduled_retrain(
     What is due is trained on the newest bars, measured walking forward, held against the limits of
     `operations.model_rotation`, and registered with its card. In profile guarded what passes joins
     as a challenger; in seed_exact it replaces the model before, who stays for a rollback. Exit 1
-    where a training failed.
+    where a training failed, 3 while another process is at it.
     """
     from rich.console import Console
 
-    from bandit.core.errors import BanditError
-    from liveops.rotation import Failed, planned, rotate
+    from liveops.rotation import planned, rotated
 
     with ledger_app(config=config, demo=demo) as app, shown(Console(stderr=True)) as report:
         today = (day or app.clock.now()).date()
         is_on = weekly or dry_run or app.settings.operations.model_rotation.enabled
-        plans = planned(app, day=today, symbols=[*(symbols or []), *(more or [])]) if is_on else []
+        asked = [*(symbols or []), *(more or [])]
+        plans: list[ModelPlan] = []
         made: list[Rotation] = []
         failed: list[Failed] = []
-        for plan in plans:
-            if plan.why_not is not None or dry_run:
-                continue
-            try:
-                made.append(rotate(app, plan, day=today, report=report, actor=actor()))
-            except BanditError as error:
-                failed.append(Failed(policy=plan.record.model.policy, reason=str(error)))
+        if is_on and dry_run:
+            plans = planned(app, day=today, symbols=asked)
+        elif is_on:
+            plans, made, failed = rotated(
+                app, day=today, symbols=asked, report=report, actor=actor()
+            )
     if as_json:
         print_json(
             {

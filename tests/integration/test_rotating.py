@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 from bandit.core.model import ArmRole, ArmStatus, PolicyName, Profile, Verdict
 from bandit.core.rotation import Placing
 from bandit.service import experiments, policies, promoting, rotating
+from bandit.storage.locks import Lease, LockClass
 from learners.market.candle_store import CandleStore, SeriesName
 from liveops import cli
 
@@ -95,6 +96,39 @@ def test_an_aged_model_is_made_anew_once_a_day_and_judged(
     with engine.connect() as connection:
         told_of = text("SELECT subject FROM audit_log WHERE action = 'model_rotated'")
         assert connection.execute(told_of).scalars().all() == ["agent"]
+
+
+def test_one_process_makes_models_anew_at_a_time_and_its_word_stands(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_btc(engine)
+    join(engine, PolicyName("agent"))
+    asked = ["retrain", "--date", DAY.isoformat(), "--weekly", "--json"]
+    other = Lease(engine, LockClass.ROTATION, 0, seconds=600)
+    assert other.hold()
+    assert cli.exit_code(cli.app, asked) == 3
+    assert "rotation: another process is at it now" in capsys.readouterr().err
+    retrain(capsys, "--weekly", "--dry-run")  # asks for nothing that another could spoil
+    assert len(policies.listed(engine)) == 3
+    other.leave()
+    [made] = retrain(capsys, "--weekly")["rotations"]
+    # One who lost its lock and writes the same day down is told what stands there.
+    late = rotating.record(
+        engine,
+        day=DAY,
+        policy=PolicyName("agent"),
+        new=PolicyName("prod"),
+        verdict=Verdict.PASS,
+        triggers=(),
+        gates=(),
+        placings={},
+        now=NOON,
+        actor="late",
+    )
+    assert late.to_json() == made
+    with engine.connect() as connection:
+        told_of = text("SELECT count(*) FROM audit_log WHERE action = 'model_rotated'")
+        assert connection.execute(told_of).scalar_one() == 1
 
 
 def test_nothing_is_done_where_rotation_is_off(

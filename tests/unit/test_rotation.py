@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -13,7 +15,14 @@ from hypothesis import strategies as st
 
 from bandit.core.backtest import BacktestMetrics
 from bandit.core.errors import InvalidInput
-from bandit.core.model import NAME_LENGTH_MAX, PolicyName, Profile, Verdict, checked_name
+from bandit.core.model import (
+    NAME_LENGTH_MAX,
+    PolicyName,
+    PolicySha,
+    Profile,
+    Verdict,
+    checked_name,
+)
 from bandit.core.profit_factor import profit_factor
 from bandit.core.rotation import (
     Contest,
@@ -23,13 +32,14 @@ from bandit.core.rotation import (
     gates,
     is_due,
     placing,
-    successor_name,
+    successor_names,
     triggers,
 )
 from bandit.core.verdicts import overall
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 RULE = RotationRule()
+DAY = date(2026, 11, 22)
 
 
 def a_model(*, days: float = 1.0, trades: int = 100, win_rate: float | None = 0.6) -> Model:
@@ -135,16 +145,65 @@ def test_only_what_passed_gets_a_place_and_only_seed_exact_replaces(
         assert found is Placing.JOINED
 
 
-@given(
-    st.from_regex(r"\A[a-z0-9][a-z0-9_.-]{0,62}\Z"), st.dates(date(2000, 1, 1), date(2099, 1, 1))
+def sha_of(name: str) -> PolicySha:
+    return PolicySha(hashlib.sha256(name.encode()).hexdigest())
+
+
+def named(
+    names: Iterable[str], day: date = DAY, **taken: PolicyName | None
+) -> dict[PolicyName, PolicyName]:
+    models = {PolicyName(name): sha_of(name) for name in names}
+    return successor_names(models, day, taken={PolicyName(k): v for k, v in taken.items()})
+
+
+def test_models_of_one_stem_get_names_of_their_own() -> None:
+    found = named(["dqn-a", "dqn-a-20261101", "dqn-a-r5", "dqn-a-20261101-r7", "other"])
+    assert found == {
+        "dqn-a": f"dqn-a-{sha_of('dqn-a')[:8]}-20261122",
+        "dqn-a-20261101": f"dqn-a-{sha_of('dqn-a-20261101')[:8]}-20261122",
+        "dqn-a-r5": "dqn-a-r5-20261122",
+        "dqn-a-20261101-r7": "dqn-a-r7-20261122",
+        "other": "other-20261122",
+    }
+
+
+def test_a_name_that_is_taken_is_given_again_only_to_the_same_parent() -> None:
+    mine = PolicyName("dqn")
+    plain, other = "dqn-20261122", f"dqn-{sha_of('dqn')[:8]}-20261122"
+    assert named(["dqn"], **{plain: mine})["dqn"] == plain  # type: ignore[index]
+    for parent in (None, PolicyName("else")):
+        assert named(["dqn"], **{plain: parent})["dqn"] == other  # type: ignore[index]
+    # Made under the other name before its rival went: it goes on under that.
+    assert named(["dqn"], **{other: mine})["dqn"] == other  # type: ignore[index]
+    # A name that is the day's already is nobody's successor.
+    again = named([plain], **{plain: None})  # type: ignore[arg-type]
+    assert again == {plain: f"dqn-{sha_of(plain)[:8]}-20261122"}
+
+
+_NAMES = st.one_of(
+    st.from_regex(r"\A[a-z0-9][a-z0-9_.-]{0,62}\Z"),
+    st.from_regex(r"\A(a|dqn)(-r[1-3])?(-2026110[1-3])?(-r[1-3])?\Z"),
+    st.integers(1, 20).map(lambda n: "a" * 50 + "b" * min(n, 13)),
 )
-def test_a_successor_has_a_lawful_name_and_its_own_has_the_same_stem(name: str, day: date) -> None:
-    first = successor_name(PolicyName(name), day)
-    checked_name(first)
-    assert len(first) <= NAME_LENGTH_MAX
-    assert successor_name(first, day) == first
-    later = successor_name(first, day + timedelta(days=7))
-    assert later.rpartition("-")[0] == first.rpartition("-")[0]
+
+
+@given(st.sets(_NAMES, min_size=1, max_size=8), st.dates(date(2000, 1, 1), date(2099, 1, 1)))
+def test_distinct_models_get_distinct_lawful_names_that_stay(names: set[str], day: date) -> None:
+    registered: dict[str, PolicyName | None] = dict.fromkeys(names)
+    first = named(names, day, **registered)
+    assert len({*first.values()} | names) == 2 * len(names)
+    for name in first.values():
+        checked_name(name)
+        assert len(name) <= NAME_LENGTH_MAX
+        assert name.endswith(f"-{day:%Y%m%d}")
+    made = {new: parent for parent, new in first.items()}
+    assert named(names, day, **registered, **made) == first
+    # Also when only some were made, and some models are gone meanwhile.
+    some = dict(sorted(made.items())[::2])
+    later = named(some.values(), day, **registered, **some)
+    assert later == {parent: new for new, parent in some.items()}
+    rest = named(names, day, **registered, **some)
+    assert len({*rest.values()}) == len(names)
 
 
 @pytest.mark.parametrize(
