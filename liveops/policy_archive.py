@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from bandit.core.errors import BanditError
 from bandit.core.model import PolicySha
 from bandit.core.purging import Fate, PurgeRule
 from bandit.service import policies, purging
@@ -15,6 +17,8 @@ from liveops.deciders import artifact_home
 from liveops.ledger_server import state_home
 from liveops.wiring import App
 from snapshots.durable_files import sync_directory
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +39,11 @@ class Purged:
 
     def to_json(self) -> dict[str, object]:
         """Return it as `liveops policy purge --json` prints it."""
-        archived, moved = ("would archive", "would move") if self.is_dry else ("archived", "moved")
-        done = [f"{archived} {f.policy}: {f.reason}" for f in self.fates if f.purged]
+        would, moved = ("would ", "would move") if self.is_dry else ("", "moved")
+        archived = ("retire", "archive") if self.is_dry else ("retired", "archived")
+        done = [
+            f"{would}{archived[f.archived]} {f.policy}: {f.reason}" for f in self.fates if f.purged
+        ]
         done += [f"{moved} artefact {sha[:12]} to the archive" for sha in self.moved.archived]
         done += [f"{moved} artefact {sha[:12]} back" for sha in self.moved.restored]
         return {"done": done, "policies": [fate.to_json() for fate in self.fates]}
@@ -57,7 +64,7 @@ def purge(app: App, rule: PurgeRule, *, dry_run: bool, as_of: datetime, actor: s
     else:
         now = app.clock.now()
         decided = purging.purge(app.engine, rule, as_of=as_of, now=now, actor=actor)
-    going = {fate.policy for fate in decided if fate.purged}
+    going = {fate.policy for fate in decided if fate.archived}
     known = {record.policy.sha: record.policy.name for record in policies.listed(app.engine)}
     away = set(purging.archived(app.engine)) | {s for s, name in known.items() if name in going}
     moved = _settle(app, away, set(known) - away, dry_run=dry_run)
@@ -71,6 +78,22 @@ def restore(app: App, reference: str, *, reason: str, actor: str) -> bool:
     changed = purging.restore(app.engine, sha, reason=reason, now=now, actor=actor)
     _settle(app, (), {sha}, dry_run=False)
     return changed
+
+
+def bring_back(app: App) -> None:
+    """Bring back what lies aside of policies that the ledger does not call archived.
+
+    So it is where the ledger is older than its files: restored as of before a purge.
+    """
+    try:
+        away = purging.archived(app.engine).keys()
+        known = {record.policy.sha for record in policies.listed(app.engine)}
+        moved = _settle(app, (), known - away, dry_run=False)
+    except (BanditError, OSError) as error:
+        log.warning("what lies aside of policies cannot be brought back: %s", error)
+        return
+    for sha in moved.restored:
+        log.info("brought back what is stored of a policy", extra={"sha": sha})
 
 
 def _settle(

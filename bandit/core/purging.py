@@ -1,14 +1,14 @@
 """Which policies the weekly purge takes away: what is old or loses, and nobody needs (SPEC J2).
 
 A policy is purged when it is older than a limit, or when its profit factor is under one; unless it
-is protected, and unless too few active policies would be left. What one policy that stays needs,
-its parent, stays with it.
+is protected, and unless too few active policies would be left. The parent of a policy that stays
+stays stored with it, but trades no more: being a parent is no merit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -101,15 +101,24 @@ class KnownPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
-    """What becomes of a policy, and why."""
+    """What becomes of a policy, and why.
+
+    Who is purged is retired wherever it is a challenger, and put away if it is `archived` too.
+    """
 
     policy: PolicyName
     purged: bool
+    archived: bool
     reason: str
 
     def to_json(self) -> dict[str, object]:
         """Return it as `liveops policy purge --json` prints it."""
-        return {"policy": self.policy, "purged": self.purged, "reason": self.reason}
+        return {
+            "policy": self.policy,
+            "purged": self.purged,
+            "archived": self.archived,
+            "reason": self.reason,
+        }
 
 
 def fates(policies: Iterable[KnownPolicy], rule: PurgeRule, *, now: datetime) -> tuple[Fate, ...]:
@@ -125,47 +134,39 @@ def fates(policies: Iterable[KnownPolicy], rule: PurgeRule, *, now: datetime) ->
     causes = {name: _causes(policy, rule, now=now) for name, policy in known.items()}
     kept = {name: why for name, policy in known.items() if (why := _protected(policy, now=now))}
     going = {name for name in known if causes[name] and name not in kept}
-    choice = _Choice(known=known, going=going, kept=kept)
-    choice.keep_what_is_needed()
-    for name in sorted(going, key=lambda name: _worth(known[name], rule)):
-        if choice.n_active >= rule.active_min:
+    active = {name for name, policy in known.items() if policy.is_active}
+    for name in sorted(going & active, key=lambda name: _worth(known[name], rule)):
+        if len(active - going) >= rule.active_min:
             break
-        if known[name].is_active and name in going:
-            choice.keep(name, f"one of the last {rule.active_min} active policies")
-            choice.keep_what_is_needed()
+        going.remove(name)
+        kept[name] = f"one of the last {rule.active_min} active policies"
+    # By name, so that the reason is the same whatever order the policies came in.
+    children = {
+        known[name].parent: name
+        for name in sorted(known, reverse=True)
+        if name not in going and known[name].stands
+    }
     return tuple(
-        Fate(policy=name, purged=True, reason="; ".join(causes[name]))
+        _going(known[name], causes[name], child=children.get(name))
         if name in going
-        else Fate(policy=name, purged=False, reason=kept.get(name) or "nothing against it")
+        else _staying(name, kept.get(name, "nothing against it"))
         for name in sorted(known)
     )
 
 
-@dataclass(slots=True, kw_only=True)
-class _Choice:
-    """Who goes and who is kept, and why, while that is being decided."""
+def _staying(policy: PolicyName, why: str) -> Fate:
+    return Fate(policy=policy, purged=False, archived=False, reason=why)
 
-    known: Mapping[PolicyName, KnownPolicy]
-    going: set[PolicyName]
-    kept: dict[PolicyName, str] = field(default_factory=dict)
 
-    @property
-    def n_active(self) -> int:
-        return sum(p.is_active for name, p in self.known.items() if name not in self.going)
-
-    def keep(self, name: PolicyName, why: str) -> None:
-        self.going.remove(name)
-        self.kept[name] = why
-
-    def keep_what_is_needed(self) -> None:
-        """Keep the parents of whoever stands and stays."""
-        # In order, so that the reason is the same whatever order the policies came in.
-        waiting = sorted(name for name in self.known if name not in self.going)
-        while waiting:
-            child = self.known[waiting.pop(0)]
-            if child.stands and child.parent in self.going:
-                self.keep(child.parent, f"{child.name} was made from it")
-                waiting.append(child.parent)
+def _going(policy: KnownPolicy, causes: list[str], *, child: PolicyName | None) -> Fate:
+    """What becomes of a policy that goes; `child` was made from it, and stands and stays."""
+    if child is None:
+        return Fate(policy=policy.name, purged=True, archived=True, reason="; ".join(causes))
+    needed = f"{child} was made from it"
+    if not policy.stands:
+        return _staying(policy.name, needed)
+    reason = "; ".join([*causes, f"not archived: {needed}"])
+    return Fate(policy=policy.name, purged=True, archived=False, reason=reason)
 
 
 def _protected(policy: KnownPolicy, *, now: datetime) -> str | None:

@@ -1,13 +1,14 @@
 """Put away policies that are old or lose, and take them back (SPEC J2).
 
-A policy that goes is retired wherever it is a challenger, and marked as archived, in one
-transaction for all of them: nobody sees half a purge, and of two that run at once the second finds
-nothing more to do. What is stored of a policy is somebody else's business.
+A policy that goes is retired wherever it is a challenger, and marked as archived unless it is the
+parent of one that stays, in one transaction for all of them: nobody sees half a purge, and of two
+that run at once the second finds nothing more to do. What is stored of a policy is somebody else's
+business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine
@@ -50,7 +51,7 @@ def would_purge(engine: Engine, rule: PurgeRule, *, now: datetime) -> tuple[Fate
 def purge(
     engine: Engine, rule: PurgeRule, *, as_of: datetime, now: datetime, actor: str
 ) -> tuple[Fate, ...]:
-    """Retire and archive what the rule takes away; return what became of every policy.
+    """Retire what the rule takes away, archive what nobody needs; return every policy's fate.
 
     Ages are those at `as_of`. Again afterwards purges nothing. Nobody is assigned anything while
     it is written, which takes a fraction of a second; where nothing goes, nothing is locked.
@@ -75,7 +76,8 @@ def purge(
 def restore(engine: Engine, reference: str, *, reason: str, now: datetime, actor: str) -> bool:
     """Take a policy back; False where it is not archived. Its arms stay retired.
 
-    It counts as new again: its age is that since now. Raises `UnknownName`.
+    It counts as new again: its age is that since now, and no trade before is held against it.
+    Raises `UnknownName`.
     """
     now = checked_instant(now, field="now")
     actor = checked_text(actor, field="actor", length_max=200)
@@ -122,7 +124,8 @@ def _put_away(
                 now=now,
                 actor=actor,
             )
-    _entered(connection, fate.policy, archived=True, reason=reason, now=now, actor=actor)
+    if fate.archived:
+        _entered(connection, fate.policy, archived=True, reason=reason, now=now, actor=actor)
 
 
 def _entered(
@@ -158,11 +161,12 @@ def _known(
     connection: Connection, records: Sequence[ExperimentRecord], *, now: datetime
 ) -> list[KnownPolicy]:
     """Return what there is to know of every policy that is not archived."""
+    newest, working = policy_archivals.newest(connection), policy_archivals.working(connection)
+    back = {last.policy: last.at for last in newest.values() if not last.archived}
     arms: dict[PolicyName, list[KnownArm]] = {}
     for record in records:
-        for policy, arm in _arms(connection, record, now=now):
+        for policy, arm in _arms(connection, record, back, now=now):
             arms.setdefault(policy, []).append(arm)
-    newest, working = policy_archivals.newest(connection), policy_archivals.working(connection)
     known = []
     for held in policies.all_policies(connection):
         last = newest.get(held.id)
@@ -182,8 +186,13 @@ def _known(
 
 
 def _arms(
-    connection: Connection, record: ExperimentRecord, *, now: datetime
+    connection: Connection,
+    record: ExperimentRecord,
+    back: Mapping[PolicyName, datetime],
+    *,
+    now: datetime,
 ) -> list[tuple[PolicyName, KnownArm]]:
+    """Return the arms with what they earned, of policies that came back since `back` of them."""
     replaced = policy_archivals.replaced_since(connection, record.id, now - WARM)
     returns = _returns(connection, record)
     rule = record.rules.checklist
@@ -192,9 +201,10 @@ def _arms(
     )
     known = []
     for arm in record.arms:
-        results = [trade.result for trade in trades[arm.id]]
-        interval = profit_factor_interval(results)
         policy = arm.place.policy
+        since = back.get(policy)
+        results = [t.result for t in trades[arm.id] if since is None or t.closed_at > since]
+        interval = profit_factor_interval(results)
         known.append(
             (
                 policy,

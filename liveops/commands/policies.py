@@ -84,8 +84,8 @@ def purge_policies(
     """Put away policies that are old or lose, as the section `purge` of the settings says.
 
     One that goes is retired wherever it is a challenger, and what is stored of it is moved aside:
-    nothing is deleted. Never a champion, one that a rollback returns to, one that a kept policy was
-    made from, nor the last active ones. Again, it puts nobody away.
+    nothing is deleted. One that a kept policy was made from is retired only. Never a champion, one
+    that a rollback returns to, nor the last active ones. Again, it puts nobody away.
     """
     from liveops import policy_archive
     from liveops.maintenance.days import moment_of
@@ -99,8 +99,10 @@ def purge_policies(
         print_json({"date": f"{moment:%Y-%m-%d}", "dry_run": dry_run, **purged.to_json()})
         return
     going, stays = ("would go", "would stay") if dry_run else ("is put away", "stays")
+    retires = "would retire" if dry_run else "is retired"
     for fate in purged.fates:
-        sys.stdout.write(f"{fate.policy} {going if fate.purged else stays}: {fate.reason}\n")
+        said = going if fate.archived else retires if fate.purged else stays
+        sys.stdout.write(f"{fate.policy} {said}: {fate.reason}\n")
 
 
 @policy_commands.command("restore")

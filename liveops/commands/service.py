@@ -42,6 +42,7 @@ def serve(
     from liveops.kill_watch import watching_kill_switch
     from liveops.notifier import notifying
     from liveops.paper_closing import closing_on_paper
+    from liveops.policy_archive import bring_back
     from liveops.readiness import tell_ready
     from liveops.scheduler import scheduling
     from liveops.sealer import sealing
@@ -65,6 +66,7 @@ def serve(
         scheduling(app, config=config) if in_service else nullcontext(),
         listening(app, host=host, port=port, admin_port=admin_port) as at,
     ):
+        bring_back(app)
         admin = f", for operators {at.admin}" if at.admin else ""
         health = f", health {at.health}" if at.health else ""
         sys.stderr.write(f"serving {at.public}{admin}{health}; Ctrl-C stops everything\n")

@@ -33,7 +33,15 @@ from waiting import until
 from bandit.core.errors import Conflict, InvalidInput
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
-from bandit.core.model import ArmMode, ArmStatus, Policy, PolicyKind, PolicyName, Profile
+from bandit.core.model import (
+    ArmMode,
+    ArmStatus,
+    Policy,
+    PolicyKind,
+    PolicyName,
+    PolicySha,
+    Profile,
+)
 from bandit.core.purging import PurgeRule
 from bandit.core.upkeep import UpkeepAction
 from bandit.service import experiments, killing, learner_jobs, purging, reporting
@@ -212,6 +220,59 @@ def with_artifact(app: App) -> str:
     policy = Policy(name=PolicyName("made"), kind=PolicyKind.REINFORCEMENT, sha=sha)
     policy_service.register(app.engine, policy, now=NOON, actor="test")
     return sha
+
+
+def test_a_policy_that_was_taken_back_is_judged_by_what_it_did_since(engine: Engine) -> None:
+    open_btc(engine, challengers=arms(1))
+    feed(engine, "arm-00", ["0.001", "-0.003"] * 40)
+    assert [*purged(engine, days=2)] == ["arm-00"]
+    moment = NOON + timedelta(days=3)
+    purging.restore(engine, "arm-00", reason="once more", now=moment, actor="ann")
+    assert purged(engine, days=9) == {}
+    # What it closed since counts: here the same trades, and it was taken back before them.
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        earlier = {"at": NOON - timedelta(days=1)}
+        connection.execute(text("UPDATE policy_archivals SET at = :at WHERE NOT archived"), earlier)
+    assert [*purged(engine, days=9)] == ["arm-00"]
+
+
+def test_a_parent_that_loses_is_retired_and_archived_when_its_child_went(engine: Engine) -> None:
+    open_btc(engine, challengers=arms(1))
+    feed(engine, "arm-00", ["0.001", "-0.003"] * 40)
+    child = Policy(
+        name=PolicyName("child"),
+        kind=PolicyKind.REINFORCEMENT,
+        sha=PolicySha("c" * 64),
+        parent=PolicyName("arm-00"),
+    )
+    policy_service.register(engine, child, now=NOON, actor="test")
+    join(engine, "child")
+    [(gone, why)] = purged(engine, days=2).items()
+    assert gone == "arm-00"
+    assert why.endswith("; not archived: child was made from it")
+    assert traffic(engine).keys() == {"prod", "child"}
+    assert purging.archived(engine) == {}
+    assert purged(engine, days=2) == {}, "once"
+    change(engine, ArmVerb.RETIRE, "child")
+    assert [*purged(engine, days=2)] == ["arm-00"]
+    assert {a.policy for a in purging.archived(engine).values()} == {"arm-00"}
+
+
+def test_a_ledger_from_before_a_purge_gets_its_files_back_when_the_service_starts(app: App) -> None:
+    open_btc(app.engine)
+    sha = with_artifact(app)
+    join(app.engine, "made")
+    home, archive = artifact_home(app.settings), policy_archive.archive_home(app.settings)
+    archive.mkdir()
+    (home / sha).rename(archive / sha)  # where a later purge had put it
+    policy_archive.bring_back(replace(app, demo=True))
+    assert not (home / sha).exists(), "the demo moves nothing"
+    policy_archive.bring_back(app)
+    assert read(home, sha).sha == sha
+    policy_archive.purge(app, ONE, dry_run=False, as_of=LATER, actor="test")
+    policy_archive.bring_back(app)
+    assert not (home / sha).exists(), "what is archived stays aside"
 
 
 def test_what_is_stored_is_moved_aside_and_back(app: App) -> None:

@@ -75,7 +75,7 @@ def of(known: KnownPolicy, *others: KnownPolicy, rule: PurgeRule = ONE) -> Fate:
     ],
 )
 def test_what_becomes_of_a_policy(known: KnownPolicy, purged: bool, reason: str) -> None:
-    assert of(known) == Fate(policy=known.name, purged=purged, reason=reason)
+    assert of(known) == Fate(policy=known.name, purged=purged, archived=purged, reason=reason)
 
 
 def test_a_profit_factor_without_a_loss_says_nothing() -> None:
@@ -110,7 +110,27 @@ def test_parents_of_what_stays_stay_and_parents_of_what_goes_go() -> None:
     # A parent without an arm that stands needs its own parent no more.
     assert of(grandparent, parent, child).purged
     old = replace(child, since=parent.since)
-    assert of(parent, old, grandparent).purged
+    assert of(parent, old, grandparent).archived
+
+
+def test_being_a_parent_keeps_what_is_stored_but_not_the_arms() -> None:
+    poor = arm(0.1, high=0.2)
+    first = policy("m-1", poor, days=50)
+    second = policy("m-2", poor, days=30, parent="m-1")
+    third = policy("m-3", arm(n=0), days=3, parent="m-2")
+    why = "profit factor at most 0.2 of 60 trades in btc, limit 1.2"
+    assert of(first, second, third) == Fate(
+        policy=first.name, purged=True, archived=True, reason=why
+    )
+    assert of(second, first, third) == Fate(
+        policy=second.name,
+        purged=True,
+        archived=False,
+        reason=f"{why}; not archived: m-3 was made from it",
+    )
+    retired = replace(second, arms=(replace(poor, status=RETIRED),))
+    assert of(retired, third).reason == "m-3 was made from it"
+    assert of(retired, replace(third, arms=(poor,))).archived
 
 
 @pytest.mark.parametrize(
