@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from types import MappingProxyType
 
 import pytest
 from backtest_trials import a_trial
@@ -150,10 +151,12 @@ def sha_of(name: str) -> PolicySha:
 
 
 def named(
-    names: Iterable[str], day: date = DAY, **taken: PolicyName | None
+    names: Iterable[str],
+    day: date = DAY,
+    taken: Mapping[PolicyName, PolicyName | None] = MappingProxyType({}),
 ) -> dict[PolicyName, PolicyName]:
     models = {PolicyName(name): sha_of(name) for name in names}
-    return successor_names(models, day, taken={PolicyName(k): v for k, v in taken.items()})
+    return successor_names(models, day, taken=taken)
 
 
 def test_models_of_one_stem_get_names_of_their_own() -> None:
@@ -169,14 +172,15 @@ def test_models_of_one_stem_get_names_of_their_own() -> None:
 
 def test_a_name_that_is_taken_is_given_again_only_to_the_same_parent() -> None:
     mine = PolicyName("dqn")
-    plain, other = "dqn-20261122", f"dqn-{sha_of('dqn')[:8]}-20261122"
-    assert named(["dqn"], **{plain: mine})["dqn"] == plain  # type: ignore[index]
+    plain = PolicyName("dqn-20261122")
+    other = PolicyName(f"dqn-{sha_of('dqn')[:8]}-20261122")
+    assert named(["dqn"], taken={plain: mine}) == {mine: plain}
     for parent in (None, PolicyName("else")):
-        assert named(["dqn"], **{plain: parent})["dqn"] == other  # type: ignore[index]
+        assert named(["dqn"], taken={plain: parent}) == {mine: other}
     # Made under the other name before its rival went: it goes on under that.
-    assert named(["dqn"], **{other: mine})["dqn"] == other  # type: ignore[index]
+    assert named(["dqn"], taken={other: mine}) == {mine: other}
     # A name that is the day's already is nobody's successor.
-    again = named([plain], **{plain: None})  # type: ignore[arg-type]
+    again = named([plain], taken={plain: None})
     assert again == {plain: f"dqn-{sha_of(plain)[:8]}-20261122"}
 
 
@@ -189,20 +193,20 @@ _NAMES = st.one_of(
 
 @given(st.sets(_NAMES, min_size=1, max_size=8), st.dates(date(2000, 1, 1), date(2099, 1, 1)))
 def test_distinct_models_get_distinct_lawful_names_that_stay(names: set[str], day: date) -> None:
-    registered: dict[str, PolicyName | None] = dict.fromkeys(names)
-    first = named(names, day, **registered)
+    registered: dict[PolicyName, PolicyName | None] = dict.fromkeys(map(PolicyName, names))
+    first = named(names, day, registered)
     assert len({*first.values()} | names) == 2 * len(names)
     for name in first.values():
         checked_name(name)
         assert len(name) <= NAME_LENGTH_MAX
         assert name.endswith(f"-{day:%Y%m%d}")
     made = {new: parent for parent, new in first.items()}
-    assert named(names, day, **registered, **made) == first
+    assert named(names, day, {**registered, **made}) == first
     # Also when only some were made, and some models are gone meanwhile.
     some = dict(sorted(made.items())[::2])
-    later = named(some.values(), day, **registered, **some)
+    later = named(some.values(), day, {**registered, **some})
     assert later == {parent: new for new, parent in some.items()}
-    rest = named(names, day, **registered, **some)
+    rest = named(names, day, {**registered, **some})
     assert len({*rest.values()}) == len(names)
 
 
