@@ -48,7 +48,8 @@ def _problem(fault: ErrorDetails, origin: Origin) -> InvalidInput:
         rule = "must be a section of keys"
     if fault["type"] == "string_type" and not isinstance(fault["input"], dict | list | None):
         rule += "; write it in quotes"
-    found = fault["ctx"]["of"] if fault["type"] == "rising" else _found(key, fault["input"], origin)
+    is_of_many = fault["type"] in ("rising", "together")
+    found = fault["ctx"]["of"] if is_of_many else _found(key, fault["input"], origin)
     return InvalidInput(field=key, rule=rule + _where(key, origin), found=found)
 
 

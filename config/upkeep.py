@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Final, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
 from config.section import Count, Number, Section, setting
+
+MAINTENANCE_MAX: Final = timedelta(hours=6)
+"""How long all tasks of the weekly maintenance may take together: its job ends then."""
 
 
 class Purge(Section):
@@ -27,20 +36,29 @@ class Maintenance(Section):
     """How long each task of the weekly maintenance may take; together six hours at most."""
 
     snapshot_seconds_max: Count = setting(
-        1200, meaning="Limit of the task snapshot.", unit="seconds", ge=1, le=604800
+        1200, meaning="Limit of the task snapshot.", unit="seconds", ge=1, le=21600
     )
     retrain_seconds_max: Count = setting(
-        10800, meaning="Limit of the task retrain.", unit="seconds", ge=1, le=604800
+        10800, meaning="Limit of the task retrain.", unit="seconds", ge=1, le=21600
     )
     optuna_seconds_max: Count = setting(
-        5400, meaning="Limit of the task optuna.", unit="seconds", ge=1, le=604800
+        5400, meaning="Limit of the task optuna.", unit="seconds", ge=1, le=21600
     )
     purge_seconds_max: Count = setting(
-        600, meaning="Limit of the task purge.", unit="seconds", ge=1, le=604800
+        600, meaning="Limit of the task purge.", unit="seconds", ge=1, le=21600
     )
     database_seconds_max: Count = setting(
-        2400, meaning="Limit of the task database.", unit="seconds", ge=1, le=604800
+        2400, meaning="Limit of the task database.", unit="seconds", ge=1, le=21600
     )
     verify_seconds_max: Count = setting(
-        1080, meaning="Limit of the task verify.", unit="seconds", ge=1, le=604800
+        1080, meaning="Limit of the task verify.", unit="seconds", ge=1, le=21600
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        most = round(MAINTENANCE_MAX.total_seconds())
+        total = sum(getattr(self, key) for key in type(self).model_fields)
+        if total > most:
+            rule = "must have limits of {most} seconds in all at most: the job ends then"
+            raise PydanticCustomError("together", rule, {"most": most, "of": f"{total} in all"})
+        return self

@@ -39,6 +39,15 @@ PING_SECONDS: Final = 1.0
 LEAVE_SECONDS: Final = 2.0
 """How long a child may clean up once it is told to end: less than our claim lasts."""
 
+BUSY_CODE: Final = 3
+"""How a command of ours ends while another process is at its work, such as another backup."""
+
+SPENT_CODE: Final = 4
+"""How a scheduled job ends that has no try left; systemd begins again what ends with 1."""
+
+BUSY_SECONDS: Final = 60.0
+"""How long a scheduled job rests before it looks whether that process is done."""
+
 log = logging.getLogger(__name__)
 
 Command = Callable[[Job, datetime], list[str]]
@@ -69,7 +78,12 @@ class _Child:
     said: Path
     answer: Path
     said_before: int
-    ends_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    code: int | None
+    result: str
 
 
 class Runner:
@@ -99,6 +113,7 @@ class Runner:
         """Do a slot unless it is done, after what comes before it, and return what came of it.
 
         What `is_scheduled` is begun `TRIES_MAX` times, what a person asks for as often as asked.
+        Where another process does such work, what `is_scheduled` waits for it within its limit.
         Ended by `stop`, the slot stays begun, and whoever comes next takes it over.
 
         Raises `LockHeldElsewhere` while another process is at the job, `FenceLost` where one took
@@ -115,7 +130,7 @@ class Runner:
             claimed = job_runs.claim(self._engine, job.name, slot, now=now, actor=self._actor)
             if claimed is None:
                 return self._done_before(job, slot)
-            return self._attempt(job, claimed, lease, stop)
+            return self._attempt(job, claimed, lease, stop, is_scheduled=is_scheduled)
         finally:
             lease.leave()
 
@@ -154,13 +169,43 @@ class Runner:
                 return False
             _keep(lease, job)
 
-    def _attempt(self, job: Job, claimed: JobRun, lease: Lease, stop: threading.Event) -> Attempt:
+    def _attempt(
+        self,
+        job: Job,
+        claimed: JobRun,
+        lease: Lease,
+        stop: threading.Event,
+        *,
+        is_scheduled: bool,
+    ) -> Attempt:
+        """Run the command; where another process is at its work, again until the time is over."""
+        ends_at = monotonic() + job.limit_seconds
+        while True:
+            ended = self._ran(job, claimed, lease, stop, ends_at=ends_at)
+            if ended is None:
+                return Attempt(outcome=Outcome.LEFT, run=claimed)
+            again_at = monotonic() + BUSY_SECONDS
+            if ended.code != BUSY_CODE or not is_scheduled or again_at >= ends_at:
+                break
+            log.info("%s waits: %s", job.name, ended.result)
+            while monotonic() < again_at:
+                if stop.wait(PING_SECONDS):
+                    return Attempt(outcome=Outcome.LEFT, run=claimed)
+                _keep(lease, job)
+        succeeded = ended.code == 0
+        run = self._finish(claimed, succeeded=succeeded, result=ended.result)
+        return Attempt(outcome=Outcome.DONE if succeeded else Outcome.FAILED, run=run)
+
+    def _ran(
+        self, job: Job, claimed: JobRun, lease: Lease, stop: threading.Event, *, ends_at: float
+    ) -> _Ended | None:
+        """Run the command once; None where `stop` came first."""
         child, answer = self._begin(job, claimed), ""
         try:
             while (code := _waited(child.process)) is None:
                 if stop.is_set():
-                    return Attempt(outcome=Outcome.LEFT, run=claimed)
-                if monotonic() >= child.ends_at:
+                    return None
+                if monotonic() >= ends_at:
                     break
                 _keep(lease, job)
         finally:
@@ -170,10 +215,7 @@ class Runner:
             result: str | None = f"ended at its limit of {job.limit_seconds} s"
         else:
             result = _in_a_line(answer) if code == 0 else _last_of(said) or _last_of(answer)
-        succeeded = code == 0
-        result = result or f"exit code {code}, and nothing said"
-        run = self._finish(claimed, succeeded=succeeded, result=result)
-        return Attempt(outcome=Outcome.DONE if succeeded else Outcome.FAILED, run=run)
+        return _Ended(code, result or f"exit code {code}, and nothing said")
 
     def _begin(self, job: Job, claimed: JobRun) -> _Child:
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -187,7 +229,7 @@ class Runner:
             process = subprocess.Popen(  # noqa: S603 - our own program, no text from outside
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
             )
-        return _Child(process, said, answer, before, monotonic() + job.limit_seconds)
+        return _Child(process, said, answer, before)
 
     def _finish(self, run: JobRun, *, succeeded: bool, result: str) -> JobRun:
         now = self._clock.now()

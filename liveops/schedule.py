@@ -289,9 +289,17 @@ JOBS: Final = (
     Job(
         name="state_backup",
         meaning="backs up the state",
-        when=Hourly(minute=0),
+        when=Hourly(minute=20),
         command=("liveops", "backup", "take", "--kind", "state"),
         limit_seconds=1800,
+    ),
+    Job(
+        name="snapshot",
+        meaning="takes the day's snapshot of models, policies and settings",
+        when=Daily(at=time(4)),
+        command=("liveops", "snapshot", "take"),
+        limit_seconds=1800,
+        is_dated=True,
     ),
     Job(
         name="snapshot_upload",
@@ -306,6 +314,21 @@ JOBS: Final = (
         when=Weekly(on=Weekday.SUNDAY, at=time(10)),
         command=("liveops", "drill", "restore"),
         limit_seconds=2 * 3600,
+    ),
+    Job(
+        name="snapshot_prune",
+        meaning="removes snapshots that the retention lets go",
+        when=Weekly(on=Weekday.SUNDAY, at=time(11)),
+        command=("liveops", "snapshot", "prune"),
+        limit_seconds=1800,
+    ),
+    Job(
+        name="base_backup",
+        meaning="copies the embedded server's files where its log is archived",
+        when=Weekly(on=Weekday.SUNDAY, at=time(12)),
+        command=("liveops", "backup", "take", "--kind", "base", "--if-archived"),
+        limit_seconds=2 * 3600,
+        is_dated=True,
     ),
     Job(
         name="weekly_report",

@@ -14,6 +14,7 @@ from typing import Final
 from bandit.core.job_runs import TRIES_MAX
 from liveops.crontab import TRY_MINUTES
 from liveops.installation import Installation
+from liveops.job_runner import SPENT_CODE
 from liveops.schedule import JOBS, Job, When
 
 SERVICE: Final = "liveops.service"
@@ -121,7 +122,7 @@ def _job(installation: Installation, job: Job) -> str:
         Unit=[
             f"Description=liveops: {job.meaning}",
             *_beside_service(installation),
-            f"# The ledger counts {TRIES_MAX} tries a slot, after which the command does nothing.",
+            f"# The ledger counts {TRIES_MAX} tries a slot; then the command exits {SPENT_CODE}.",
             "StartLimitIntervalSec=0",
         ],
         Service=[
@@ -130,7 +131,7 @@ def _job(installation: Installation, job: Job) -> str:
             _command(installation, "liveops", "job", "run", job.name, "--scheduled"),
             "Restart=on-failure",
             f"RestartSec={TRY_MINUTES}min",
-            f"RestartPreventExitStatus={USAGE}",
+            f"RestartPreventExitStatus={USAGE} {SPENT_CODE}",
             *_hardened(installation),
         ],
     )

@@ -48,6 +48,13 @@ def take(
             show_default=False,
         ),
     ] = None,
+    if_archived: Annotated[
+        bool,
+        typer.Option(
+            "--if-archived",
+            help="Do nothing where no log of an embedded server is archived: a base needs it.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     demo: Demo = False,
     as_json: AsJson = False,
@@ -62,6 +69,9 @@ def take(
     from liveops.backup_uploads import Uploads, upload
     from liveops.ledger_server import backup_dir
 
+    if if_archived and (why_not := _not_archived(config)) is not None:
+        _tell(as_json, {"would" if dry_run else "done": [], "why_not": why_not})
+        return
     since = None if date is None else date.date()
     with ledger_app(config=config, demo=demo) as app:
         root = backup_dir(app.settings, demo=demo)
@@ -78,6 +88,17 @@ def take(
     if made is None:
         told["there_is_one_since"] = f"{since}"
     _tell(as_json, told | (sent.to_json() if app.settings.backup.upload else {}))
+
+
+def _not_archived(config: Path | None) -> str | None:
+    from bandit.core.backups import RestoreRefused
+    from liveops.base_backups import archive_of
+
+    try:
+        archive_of(settings_from(config))
+    except RestoreRefused as error:
+        return str(error)
+    return None
 
 
 def _would(kind: BackupKind, root: Path) -> list[str]:

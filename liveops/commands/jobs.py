@@ -49,8 +49,9 @@ def run(
 
     It waits for the jobs that come before it. Whatever is said meanwhile is appended to
     logs/NAME.log under `home`. Ended by a signal, the slot is left to whoever begins it again.
+    Exit 1 where it failed, 4 where `--scheduled` has no try left.
     """
-    from liveops.job_runner import Outcome, Runner, cli_command
+    from liveops.job_runner import SPENT_CODE, Outcome, Runner, cli_command
     from liveops.ledger_server import state_home
     from liveops.schedule import job_named
     from liveops.stopping import stopped_by_signals
@@ -72,6 +73,8 @@ def run(
         sys.stdout.write(f"{_said(job, chosen, done)}\n")
     if done.outcome in (Outcome.FAILED, Outcome.LEFT):
         raise typer.Exit(1)
+    if done.outcome is Outcome.SPENT:
+        raise typer.Exit(SPENT_CODE)
 
 
 @commands.command("list")

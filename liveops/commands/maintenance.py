@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bandit.core.errors import LockHeldElsewhere
 from liveops.commands.options import (
     AsJson,
     ConfigFile,
@@ -86,13 +87,14 @@ def weekly_maintenance(
     """Do the week's maintenance: snapshot, retrain, optuna, purge, database, verify.
 
     Each task is a command of its own with its own time limit, and each is tried whatever becomes of
-    the others; exit 1 if any failed. What is done this week is not done again: it belongs to the
-    newest Sunday 03:00 UTC. Killed anywhere, the next run goes on. What tasks say is appended to
-    logs/ under `home`.
+    the others; exit 1 if any failed, 3 if another process is at those that are left. What is done
+    this week is not done again: it belongs to the newest Sunday 03:00 UTC. Killed anywhere, the
+    next run goes on. What tasks say is appended to logs/ under `home`.
     """
     from liveops.job_runner import cli_command
     from liveops.maintenance.days import moment_of
     from liveops.maintenance.tasks import jobs_of, limits_of, week_of
+    from liveops.maintenance.weekly import TaskState
     from liveops.stopping import stopped_by_signals
 
     command = cli_command(config=config, demo=demo)
@@ -109,6 +111,9 @@ def weekly_maintenance(
         print_json({**told, "done": made, "tasks": [report.to_json() for report in reports]})
     else:
         _print(reports, slot)
+    busy = [report.task for report in reports if report.state is TaskState.BUSY]
+    if busy and len(busy) == failed and not left:
+        raise LockHeldElsewhere(f"{', '.join(busy)}: another process is at it now")
     if failed or left:
         raise typer.Exit(1)
 

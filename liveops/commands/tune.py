@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bandit.core.errors import InvalidInput
+from bandit.core.errors import ExtraMissing, InvalidInput
 from liveops.commands.learn import (
     CandleFiles,
     Confidence,
@@ -74,6 +74,10 @@ def tune(
     test_bars: TestBars = 2_000,
     confidence: Confidence = None,
     allow_ranging: Ranging = None,
+    if_installed: Annotated[
+        bool,
+        typer.Option("--if-installed", help="Do nothing where the learners are not installed."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would happen; write nothing.")
     ] = False,
@@ -89,7 +93,13 @@ def tune(
     """
     if context.invoked_subcommand is not None:
         return
-    _require_learners()
+    try:
+        _require_learners()
+    except ExtraMissing as error:
+        if not if_installed:
+            raise
+        _say_nothing_done(str(error), dry_run=dry_run, as_json=as_json)
+        return
     series = series_of(candles or [], instruments or [], config, source=source, interval=interval)
     options = {
         "instruments": instruments,
@@ -135,6 +145,15 @@ def _require_learners() -> None:
     from learners.installed import versions
 
     versions(tuning.PACKAGES)  # or what needs them could not even be imported
+
+
+def _say_nothing_done(why_not: str, *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        # In the list too: it is what the week's maintenance tells of a task.
+        told = [f"nothing: {why_not}"]
+        print_json({"would" if dry_run else "done": told, "why_not": why_not})
+    else:
+        sys.stdout.write(f"nothing to do: {why_not}\n")
 
 
 def _overridden(

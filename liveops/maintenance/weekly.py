@@ -33,11 +33,15 @@ _BETWEEN: Final = ", \n\r\t"
 
 
 class TaskState(StrEnum):
-    """What became of a task; `WOULD` and `WOULD_FAIL` in a dry run."""
+    """What became of a task; `WOULD` and `WOULD_FAIL` in a dry run.
+
+    `BUSY` is one that another process is at.
+    """
 
     DONE = "done"
     DONE_BEFORE = "done before"
     FAILED = "failed"
+    BUSY = "busy"
     STOPPED = "stopped"
     WOULD = "would be done"
     WOULD_FAIL = "would fail"
@@ -45,7 +49,7 @@ class TaskState(StrEnum):
     @property
     def is_failure(self) -> bool:
         """Whether the week's maintenance has failed with it."""
-        return self in (TaskState.FAILED, TaskState.STOPPED, TaskState.WOULD_FAIL)
+        return self not in (TaskState.DONE, TaskState.DONE_BEFORE, TaskState.WOULD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,18 +72,16 @@ class TaskReport:
 
 
 def do(runner: Runner, job: Job, slot: datetime, *, stop: Event) -> TaskReport:
-    """Do a task unless it is done this week.
+    """Do a task unless it is done this week, or another process is at it.
 
-    Raises `LockHeldElsewhere` while another process is at it. Any other error is the task's: what
-    it leaves begun is taken over by whoever comes next.
+    An error is the task's: what it leaves begun is taken over by whoever comes next.
     """
     began = monotonic()
     try:
         attempt = runner.run(job, slot, stop=stop, is_scheduled=False)
-    except LockHeldElsewhere:
-        raise
     except BanditError as error:
-        state, made = TaskState.FAILED, (f"{error.code}: {error}",)
+        is_busy = isinstance(error, LockHeldElsewhere)
+        state, made = TaskState.BUSY if is_busy else TaskState.FAILED, (f"{error.code}: {error}",)
         return TaskReport(task=job.name, state=state, seconds=monotonic() - began, made=made)
     return _report(job, attempt, seconds=monotonic() - began)
 

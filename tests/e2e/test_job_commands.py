@@ -55,7 +55,7 @@ def test_a_command_that_fails_is_tried_again_by_hand(
     """What the child says last is the result."""
     (tmp_path / "backups").write_text("no directory")
     day = (datetime.now(UTC) - timedelta(days=2)).date().isoformat()
-    asked = ("run", "state_backup", "--slot", "2026-03-01T10:00:00Z", "--json")
+    asked = ("run", "state_backup", "--slot", "2026-03-01T10:20:00Z", "--json")
     for attempt in (1, 2):
         failed = job(database_url, tmp_path, *asked)
         assert failed.returncode == 1
@@ -97,6 +97,21 @@ def test_beside_another_process_at_the_job_it_exits_3(
     other.leave()
     assert done.returncode == 3
     assert "drift: another process is at it now" in done.stderr
+
+
+def test_a_scheduled_slot_without_a_try_left_exits_4(
+    engine: Engine, database_url: str, tmp_path: Path
+) -> None:
+    slot = datetime(2026, 3, 1, 10, 20, tzinfo=UTC)
+    for _ in range(4):
+        run = job_runs.claim(engine, "state_backup", slot, now=slot, actor="test")
+        assert run is not None
+        job_runs.finish(engine, run, succeeded=False, result="no disk", now=slot, actor="test")
+    asked = ("run", "state_backup", "--slot", slot.isoformat())
+    spent = job(database_url, tmp_path, *asked, "--scheduled")
+    assert (spent.returncode, spent.stderr) == (4, "")
+    assert "failed 4 times, and is not tried again: no disk" in spent.stdout
+    assert job(database_url, tmp_path, *asked).returncode == 0
 
 
 @pytest.mark.parametrize("way", ["scheduler", "serve"])

@@ -75,6 +75,15 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(run: Run, tmp_path:
     assert run("backup", "take", "--kind", "state", *today, "--dry-run")[1] == {"would": []}
 
 
+def test_a_base_that_needs_an_archive_is_left_out_where_there_is_none(run: Run) -> None:
+    base = ("backup", "take", "--kind", "base")
+    code, told, _ = run(*base, "--if-archived", "--date", "2026-01-01")
+    assert (code, told["done"]) == (0, [])
+    assert "files and log of a server of your own" in told["why_not"]
+    assert run(*base, "--if-archived", "--dry-run")[1]["would"] == []
+    assert run(*base)[0] == 1, "and a person who asks for it is told that it cannot be"
+
+
 def test_a_state_backup_stops_the_ledger_that_is_there(run: Run, engine: Engine) -> None:
     [made] = run("backup", "take", "--kind", "state")[1]["done"]
     assert run("backup", "restore", made["name"], "--dry-run")[0] == 0

@@ -19,6 +19,7 @@ from bandit.core.errors import FenceLost, LockHeldElsewhere
 from bandit.core.job_runs import RETRY_AFTER, RunState, key_of
 from bandit.service import job_runs
 from bandit.storage.locks import Lease, LockClass
+from liveops import job_runner
 from liveops.clock import SystemClock, VirtualClock
 from liveops.job_runner import Attempt, Command, Outcome, Runner, cli_command
 from liveops.schedule import JOBS, Job, job_named, newest_slot
@@ -80,7 +81,7 @@ def test_a_slot_that_is_done_is_not_run_again(ran: Callable[..., Attempt], logs:
     ("script", "said"),
     [
         (SAYS + "sys.exit('no disk')", "no disk"),
-        ("print('half'); raise SystemExit(3)", "half"),
+        ("print('half'); raise SystemExit(5)", "half"),
         ("import os; os._exit(9)", "exit code 9, and nothing said"),
         ("import os; os.kill(os.getpid(), 9)", "exit code -9, and nothing said"),
     ],
@@ -99,6 +100,44 @@ def test_schedulers_try_a_slot_four_times_and_a_person_as_often_as_wanted(
     assert by_hand.outcome is Outcome.DONE
     assert by_hand.run is not None
     assert by_hand.run.attempts == 5
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_runner, "BUSY_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_command_that_finds_another_at_its_work_waits_for_it_in_one_try(
+    ran: Callable[..., Attempt], tmp_path: Path
+) -> None:
+    """It exits 3 twice, as a backup does beside another one."""
+    tries = str(tmp_path / "tries")
+    script = (
+        f"import os; n = os.path.getsize({tries!r}) if os.path.exists({tries!r}) else 0\n"
+        f"open({tries!r}, 'a').write('x')\n"
+        "raise SystemExit(0 if n == 2 else 3)"
+    )
+    done = ran(script)
+    assert (done.outcome, Path(tries).read_text()) == (Outcome.DONE, "xxx")
+    assert done.run is not None
+    assert done.run.attempts == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_it_waits_no_longer_than_its_limit_and_not_for_a_person(
+    ran: Callable[..., Attempt], logs: Path
+) -> None:
+    script = "import sys; print('another is at it', file=sys.stderr); sys.exit(3)"
+    by_hand = ran(script, is_scheduled=False)
+    assert (by_hand.outcome, result(by_hand)) == (Outcome.FAILED, "another is at it")
+    assert (logs / "data.log").read_text().count("---") == 1
+    late = ran(script, job=replace(DATA, limit_seconds=3))
+    assert late.outcome is Outcome.FAILED
+    assert result(late) in ("another is at it", "ended at its limit of 3 s")
+    assert late.run is not None
+    assert late.run.attempts == 2
+    assert (logs / "data.log").read_text().count("---") > 2
 
 
 def test_a_slot_whose_runners_all_vanished_has_failed(

@@ -16,6 +16,7 @@ from sweeps import OPTIONS, STUDY, trials_of, written
 from bandit.core.model import PolicyKind
 from bandit.core.optimization import RunState
 from bandit.service import learner_jobs, optimizing, policies, trials
+from learners import tuning
 from learners.artifact import read
 from liveops import cli
 
@@ -43,6 +44,16 @@ def tuned(capsys: pytest.CaptureFixture[str], home: Path, *more: str) -> dict[st
     candles = ("--candles", str(home / "BTCUSD.csv"))
     found: dict[str, Any] = json.loads(run(capsys, "tune", *OPTIONS, *candles, *more, "--json"))
     return found
+
+
+def test_without_learners_it_fails_unless_told_to_do_nothing_then(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "PACKAGES", ("no-such-package",))
+    assert "no-such-package is not installed" in run(capsys, "tune", code=1)
+    found = json.loads(run(capsys, "tune", "--if-installed", "--json"))
+    why = "no-such-package is not installed: make learners"
+    assert found == {"done": [f"nothing: {why}"], "why_not": why}
 
 
 def test_a_sweep_registers_its_best_and_keeps_two(

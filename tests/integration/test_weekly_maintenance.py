@@ -14,7 +14,6 @@ from embedded_owner import gone
 from ledger import count, open_btc
 from sqlalchemy import Engine, text
 
-from bandit.core.errors import LockHeldElsewhere
 from bandit.core.job_runs import RunState, key_of
 from bandit.service import job_runs
 from bandit.storage.locks import Lease, LockClass
@@ -100,13 +99,18 @@ def test_what_failed_is_tried_again_and_what_is_done_is_not(engine: Engine, tmp_
     assert Path(f"{needed}.count").read_text() == "x"
 
 
-def test_a_task_that_another_process_is_at_is_left_alone(engine: Engine, tmp_path: Path) -> None:
+def test_a_task_that_another_process_is_at_is_told_and_the_next_is_tried(
+    engine: Engine, tmp_path: Path
+) -> None:
     lease = Lease(engine, LockClass.JOB, key_of("maintenance.purge"))
     assert lease.hold()
-    with pytest.raises(LockHeldElsewhere, match=r"maintenance\.purge"):
-        done(engine, tmp_path, python({}), jobs(WeeklyTask.PURGE))
+    command = python({"verify": 'print(\'{"done": ["looked"]}\')'})
+    purge, verify = done(engine, tmp_path, command, jobs(WeeklyTask.PURGE, WeeklyTask.VERIFY))
     lease.leave()
-    assert count(engine, "job_runs") == 0
+    assert (purge.state, purge.state.is_failure) == (TaskState.BUSY, True)
+    assert "maintenance.purge: another process is at it now" in purge.made[0]
+    assert verify.state is TaskState.DONE
+    assert count(engine, "job_runs") == 1
 
 
 def test_a_stop_leaves_the_task_to_whoever_comes_next(engine: Engine, tmp_path: Path) -> None:
@@ -211,7 +215,9 @@ def test_a_task_that_fails_makes_the_command_fail_and_the_lock_another_code(
     assert task["made"] == ["not to be relied on: statistics"]
     lease = Lease(engine, LockClass.JOB, key_of("maintenance.verify"))
     assert lease.hold()
-    assert weekly("--task", "verify")[0] == 3
+    code, out, err = weekly("--task", "verify", "--json")
+    assert (code, json.loads(out)["tasks"][0]["state"]) == (3, "busy")
+    assert "maintenance.verify: another process is at it now" in err
     lease.leave()
     assert weekly("--task", "everything")[0] == 2
     assert weekly("--date", "2999-01-01")[0] == 2

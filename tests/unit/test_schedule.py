@@ -54,11 +54,17 @@ WANTED: dict[str, tuple[set[int], set[int], int]] = {
     "rotation": ({1, 2, 3, 4, 5, 6, 7}, {2}, 0),
     "maintenance": ({7}, {3}, 0),
     "drift": ({1, 2, 3, 4, 5, 6, 7}, set(range(24)), 10),
-    "state_backup": ({1, 2, 3, 4, 5, 6, 7}, set(range(24)), 0),
+    "state_backup": ({1, 2, 3, 4, 5, 6, 7}, set(range(24)), 20),
+    "snapshot": ({1, 2, 3, 4, 5, 6, 7}, {4}, 0),
     "snapshot_upload": ({1, 2, 3, 4, 5, 6, 7}, set(range(24)), 30),
     "drill": ({7}, {10}, 0),
+    "snapshot_prune": ({7}, {11}, 0),
+    "base_backup": ({7}, {12}, 0),
     "weekly_report": ({1}, {6}, 0),
 }
+TAKES_A_BACKUP = {"database_backup", "state_backup", "base_backup", "drill"}
+"""Those that want the one lock of backups: a drill takes a backup where there is none."""
+
 SUNDAY = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -121,6 +127,14 @@ def by_cron(fields: list[str], command: str, zone: str) -> list[datetime]:
 def test_table_and_hand_name_the_same_jobs() -> None:
     assert [job.name for job in JOBS] == [*WANTED]
     assert len({key_of(job.name) for job in JOBS}) == len(JOBS), "each has a lock of its own"
+
+
+def test_no_two_that_take_a_backup_are_due_at_the_same_instant() -> None:
+    groups = ({"backup", "take"}, {"drill", "restore"})
+    takers = [job for job in JOBS if any(group <= {*job.command} for group in groups)]
+    assert {job.name for job in takers} == TAKES_A_BACKUP
+    due = [slot for job in takers for slot in by_table(job)]
+    assert len(due) == len(set(due))
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)

@@ -236,6 +236,11 @@ def test_unknown_key_lists_the_keys_of_its_section() -> None:
         ("limits: {champion_floor: 0.05}", "limits: must keep champion_floor_proven <= champion_f"),
         ("risk: {base_position_size: 0.06}", "risk: must keep base_position_size <= max_position"),
         (
+            "maintenance: {optuna_seconds_max: 9000}",
+            "maintenance: must have limits of 21600 seconds in all at most: the job ends then "
+            "(settings.yaml line 1), found 25080 in all",
+        ),
+        (
             "operations: {monitor_halt_intervals: 2}",
             "operations: must keep monitor_throttle_intervals <= monitor_halt_intervals",
         ),
