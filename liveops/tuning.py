@@ -15,6 +15,8 @@ from bandit.core.model import PolicyName
 from bandit.core.optimization import OptimizationRun, RunState, policy_of
 from bandit.service import learner_jobs, optimizing, policies
 from bandit.storage.locks import LockClass
+from bandit.service import data_runs, learner_jobs, optimizing, policies
+from bandit.storage.locks import LEASE_SECONDS, Lease, LockClass
 from learners.backends import Backend
 from learners.study import Study, StudyTrial
 from liveops.deciders import artifact_home
@@ -62,6 +64,7 @@ def sweep(
     Raises `LockHeldElsewhere` while another process runs one, `Conflict` where that day's was begun
     otherwise, `SweepFailed` where nothing came of it, and `InvalidInput` for candles too few.
     """
+    data_runs.require_whole(app.engine)
     optimizing.require_room(app.engine)
     workshop_of(asked, asked.planned(asked.fixed)).splits  # noqa: B018 - raises where none fits
     store = TrialStore(state_home(app.settings) / "tuning" / asked.study)
@@ -81,6 +84,7 @@ def sweep(
 
 def outlook(app: App, asked: Sweep) -> dict[str, Any]:
     """Return what `sweep` would do now, and write nothing; raises as it does."""
+    data_runs.require_whole(app.engine)
     optimizing.require_room(app.engine)
     found = optimizing.find(app.engine, asked.study)
     if found is not None:

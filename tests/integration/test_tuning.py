@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from data_facts import fact, record
+from ledger import NOON
 from made_up_candles import random_walk
 from sqlalchemy import Engine, text
 from sweeps import OPTIONS, STUDY, trials_of, written
 
+from bandit.core.data_runs import DataStage
 from bandit.core.model import PolicyKind
 from bandit.core.optimization import RunState
 from bandit.service import learner_jobs, optimizing, policies, trials
@@ -54,6 +57,16 @@ def test_without_learners_it_fails_unless_told_to_do_nothing_then(
     found = json.loads(run(capsys, "tune", "--if-installed", "--json"))
     why = "no-such-package is not installed: make learners"
     assert found == {"done": [f"nothing: {why}"], "why_not": why}
+def test_a_sweep_is_refused_while_a_load_of_candles_is_being_taken_back(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(engine, fact(DataStage.PAUSE, NOON))
+    asked = ("tune", *OPTIONS, "--candles", str(home / "BTCUSD.csv"), "--trials", "3")
+
+    for more in ([], ["--dry-run"]):
+        assert run(capsys, *asked, *more, code=1).startswith("data_paused: the candles are being")
+    assert not (home / "tuning").exists()
+    assert optimizing.find(engine, STUDY) is None
 
 
 def test_a_sweep_registers_its_best_and_keeps_two(
