@@ -126,6 +126,14 @@ def planned(app: App, date: date) -> dict[str, Any]:
     }
 
 
+def unfed(app: App, date: date) -> dict[str, Any] | None:
+    """Return what a night says where the settings name no series; None where they do."""
+    if app.demo or app.settings.data.feeds:
+        return None
+    why = "data.feeds names no series"
+    return {"date": str(date), "state": "idle", "done": [], "done_before": [], "why": why}
+
+
 def data_home(app: App) -> tuple[Path, Path]:
     """Return where the pipeline works, and where it archives what came; the demo apart."""
     home = state_home(app.settings)

@@ -43,14 +43,17 @@ def run(
 ) -> None:
     """Bring in every bar that closed by 00:00 UTC of the night, checked, with its features.
 
-    Does nothing where the night is done; what was killed goes on. Exit 1 where nothing was loaded:
-    what was loaded before stays.
+    Does nothing where the night is done, or where `data.feeds` names no series; what was killed
+    goes on. Exit 1 where nothing was loaded: what was loaded before stays.
     """
-    from liveops.data_pipeline import night_of, planned, run_night
+    from liveops.data_pipeline import night_of, planned, run_night, unfed
 
     with ledger_app(config=config, demo=demo) as app:
         night = night_of(app, None if date is None else date.date())
-        if dry_run:
+        idle = unfed(app, night)
+        if idle is not None:
+            told = idle
+        elif dry_run:
             told = planned(app, night)
         else:
             told = run_night(app, night, accepted=accept, actor=actor()).to_json()
@@ -173,6 +176,9 @@ def _of_fact(fact: DataFact) -> dict[str, Any]:
 
 
 def _print_run(told: Mapping[str, Any]) -> None:
+    if "why" in told:
+        sys.stdout.write(f"nothing to do for {told['date']}: {told['why']}\n")
+        return
     if "would_do" in told:
         sys.stdout.write(f"would do: {', '.join(told['would_do']) or 'nothing'}\n")
         for series, due in told["series"].items():

@@ -116,6 +116,27 @@ def test_a_training_is_refused_while_a_load_is_being_taken_back(
     assert "trainings are refused" in command("liveops data status")[1]
 
 
+def test_a_pipeline_without_feeds_has_nothing_to_do(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data:\n  feeds: []\n")
+
+    code, out, err = command("liveops data run --date 2024-01-21 --json")
+
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {
+        "date": "2024-01-21",
+        "state": "idle",
+        "done": [],
+        "done_before": [],
+        "why": "data.feeds names no series",
+    }
+    said = (0, "nothing to do for 2024-01-21: data.feeds names no series\n", "")
+    assert command("liveops data run --date 2024-01-21") == said
+    assert command("liveops data run --date 2024-01-21 --dry-run") == said
+    assert command("liveops data status")[1] == "can be rolled back: nothing\n"
+    assert command("validate_data --date 2024-01-21")[0] == 2
+    assert command("rollback_data 2024-01-21 --reason drill")[0] == 2
+
+
 def test_the_demo_has_its_own_file_and_its_own_store(
     command: Command, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
