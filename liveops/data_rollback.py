@@ -1,7 +1,7 @@
 """Taking back what nights loaded: pause, restore, validate, resume, verify.
 
 Nothing is trained between pause and resume: `data_runs.require_whole` refuses it. A rollback that
-was killed is paused still, and goes on when the same is asked again.
+was killed in between is paused still, and goes on when the same is asked again, or an earlier date.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from bandit.core.data_runs import ROLLBACK, DataFact, DataStage, DataState, atte
 from bandit.core.errors import BanditError, DataPaused
 from bandit.core.model import checked_text
 from bandit.service import data_runs
-from learners.market.candle_store import CandleStore
+from learners.market.candle_store import CandleStore, candles_of
+from learners.market.candles import Candles
 from learners.market.feature_store import require_same
 from learners.market.store_switch import (
+    Documents,
     Version,
     document_of,
     finish,
@@ -25,7 +27,7 @@ from learners.market.store_switch import (
     versions,
 )
 from learners.market.store_versions import forget, require_whole, restore, target_of, undone_by
-from learners.market.stored_series import DamagedSeries, Document
+from learners.market.stored_series import DamagedSeries, Document, StoredSeries, series_of
 from liveops.candle_import import candle_store
 from liveops.wiring import App
 
@@ -55,21 +57,19 @@ def roll_back(app: App, date: date, *, reason: str, actor: str) -> RolledBack:
     """Make the candles what they were before the load of a night, and all later ones.
 
     Again, when it is done, it does nothing. Raises `LockHeldElsewhere`, `UnknownName` where that
-    load is not kept, `DataPaused` while another rollback is not finished, `DamagedSeries` where a
-    file that is needed is not sound: before the pause, nothing is changed then.
+    load is not kept, `DataPaused` while another rollback is not finished that goes back at least
+    as far, `DamagedSeries` and `FeaturesDiffer` where any series would not be sound afterwards:
+    before the pause, nothing is changed then.
     """
     reason = checked_text(reason, field="reason", length_max=1000)
     store = candle_store(app.settings, demo=app.demo)
     with data_runs.alone(app.engine, doing=f"the rollback to before {date}"):
-        facts, paused = data_runs.of_date(app.engine, date), data_runs.paused(app.engine)
-        if paused is not None and paused.day != date:
-            since = paused.began_at.isoformat()
-            raise DataPaused(date=paused.day.isoformat(), since=since)
-        attempt = _begun(facts)
+        facts = data_runs.of_date(app.engine, date)
+        attempt = _begun(app, store, date, facts)
         if attempt is None and _is_back(store, date, facts):
             return _told(store, date, done=(), before=ROLLBACK, undone=())
         if attempt is None:
-            require_whole(store.root, target_of(undone_by(store.root, date)))
+            _require_sound(store, target_of(undone_by(store.root, date)))
             attempt = attempt_of(facts)
         work = _Rollback(
             app=app, store=store, day=date, attempt=attempt, reason=reason, actor=actor
@@ -81,7 +81,7 @@ def planned(app: App, date: date) -> dict[str, Any]:
     """Return what `roll_back` would do now; nothing is written."""
     store = candle_store(app.settings, demo=app.demo)
     facts = data_runs.of_date(app.engine, date)
-    attempt = _begun(facts)
+    attempt = _begun(app, store, date, facts)
     done = () if attempt is None else _done_before(facts, attempt)
     if attempt is None and _is_back(store, date, facts):
         return {"date": str(date), "dry_run": True, "would_do": [], "undone": [], "series": {}}
@@ -111,7 +111,9 @@ class _Rollback:
 
     def go_on(self, before: Sequence[DataStage]) -> RolledBack:
         """Do what is left."""
-        undone = [v for v in versions(self.store.root) if v.day >= self.day]
+        # Once it is resumed, nights may load again: what they loaded is not of this attempt.
+        is_over = DataStage.RESUME in before
+        undone = [] if is_over else [v for v in versions(self.store.root) if v.day >= self.day]
         stages: Mapping[DataStage, Callable[[], Mapping[str, Any]]] = {
             DataStage.PAUSE: dict,
             DataStage.RESTORE: lambda: self._restore(undone),
@@ -192,7 +194,7 @@ class _Rollback:
         told = {}
         for stored in self.store.series():
             candles = self.store.load(stored.name)
-            rows = require_same(self.store.root, stored, candles)
+            rows = _features_checked(self.store, stored, candles)
             told[str(stored.name)] = {"bars": len(candles), "features_checked": rows}
         return {"series": told}
 
@@ -243,12 +245,26 @@ class _Rollback:
         data_runs.record(self.app.engine, facts, now=self.app.clock.now(), actor=self.actor)
 
 
-def _begun(facts: Sequence[DataFact]) -> int | None:
-    """Return the attempt of a rollback that was begun and is not verified; None for none."""
-    paused = [fact.attempt for fact in facts if fact.stage is DataStage.PAUSE]
-    if not paused or DataStage.VERIFY in _done_before(facts, max(paused)):
+def _begun(app: App, store: CandleStore, date: date, facts: Sequence[DataFact]) -> int | None:
+    """Return the attempt that is to go on; None where a new one is to begin.
+
+    Raises `DataPaused` while a rollback of another date is not finished, unless this one undoes
+    what that does and more: then it takes the pause over.
+    """
+    paused = data_runs.paused(app.engine)
+    loads = [version.day for version in versions(store.root)]
+    if paused is not None and paused.day != date:
+        if date > paused.day or date not in loads:
+            since = paused.began_at.isoformat()
+            raise DataPaused(date=paused.day.isoformat(), since=since)
         return None
-    return max(paused)
+    if paused is not None:
+        return paused.attempt
+    attempt = max((fact.attempt for fact in facts if fact.stage is DataStage.RESUME), default=None)
+    if attempt is None or DataStage.VERIFY in _done_before(facts, attempt):
+        return None
+    # It was cut off before it was verified: another matter once nights have loaded again.
+    return None if any(day >= date for day in loads) else attempt
 
 
 def _done_before(facts: Sequence[DataFact], attempt: int) -> tuple[DataStage, ...]:
@@ -263,9 +279,28 @@ def _done_before(facts: Sequence[DataFact], attempt: int) -> tuple[DataStage, ..
 
 
 def _is_back(store: CandleStore, date: date, facts: Sequence[DataFact]) -> bool:
-    """Say whether a load was taken back, and nothing was loaded for that night since."""
-    loaded = any(version.day == date for version in versions(store.root))
+    """Say whether a load was taken back, and nothing of that night or later was loaded since."""
+    loaded = any(version.day >= date for version in versions(store.root))
     return not loaded and any(fact.stage is DataStage.PAUSE for fact in facts)
+
+
+def _require_sound(store: CandleStore, target: Documents) -> None:
+    """Raise for what `_Rollback._sound` would find once the store is restored to `target`."""
+    require_whole(store.root, target)
+    for folder, document in target.items():
+        if document is not None:
+            stored = series_of(document, where=store.root / folder)
+            _features_checked(store, stored, candles_of(store.root, stored))
+    for stored in store.series():
+        if stored.name.folder.as_posix() not in target:
+            _features_checked(store, stored, store.load(stored.name))
+
+
+def _features_checked(store: CandleStore, stored: StoredSeries, candles: Candles) -> int:
+    try:
+        return require_same(store.root, stored, candles)
+    except FileNotFoundError as error:
+        raise DamagedSeries(f"{error.filename} is missing") from error
 
 
 def _told(

@@ -142,7 +142,7 @@ def test_a_rollback_that_was_killed_is_paused_and_goes_on(
         with pytest.raises(DataPaused, match="liveops data rollback 2024-01-22"):
             run(app, 1)
         with pytest.raises(DataPaused):
-            back(app, 0)
+            back(app, 2)
 
     went_on = back(app, 1)
 
@@ -152,3 +152,114 @@ def test_a_rollback_that_was_killed_is_paused_and_goes_on(
     assert data_runs.paused(app.engine) is None
     assert [version.day for version in versions(store.root)] == [night(0)]
     assert run(app, 1).attempt == 2
+
+
+def cut_off(app: App, n: int, monkeypatch: pytest.MonkeyPatch, *, before: DataStage) -> None:
+    """Begin a rollback, and be killed before a stage of it is recorded."""
+
+    class Killed(BaseException):
+        """What no code catches, as no code goes on after a kill."""
+
+    real = data_runs.record
+
+    def records(engine: Engine, facts: list, **options: object) -> None:
+        if facts[0].stage == before:
+            raise Killed
+        real(engine, facts, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(data_rollback.data_runs, "record", records)
+        with pytest.raises(Killed):
+            back(app, n)
+
+
+def test_what_nights_loaded_after_a_rollback_was_cut_off_unverified_is_rolled_back_anew(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(app, 0)
+    store = candle_store(app.settings)
+    before = contents(store)
+    grow(tmp_path / "files", days=21)
+    run(app, 1)
+    cut_off(app, 1, monkeypatch, before=DataStage.VERIFY)
+    assert data_runs.paused(app.engine) is None
+    run(app, 1)
+    grow(tmp_path / "files", days=22)
+    run(app, 2)
+
+    assert data_rollback.planned(app, night(1))["would_do"] == list(ROLLBACK)
+    done = back(app, 1)
+
+    assert (done.done, done.before, done.undone) == (ROLLBACK, (), (night(1), night(2)))
+    assert contents(store) == before
+    assert [version.day for version in versions(store.root)] == [night(0)]
+    assert back(app, 1).done == ()
+
+
+def test_bars_of_a_later_night_are_never_said_to_be_rolled_back(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(app, 0)
+    grow(tmp_path / "files", days=21)
+    run(app, 1)
+    cut_off(app, 1, monkeypatch, before=DataStage.VERIFY)
+    grow(tmp_path / "files", days=22)
+    run(app, 2)  # brings in what the night before would have, too
+
+    with pytest.raises(UnknownName, match="known: 2024-01-21, 2024-01-23"):
+        back(app, 1)
+
+    store = candle_store(app.settings)
+    assert [version.day for version in versions(store.root)] == [night(0), night(2)]
+    assert back(app, 2).done == ROLLBACK
+    assert len(store.load(series("AAA"))) == 20 * 24
+
+
+def test_a_damaged_series_that_no_load_changed_refuses_before_anything_is_paused(
+    app: App, engine: Engine, tmp_path: Path
+) -> None:
+    run(app, 0)
+    grow(tmp_path / "files", days=21, only=["AAA"])
+    source = str(tmp_path / "files" / "AAA.csv")
+    app = app_of(engine, tmp_path, feeds=[{"instrument": "AAA", "interval": "1h", "files": source}])
+    run(app, 1)
+    store = candle_store(app.settings)
+    other = store.stored(series("BBB"))
+    assert other is not None
+    (store.root / series("BBB").folder / min(other.files)).write_bytes(b"PAR1")
+
+    with pytest.raises(DamagedSeries, match="file/BBB/1h"):
+        back(app, 1)
+
+    assert data_runs.paused(engine) is None
+    assert [version.day for version in versions(store.root)] == [night(0), night(1)]
+    grow(tmp_path / "files", days=22, only=["AAA"])
+    assert run(app, 2).done == NIGHT
+    # Before the night that wrote the damaged file there was none.
+    assert back(app, 0).done == ROLLBACK
+    assert store.series() == ()
+
+
+@pytest.mark.parametrize("cut", [DataStage.RESTORE, DataStage.REVALIDATE, DataStage.RESUME])
+def test_an_earlier_date_takes_a_standing_pause_over(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: DataStage
+) -> None:
+    run(app, 0)
+    store = candle_store(app.settings)
+    before = contents(store)
+    for n in (1, 2):
+        grow(tmp_path / "files", days=20 + n)
+        run(app, n)
+    cut_off(app, 2, monkeypatch, before=cut)
+    assert data_runs.paused(app.engine) is not None
+
+    assert data_rollback.planned(app, night(1))["would_do"] == list(ROLLBACK)
+    assert back(app, 1).done == ROLLBACK
+
+    assert data_runs.paused(app.engine) is None
+    assert contents(store) == before
+    # What was taken over is done: its night is open, and goes back anew.
+    assert run(app, 2).done == NIGHT
+    assert len(store.load(series("AAA"))) == 22 * 24
+    assert back(app, 2).done == ROLLBACK
+    assert contents(store) == before
