@@ -65,6 +65,15 @@ def snapshot_dir(settings: Settings, *, demo: bool) -> Path:
     return path.with_name(f"{path.name}.demo") if demo else path
 
 
+def tuning_dir(settings: Settings, *, demo: bool) -> Path:
+    """Return the directory of what sweeps made; the demo has one of its own beside it.
+
+    The study of a day has the same name in both ledgers.
+    """
+    path = state_home(settings) / "tuning"
+    return path.with_name(f"{path.name}.demo") if demo else path
+
+
 def data_archive_dir(settings: Settings) -> Path | None:
     """Return the directory that holds what the data pipeline extracted; None for the usual one."""
     chosen = settings.data.archive_dir

@@ -23,13 +23,14 @@ from liveops.deciders import artifact_home
 from liveops.learning import Learned, Made, enrolled, subject_of
 from liveops.leasing import leased
 from liveops.ledger_server import state_home
+from liveops.ledger_server import tuning_dir
 from liveops.sweep_trials import RULE, Sweep, Trials, workshop_of
-from liveops.trial_store import TrialStore
+from liveops.trial_store import KeptTrial, TrialStore
 from liveops.wiring import App
 
 
 class SweepFailed(BanditError):
-    """A sweep ended without a policy: not one of its trials could be made and measured."""
+    """A sweep has no policy: no trial could be measured, or what the best made is gone."""
 
     code = "sweep_failed"
 
@@ -62,13 +63,16 @@ def sweep(
     """Run a day's sweep to its end, or go on with it; one that is complete stays as it is.
 
     Raises `LockHeldElsewhere` while another process runs one, `Conflict` where that day's was begun
-    otherwise, `SweepFailed` where nothing came of it, and `InvalidInput` for candles too few.
+    otherwise, `SweepFailed` where nothing came of it or what its best made is gone, and
+    `InvalidInput` for candles too few.
     """
     data_runs.require_whole(app.engine)
     optimizing.require_room(app.engine)
     workshop_of(asked, asked.planned(asked.fixed)).splits  # noqa: B018 - raises where none fits
     store = TrialStore(state_home(app.settings) / "tuning" / asked.study)
     with leased(app.engine, LockClass.TUNING, doing="sweep") as require_lease:
+    store = TrialStore(tuning_dir(app.settings, demo=app.demo) / asked.study)
+    with _leased(app) as require_lease:
         now = app.clock.now()
         run = optimizing.begin(
             app.engine, asked.study, trials=asked.trials, asked=asked.asked, now=now, actor=actor
@@ -134,7 +138,7 @@ def _registered(
 
     Without news since a sweep before, the best is what that one registered: then nothing is new.
     """
-    plan, kept = asked.planned(best.parameters), store.load(best.number)
+    plan, kept = asked.planned(best.parameters), _kept(asked, best, store)
     subject = subject_of(plan, asked.series, family=asked.study)
     for held in (record.policy for record in policies.listed(app.engine)):
         if held.sha == kept.sha and held.metadata.get("trial") != subject.trial_id():
@@ -154,6 +158,18 @@ def _registered(
     recipe = replace(asked.recipe, options={**asked.recipe.options, "tuned": texts})
     learner_jobs.keep_recipe(app.engine, learned.policy.name, recipe.to_json(), now=app.clock.now())
     return learned.policy.name, learned
+
+
+def _kept(asked: Sweep, best: StudyTrial, store: TrialStore) -> KeptTrial:
+    # A ledger that was restored may know of a trial whose files were removed since, or never here.
+    try:
+        return store.load(best.number)
+    except FileNotFoundError:
+        folder = store.made(best.number)
+        raise SweepFailed(
+            f"{asked.study}: its best is trial {best.number}, and {folder} is not whole: bring it "
+            "back from where the sweep ran, or begin a sweep of another day with --date"
+        ) from None
 
 
 def _study(app: App, asked: Sweep) -> Study:

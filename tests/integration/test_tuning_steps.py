@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from api_service import application
 from made_up_candles import random_walk
+from postgres_server import PostgresServer
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError, InternalError
 from sweeps import STUDY, a_sweep, trials_of
@@ -18,6 +19,7 @@ from sweeps import STUDY, a_sweep, trials_of
 from bandit.core.errors import Conflict, InvalidInput, LockHeldElsewhere
 from bandit.core.optimization import RunState, TrialCounts
 from bandit.service import learner_jobs, optimizing, policies, trials
+from bandit.storage.engine import connect
 from bandit.storage.locks import Lease, LockClass
 from learners.challenger import ChallengerPlan
 from learners.study import Study
@@ -25,6 +27,7 @@ from learners.tuning import FoldDone, Said, TrialBegun, TrialFailed, TrialLost, 
 from liveops import sweep_trials, tuning
 from liveops.clock import VirtualClock, monotonic
 from liveops.learning import Learned
+from liveops.ledger_server import tuning_dir
 from liveops.sweep_trials import ATTEMPTS_MAX, Sweep
 from liveops.trial_store import TrialStore
 from liveops.tuning import SweepFailed, Swept, outlook, sweep
@@ -270,6 +273,49 @@ def test_nothing_is_begun_that_cannot_be_done(app: App, said: Sequence[Said]) ->
         with pytest.raises(InvalidInput, match="or more for one fold"):
             attempt(app, short)
     assert optimizing.newest(app.engine) == []
+
+
+def test_a_sweep_of_the_demo_leaves_what_the_real_one_made(
+    app: App, said: Sequence[Said], postgres_server: PostgresServer
+) -> None:
+    real = run(app, a_sweep(app.settings, SERIES, trials=3), Scripted(lambda *_: said))
+    kept = tuning_dir(app.settings, demo=False) / STUDY
+    before = files_below(kept)
+    assert len(real.kept) == 2
+    assert before
+    with postgres_server.database() as url:
+        engine = connect(url)
+        demo = replace(app, engine=engine, demo=True)
+        found = run(demo, a_sweep(app.settings, SERIES, trials=1), Scripted(lambda *_: said))
+        engine.dispose()
+    assert found.kept == [0]
+    assert files_below(kept) == before
+    assert [path.name for path in (app.settings.home / "tuning.demo" / STUDY).iterdir()] == [
+        "made-0"
+    ]
+
+
+def files_below(folder: Path) -> Mapping[str, bytes]:
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def test_a_best_trial_whose_files_are_gone_is_named_and_goes_on_once_they_are_back(
+    app: App, said: Sequence[Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = a_sweep(app.settings, SERIES, trials=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(tuning, "_ended", broken_off_after(lambda *_, **__: None, "trials", []))
+        with pytest.raises(BrokenOff):
+            run(app, asked, Scripted(lambda *_: said))
+    made = tuning_dir(app.settings, demo=False) / STUDY / "made-0"
+    # As of a restored ledger, on a machine where the sweep went further or never ran.
+    away = made.rename(made.with_name("away"))
+    with pytest.raises(SweepFailed, match=r"trial 0, and .*made-0 is not whole: bring it back"):
+        run(app, asked, Scripted(lambda *_: said))
+    assert policies.listed(app.engine) == []
+    away.rename(made)
+    assert run(app, asked, Scripted(lambda *_: said)).learned is not None
 
 
 def test_what_ended_stays_ended_and_what_was_asked_stays_so(app: App, said: Sequence[Said]) -> None:
