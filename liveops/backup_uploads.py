@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from bandit.core.backups import BackupKind, RestoreRefused, kind_and_second
+from bandit.core.backups import BackupDamaged, BackupKind, RestoreRefused, kind_and_second
 from bandit.core.errors import AmbiguousName, BanditError, UnknownName
 from config.settings import Settings
 from liveops import backups
@@ -40,23 +40,28 @@ def upload(settings: Settings, root: Path, *, now: Callable[[], datetime]) -> Up
     """Send every backup of `root` that the bucket does not hold; nothing where none is set.
 
     Each file is read back by the store, and the metadata is sent last: so whoever finds that finds
-    all of it. What cannot be sent stays pending, for the next call; it never raises for that.
+    all of it. What cannot be sent stays pending, for the next call; it never raises for that. One
+    that is damaged here stops no other.
     """
     store = bucket_store(settings, now=now) if settings.backup.upload else None
     if store is None:
         return Uploads()
     names = [name for kind in KINDS for name in backup_files.names(root, kind)]
-    left, done = sorted(names, key=_second, reverse=True), list[str]()
+    left, done, why = sorted(names, key=_second, reverse=True), list[str](), list[str]()
     try:
         held = {name for _, name in _listed(store)}
         left = [name for name in left if name not in held]
         for name in tuple(left):
-            _send(store, backup_files.opened(root, name))
+            try:
+                _send(store, backup_files.opened(root, name))
+            except BackupDamaged as damage:
+                why.append(str(damage))
+                continue
             left.remove(name)
             done.append(name)
     except BanditError as error:
-        return Uploads(done=tuple(done), pending=tuple(left), why=str(error))
-    return Uploads(done=tuple(done))
+        why.append(str(error))
+    return Uploads(done=tuple(done), pending=tuple(left), why="; ".join(why) or None)
 
 
 def fetch(settings: Settings, root: Path, name: str, *, now: Callable[[], datetime]) -> Backup:

@@ -25,9 +25,14 @@ class EventFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line; a traceback, which is ours, follows it on lines of its own."""
-        data = {key: value for key, value in vars(record).items() if key not in _OWN}
+        data = {key: value for key, value in vars(record).items() if _is_told(key)}
         line = super().formatMessage(record)
         return _visible(" ".join([line, *(f"{key}={_shown(data[key])}" for key in data)]))
+
+
+def _is_told(key: str) -> bool:
+    # Packages mark records for themselves: Ray does from the moment it is imported.
+    return key not in _OWN and not key.startswith("_")
 
 
 def _shown(value: Any) -> str:

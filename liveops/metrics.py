@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -55,14 +56,17 @@ _TOLD_STATUSES = tuple(status for status in ArmStatus if status is not ArmStatus
 DRIFT_FRESH = timedelta(days=30)
 """For how long an artefact that is checked no more is still told of."""
 
+_DOWN: Final[Sample] = ("liveops_up", (), 0.0)
+
 Family = GaugeMetricFamily | CounterMetricFamily
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerReading(Collector):
-    """What the ledger said `at` a moment, and for how long it serves."""
+    """What the ledger said `at` a moment, if it `answered`, and for how long it serves."""
 
     at: datetime
+    answered: bool
     serves: timedelta
     families: tuple[Family, ...]
 
@@ -88,7 +92,10 @@ class LedgerReader:
         self._lock = threading.Lock()
         self._newest: LedgerReading | None = None
         self.takes = timedelta(0)
-        """How long a reading takes: as the slowest did, of which each later one forgets a fifth."""
+        """How long a reading takes: as the slowest did, of which each later one forgets a fifth.
+
+        One that the ledger did not answer says nothing of that.
+        """
 
     def newest(self) -> LedgerReading:
         """Return the newest reading, a new one where that is not fresh."""
@@ -98,16 +105,25 @@ class LedgerReader:
             return self._newest
 
     def read_ahead(self) -> LedgerReading:
-        """Return a new reading for whoever asks soon: it serves for longer, as it took its time."""
+        """Return a new reading for whoever asks soon: it serves for longer, as it took its time.
+
+        One that failed does not: the ledger may be back.
+        """
         with self._lock:
-            self._newest = replace(self._reading(), serves=FRESH + 3 * self.takes)
-            return self._newest
+            found = self._reading()
+            if found.answered:
+                found = replace(found, serves=FRESH + 3 * self.takes)
+            self._newest = found
+            return found
 
     def _reading(self) -> LedgerReading:
         at, began = self._app.clock.now(), monotonic()
-        families = filled([m for m in CATALOGUE if not m.is_own], self._read())
-        self.takes = max(timedelta(seconds=monotonic() - began), 0.8 * self.takes)
-        return LedgerReading(at=at, serves=FRESH, families=families)
+        samples = self._read()
+        families = filled([m for m in CATALOGUE if not m.is_own], samples)
+        answered = _DOWN not in samples
+        if answered:
+            self.takes = max(timedelta(seconds=monotonic() - began), 0.8 * self.takes)
+        return LedgerReading(at=at, answered=answered, serves=FRESH, families=families)
 
     def _read(self) -> list[Sample]:
         engine, now = self._app.engine, self._app.clock.now()
@@ -123,7 +139,7 @@ class LedgerReader:
             told = noticing.counted(engine)
             kept = self._of_upkeep(checked, now=now)
         except LedgerUnavailable:
-            return [("liveops_up", (), 0.0)]
+            return [_DOWN]
         samples: list[Sample] = [
             ("liveops_up", (), 1.0),
             ("liveops_audit_unsealed_rows", (), unsealed),

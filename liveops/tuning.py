@@ -13,16 +13,13 @@ from typing import Any
 from bandit.core.errors import BanditError
 from bandit.core.model import PolicyName
 from bandit.core.optimization import OptimizationRun, RunState, policy_of
-from bandit.service import learner_jobs, optimizing, policies
-from bandit.storage.locks import LockClass
 from bandit.service import data_runs, learner_jobs, optimizing, policies
-from bandit.storage.locks import LEASE_SECONDS, Lease, LockClass
+from bandit.storage.locks import LockClass
 from learners.backends import Backend
 from learners.study import Study, StudyTrial
 from liveops.deciders import artifact_home
 from liveops.learning import Learned, Made, enrolled, subject_of
 from liveops.leasing import leased
-from liveops.ledger_server import state_home
 from liveops.ledger_server import tuning_dir
 from liveops.sweep_trials import RULE, Sweep, Trials, workshop_of
 from liveops.trial_store import KeptTrial, TrialStore
@@ -69,10 +66,8 @@ def sweep(
     data_runs.require_whole(app.engine)
     optimizing.require_room(app.engine)
     workshop_of(asked, asked.planned(asked.fixed)).splits  # noqa: B018 - raises where none fits
-    store = TrialStore(state_home(app.settings) / "tuning" / asked.study)
-    with leased(app.engine, LockClass.TUNING, doing="sweep") as require_lease:
     store = TrialStore(tuning_dir(app.settings, demo=app.demo) / asked.study)
-    with _leased(app) as require_lease:
+    with leased(app.engine, LockClass.TUNING, doing="sweep") as require_lease:
         now = app.clock.now()
         run = optimizing.begin(
             app.engine, asked.study, trials=asked.trials, asked=asked.asked, now=now, actor=actor

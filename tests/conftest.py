@@ -17,6 +17,9 @@ from liveops.embedded_postgres import EmbeddedPostgres
 from liveops.postgres_home import PACKAGED
 from snapshots.archive_files import ParquetArchives
 
+collect_ignore = ["airflow_probe.py"]
+"""Runs in Airflow's environment, and imports what only that has."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the tests of the ledger run on each packaged PostgreSQL."""

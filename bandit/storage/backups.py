@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from bandit.core.backups import BackupKind, BackupRecord, RestoreDrill
 from bandit.storage.engine import one, rows, run
+from bandit.storage.roles import APPLICATION_ROLE
 
 RESTORED = "restore_began"
 """Action of the row that says: this ledger came out of a backup; its subject is the backup."""
@@ -124,7 +125,8 @@ def ending_script(
     """Return what ends the transaction of a restore: SQL for psql, after the tables are filled.
 
     It fails where a table has other rows than it had, and kills every account. So nobody ever sees
-    a restored ledger that may decide.
+    a restored ledger that may decide. What Optuna keeps belongs to a service's role again, where
+    there is one: that made it, and its newer release alters it.
     """
     checks = sql.SQL("\n").join(_count_check(name, n) for name, n in sorted(counts.items()))
     details = json.dumps({"reason": reason}, sort_keys=True)
@@ -136,6 +138,7 @@ def ending_script(
         backup=sql.Literal(backup),
         details=sql.Literal(details),
         began=sql.Literal(RESTORED),
+        service=sql.Literal(APPLICATION_ROLE),
     )
     return statements.as_string(None)
 
@@ -145,6 +148,26 @@ RESET search_path;
 DO $restore$
 BEGIN
 {checks}
+END $restore$;
+DO $restore$
+DECLARE
+  found regclass;
+  kind regtype;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {service}
+                 AND pg_has_role(oid, 'SET')
+                 AND has_schema_privilege(oid, to_regnamespace('optuna'), 'CREATE')) THEN
+    RETURN;
+  END IF;
+  -- With a table go its sequences and indexes.
+  FOR found IN SELECT oid FROM pg_class
+               WHERE relnamespace = to_regnamespace('optuna') AND relkind IN ('r', 'p') LOOP
+    EXECUTE format('ALTER TABLE %s OWNER TO %I', found, {service});
+  END LOOP;
+  FOR kind IN SELECT oid FROM pg_type
+              WHERE typnamespace = to_regnamespace('optuna') AND typtype IN ('e', 'd') LOOP
+    EXECUTE format('ALTER TYPE %s OWNER TO %I', kind, {service});
+  END LOOP;
 END $restore$;
 INSERT INTO kill_events (account_id, kind, cause, at, actor, reason, reasons)
   SELECT id, 'KILL', 'hand', {now}, {actor}, {reason}, '[]' FROM accounts ORDER BY id;

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from backed_up import TAKEN, backing_up, live, restored, taken
+from backed_up import TAKEN, backing_up, later, live, restored, taken
 from s3_peer import S3Peer, s3_peer
 from sqlalchemy import Engine
 
@@ -87,6 +88,19 @@ def test_a_backup_that_was_damaged_meanwhile_is_not_sent(app: App, peer: S3Peer)
     found = sent(uploading(app, peer, peer.bucket()))
     assert found.pending == (made.name,)
     assert "another size" in str(found.why)
+
+
+def test_one_that_is_damaged_stops_no_older_one(app: App, peer: S3Peer) -> None:
+    older = taken(app)
+    newer = taken(later(app, minutes=60))
+    with (newer.path / "ledger.dump").open("ab") as file:
+        file.write(b"!")
+    settings = uploading(app, peer, peer.bucket())
+    found = sent(settings)
+    assert (found.done, found.pending) == ((older.name,), (newer.name,))
+    assert newer.name in str(found.why)
+    assert "another size" in str(found.why)
+    assert sent(settings) == replace(found, done=())
 
 
 def test_what_is_damaged_in_the_bucket_is_refused(app: App, peer: S3Peer, tmp_path: Path) -> None:

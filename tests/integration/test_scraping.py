@@ -14,7 +14,9 @@ from api_service import application, service
 from ledger import NOON, UNGUARDED, feed, open_btc
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
+from psycopg import Error, OperationalError
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import DBAPIError
 from told_ledger import CHALLENGER, told_service
 
 from alerts.arm_metrics import ARM_METRICS, SERIES_MAX
@@ -117,6 +119,37 @@ def test_a_scrape_that_was_read_ahead_of_asks_the_ledger_nothing(engine: Engine)
         found = samples(exposition.answer("", encodings="").body.decode())
     assert asked
     assert counted(found, "liveops_arm_trades_total") == {("btc", CHALLENGER): 3}
+
+
+def test_a_reading_ahead_that_failed_serves_no_longer_than_any_other(engine: Engine) -> None:
+    clock = VirtualClock(NOON)
+    app = application(engine, clock=clock)
+    exposition = Exposition(app)
+
+    def slow(*_: object) -> None:
+        clock.advance_to(clock.now() + timedelta(seconds=1))
+
+    exposition.read_ahead("")
+    reader = exposition._ledger
+    reader.takes = timedelta(seconds=10)  # of a ledger that is slow, as it is before it fails
+
+    def refuse(*_: object) -> None:
+        raise DBAPIError.instance("", None, OperationalError("gone"), Error)
+
+    event.listen(engine, "before_cursor_execute", refuse)
+    try:
+        exposition.read_ahead("")
+    finally:
+        event.remove(engine, "before_cursor_execute", refuse)
+    assert reader.takes == timedelta(seconds=10)
+    assert up(exposition) == 0
+    clock.advance_to(clock.now() + FRESH)
+    assert up(exposition) == 1, "it was read anew"
+
+
+def up(exposition: Exposition) -> float:
+    found = samples(exposition.answer("", encodings="").body.decode())
+    return next(s.value for s in found if s.name == "liveops_up")
 
 
 def test_the_ledger_is_read_shortly_before_a_scraper_comes_again(engine: Engine) -> None:

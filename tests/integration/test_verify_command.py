@@ -52,7 +52,7 @@ def with_artifact(engine: Engine, home: Path, *, name: str = "made", seed: int =
     return sha
 
 
-def test_nothing_to_check_is_no_pass(engine: Engine, verify: Verify) -> None:
+def test_nothing_to_check_is_no_pass(engine: Engine, home: Path, verify: Verify) -> None:
     assert verify() == (
         0,
         {
@@ -62,11 +62,15 @@ def test_nothing_to_check_is_no_pass(engine: Engine, verify: Verify) -> None:
             ),
             "statistics": ("INCONCLUSIVE", "0 arms counted again"),
             "artifacts": ("INCONCLUSIVE", "no policy that decides is stored here"),
+            "snapshot": ("INCONCLUSIVE", "no snapshot was taken yet"),
+            "backup": ("INCONCLUSIVE", f"no backup of the ledger lies in {home / 'backups'}"),
         },
     )
 
 
-def test_what_is_whole_passes(engine: Engine, home: Path, verify: Verify) -> None:
+def test_what_is_whole_passes(
+    engine: Engine, home: Path, verify: Verify, capsys: pytest.CaptureFixture[str]
+) -> None:
     open_btc(engine)
     feed(engine, CHALLENGER, ["0.001", "-0.001"])
     with_artifact(engine, home)
@@ -74,10 +78,13 @@ def test_what_is_whole_passes(engine: Engine, home: Path, verify: Verify) -> Non
     assert head is not None
     file = AnchorFile(home / f"audit_anchors_{auditing.ledger_id(engine)}.jsonl")
     file.append(Anchor(sequence=head.sequence, chain_hash=head.chain_hash, sealed_at=NOON))
+    for kept in ("snapshot", "backup"):
+        assert cli.exit_code(cli.app, [kept, "take"]) == 0
+    capsys.readouterr()
     code, found = verify()
     assert (code, {name: verdict for name, (verdict, _) in found.items()}) == (
         0,
-        dict.fromkeys(("audit", "statistics", "artifacts"), "PASS"),
+        dict.fromkeys(("audit", "statistics", "artifacts", "snapshot", "backup"), "PASS"),
     )
     assert found["statistics"][1] == "3 arms counted again"
     assert found["artifacts"][1] == (
@@ -119,6 +126,8 @@ def test_a_dry_run_checks_nothing(
         "check audit",
         "check statistics",
         "check artifacts",
+        "check snapshot",
+        "check backup",
     ]
     assert count(engine, "statistics_comparisons") == 0
     assert cli.exit_code(cli.app, ["verify", "--date", "2999-01-01"]) == 2
