@@ -10,14 +10,21 @@ from pydantic_core import PydanticCustomError
 
 from config.section import Count, Number, Section, setting
 
+StoredName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,62}$")]
+"""An instrument, as the candle store names it."""
+
+SourceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+"""Where candles came from, as the candle store names it."""
+
+Interval = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,5}[smhdw]$")]
+"""Length of a bar."""
+
 
 class FeedEntry(Section):
     """One series: its bars come either from files or from an exchange."""
 
-    instrument: Annotated[
-        str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,62}$")
-    ] = setting(..., meaning="Instrument, such as BTC/USDT.", unit="name")
-    interval: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,5}[smhdw]$")] = setting(
+    instrument: StoredName = setting(..., meaning="Instrument, such as BTC/USDT.", unit="name")
+    interval: Interval = setting(
         "1h", meaning="Length of a bar, such as 5m or 1h.", unit="number and s, m, h, d or w"
     )
     files: Path | None = setting(
@@ -28,12 +35,8 @@ class FeedEntry(Section):
     exchange: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,40}$")] | None = (
         setting(None, meaning="Exchange to fetch from, by its ccxt name.", unit="name")
     )
-    source: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")] | None = (
-        setting(
-            None,
-            meaning="Its name in the candle store; empty: the exchange's, or file.",
-            unit="name",
-        )
+    source: SourceName | None = setting(
+        None, meaning="Its name in the candle store; empty: the exchange's, or file.", unit="name"
     )
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import StringConstraints
 
+from config.data import Interval, SourceName, StoredName
 from config.section import Count, Number, Section, setting
 
 HostAndPort = Annotated[str, StringConstraints(pattern=r"^[^:/\s]+:[0-9]{1,5}$")]
@@ -14,6 +15,20 @@ HostAndPort = Annotated[str, StringConstraints(pattern=r"^[^:/\s]+:[0-9]{1,5}$")
 class Tuning(Section):
     """How `liveops tune` runs; what it may change, and what never, is in docs/tuning.md."""
 
+    instruments: tuple[StoredName, ...] = setting(
+        (),
+        meaning="What the weekly sweep learns from, such as BTC/USDT of the candle store; empty: "
+        "there is none.",
+        unit="list of instruments",
+    )
+    source: SourceName | None = setting(
+        None, meaning="Where their candles came from; empty where that is plain.", unit="name"
+    )
+    interval: Interval | None = setting(
+        None,
+        meaning="Length of their bars, such as 1h; empty where that is plain.",
+        unit="number and s, m, h, d or w",
+    )
     trials: Count = setting(
         10,
         meaning="Trials of a sweep, pruned and failed ones among them.",

@@ -22,12 +22,21 @@ from liveops.commands.learn import (
     TrainBars,
     series_of,
 )
-from liveops.commands.options import AsJson, ConfigFile, Demo, actor, ledger_app, print_json
+from liveops.commands.options import (
+    AsJson,
+    ConfigFile,
+    Demo,
+    actor,
+    ledger_app,
+    loaded_settings,
+    print_json,
+)
 from liveops.recipes import Learner, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import date
+    from pathlib import Path
 
     from bandit.core.optimization import OptimizationRun
     from config.settings import Settings
@@ -74,9 +83,13 @@ def tune(
     test_bars: TestBars = 2_000,
     confidence: Confidence = None,
     allow_ranging: Ranging = None,
-    if_installed: Annotated[
+    weekly: Annotated[
         bool,
-        typer.Option("--if-installed", help="Do nothing where the learners are not installed."),
+        typer.Option(
+            "--weekly",
+            help="As the weekly maintenance: on tuning.instruments; does nothing where there is "
+            "none, or where the learners are not installed.",
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would happen; write nothing.")
@@ -93,13 +106,14 @@ def tune(
     """
     if context.invoked_subcommand is not None:
         return
-    try:
-        _require_learners()
-    except ExtraMissing as error:
-        if not if_installed:
-            raise
-        _say_nothing_done(str(error), dry_run=dry_run, as_json=as_json)
-        return
+    if weekly:
+        if candles or instruments or source or interval:
+            raise InvalidInput(field="--weekly", rule="must not go with candles", found="both")
+        instruments, source, interval, why_not = _of_the_week(config, demo=demo)
+        if why_not is not None:
+            _say_nothing_done(why_not, dry_run=dry_run, as_json=as_json)
+            return
+    _require_learners()
     series = series_of(candles or [], instruments or [], config, source=source, interval=interval)
     options = {
         "instruments": instruments,
@@ -138,6 +152,23 @@ def history(demo: Demo = False, as_json: AsJson = False, config: ConfigFile = No
         sys.stdout.write("no sweep was begun\n")
     for run in runs:
         sys.stdout.write(_line(run))
+
+
+def _of_the_week(
+    config: Path | None, *, demo: bool
+) -> tuple[list[str], str | None, str | None, str | None]:
+    """Return instruments, source and interval of the weekly sweep, and why there is none if so."""
+    chosen = loaded_settings(config).settings.tuning
+    why_not = None
+    try:
+        _require_learners()
+    except ExtraMissing as error:
+        why_not = str(error)
+    if demo:
+        return [], None, None, why_not
+    if not chosen.instruments:
+        why_not = "tuning.instruments names no market"
+    return list(chosen.instruments), chosen.source, chosen.interval, why_not
 
 
 def _require_learners() -> None:

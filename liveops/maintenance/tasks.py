@@ -61,7 +61,7 @@ TASKS: Final = (
     Task(
         name=WeeklyTask.OPTUNA,
         meaning="searches for better parameters",
-        command=("liveops", "tune", "--if-installed"),
+        command=("liveops", "tune", "--weekly"),
         demo_seconds=300,
         # A third of what a sweep trains with its own: three folds instead of four, half as long.
         demo_options=("--train-bars", "4000", "--test-bars", "4000"),

@@ -19,9 +19,11 @@ from bandit.core.data_runs import DataStage
 from bandit.core.model import PolicyKind
 from bandit.core.optimization import RunState
 from bandit.service import learner_jobs, optimizing, policies, trials
+from config.settings import Settings
 from learners import tuning
 from learners.artifact import read
 from liveops import cli
+from liveops.candle_import import candle_store, import_candle_file
 
 pytest.importorskip("pytorch_tabnet", reason="the learners are not installed")
 
@@ -49,14 +51,39 @@ def tuned(capsys: pytest.CaptureFixture[str], home: Path, *more: str) -> dict[st
     return found
 
 
-def test_without_learners_it_fails_unless_told_to_do_nothing_then(
+def test_a_week_without_learners_has_no_sweep(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuning, "PACKAGES", ("no-such-package",))
     assert "no-such-package is not installed" in run(capsys, "tune", code=1)
-    found = json.loads(run(capsys, "tune", "--if-installed", "--json"))
+    found = json.loads(run(capsys, "tune", "--weekly", "--demo", "--json"))
     why = "no-such-package is not installed: make learners"
     assert found == {"done": [f"nothing: {why}"], "why_not": why}
+
+
+def test_the_weekly_sweep_is_of_the_markets_that_the_settings_name(
+    home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    weekly = ("tune", "--weekly", "--train-bars", "400", "--test-bars", "200")
+    assert run(capsys, *weekly) == "nothing to do: tuning.instruments names no market\n"
+    found = json.loads(run(capsys, *weekly, "--dry-run", "--json"))
+    assert found["would"] == ["nothing: tuning.instruments names no market"]
+    assert not (home / "tuning").exists()
+
+    config = tmp_path / "liveops.yaml"
+    config.write_text("tuning:\n  instruments: [ADA/USDT]\n  interval: 1h\n")
+    named = (*weekly, "--config", str(config), "--dry-run")
+    assert "ADA/USDT 1h" in run(capsys, *named, code=2)
+    import_candle_file(
+        candle_store(Settings.model_validate({"home": str(home)})),
+        home / "BTCUSD.csv",
+        instrument="ADA/USDT",
+        source="file",
+        allow_gaps=False,
+        now=NOON,
+    )
+    assert ": would run 10 of 10 trials" in run(capsys, *named)
+    assert "must not go with candles" in run(capsys, *named, "--instrument", "ADA/USDT", code=2)
 
 
 def test_a_sweep_is_refused_while_a_load_of_candles_is_being_taken_back(

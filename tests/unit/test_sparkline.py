@@ -22,7 +22,11 @@ def test_it_fits_ends_where_the_values_end_and_shows_the_extremes(
         assert drawn[values.index(max(values))] == LEVELS[-1]
 
 
-@given(values=st.lists(NUMBERS, min_size=2, max_size=30), factor=st.sampled_from([0.5, 4.0]))
+# Halving the smallest of all numbers rounds.
+@given(
+    values=st.lists(NUMBERS.map(lambda x: x if abs(x) > 1e-300 else 0.0), min_size=2, max_size=30),
+    factor=st.sampled_from([0.5, 4.0]),
+)
 def test_only_the_form_counts_not_the_size(values: list[float], factor: float) -> None:
     scaled = [factor * value for value in values]
     assert sparkline(scaled, width=30) == sparkline(values, width=30)
