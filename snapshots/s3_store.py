@@ -207,7 +207,7 @@ class S3Store:
         made = self._call(
             "create_multipart_upload", key, ChecksumAlgorithm=_ALGORITHM, **self._kept()
         )
-        upload = {"UploadId": made["UploadId"]}
+        upload = {"UploadId": _answered(made, "UploadId", key)}
         try:
             parts = [
                 self._put_part(key, number, part, upload)
@@ -228,7 +228,7 @@ class S3Store:
         made = self._call("upload_part", key, PartNumber=number, Body=part, **upload, **checked)
         return {
             "PartNumber": number,
-            "ETag": made["ETag"],
+            "ETag": _answered(made, "ETag", key),
             "ChecksumSHA256": checked["ChecksumSHA256"],
         }
 
@@ -278,8 +278,17 @@ class S3Store:
 
 def _failures() -> tuple[type[Exception], ...]:
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
-    return (BotoCoreError, ClientError)
+    return (BotoCoreError, ClientError, ResponseParserError)
+
+
+def _answered(answer: Mapping[str, Any], name: str, key: str) -> str:
+    """Return a field of an answer, which lacks it where the connection was cut before it."""
+    found = answer.get(name)
+    if found is None:
+        raise StoreUnavailable(f"{key}: the bucket's answer broke off before its {name}")
+    return str(found)
 
 
 def _code(error: Exception) -> str | None:

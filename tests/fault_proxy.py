@@ -19,13 +19,14 @@ class FaultProxy:
     what comes from either side and lets nobody know. For faults of a moment see `cut` and
     `half_close`. Of HTTP, so many of the next: `errors` requests are answered 503 and not passed
     on, `lost` answers are cut off though the server did its work, `truncated` answers break off
-    in the middle.
+    in the middle, `headless` ones in their headers.
     """
 
     target: str
     errors: int = 0
     lost: int = 0
     truncated: int = 0
+    headless: int = 0
     port: int = 0
     delay_seconds: float = 0.0
     bytes_per_second: float = float("inf")
@@ -111,6 +112,9 @@ class FaultProxy:
         if self.lost > 0:
             self.lost -= 1
             return b""
+        if self.headless > 0 and (end := chunk.find(b"\r\n\r\n")) >= 0:
+            self.headless -= 1
+            return chunk[:end]
         if self.truncated > 0 and len(chunk) > 1:
             self.truncated -= 1
             return chunk[: len(chunk) - 1]

@@ -64,9 +64,10 @@ class ProgramMissing(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """Where Prometheus answers."""
+    """Where Prometheus answers, and whom it scrapes."""
 
     prometheus: str
+    service: str
 
     def firing(self) -> set[tuple[str, str]]:
         """Return alert and policy of whatever fires, as Prometheus sees it."""
@@ -81,7 +82,8 @@ class Stack:
     def is_ready(self) -> bool:
         """Say whether it has scraped the service and knows its Alertmanager."""
         known = self._asked("/api/v1/alertmanagers")["activeAlertmanagers"]
-        return bool(known) and self.values("up") == [1]
+        # One that goes on with what it wrote before still tells of whom it scraped then.
+        return bool(known) and self.values(f'up{{instance="{self.service}"}}') == [1]
 
     def _asked(self, path: str) -> Any:
         return httpx.get(f"http://{self.prometheus}{path}").raise_for_status().json()["data"]
@@ -105,7 +107,7 @@ def alert_stack(
     """
     prometheus, alertmanager = _program("prometheus"), _program("prometheus-alertmanager")
     places = {"prometheus": _free_place(), "alertmanager": _free_place()}
-    told = {
+    told: dict[str, Any] = {
         "folder": folder,
         "service": service.removeprefix("http://"),
         "seconds": seconds,
@@ -140,7 +142,7 @@ def alert_stack(
         ],
     )
     with _running(commands, log=folder / "stack.log"):
-        stack = Stack(prometheus=places["prometheus"])
+        stack = Stack(prometheus=places["prometheus"], service=told["service"])
         await_that(stack.is_ready, seconds=START_SECONDS_MAX)
         yield stack
 

@@ -24,6 +24,7 @@ from bandit.core.model import ArmMode, Policy, PolicyKind, PolicyName
 from bandit.service import experiments, policies
 from bandit.storage.engine import connect
 from liveops.clock import now
+from liveops.maintenance.tasks import week_of
 
 DONE = [(f"maintenance.{task.name}", "done") for task in TABLE]
 CANONICAL = """
@@ -39,8 +40,8 @@ ORDER BY 1, 2, 3, 4, 5
 
 
 def lived(engine: Engine, home: Path) -> None:
-    """A ledger of a hundred days ago: of six challengers four go, one of them stored here."""
-    then = now() - timedelta(days=100)
+    """A ledger of a hundred days before the week: of six challengers four go, one stored here."""
+    then = week_of(now()) - timedelta(days=100)
     open_btc(engine, challengers=arms(5), now=then)
     sha = stored(home / "artifacts").sha
     policy = Policy(name=PolicyName("stored-one"), kind=PolicyKind.REINFORCEMENT, sha=sha)

@@ -106,6 +106,18 @@ def test_a_body_that_breaks_off_is_read_again(
         store.get("large")
 
 
+def test_an_answer_that_breaks_off_in_its_headers_is_no_answer(
+    proxy: FaultProxy, store: S3Store, near: S3Store
+) -> None:
+    proxy.headless = 1
+    with pytest.raises(StoreUnavailable, match="large"):
+        store.put("large", LARGE, if_absent=True)
+    assert proxy.headless == 0
+    assert list(near.keys()) == []
+    store.put("large", LARGE, if_absent=True)
+    assert near.get("large") == LARGE
+
+
 def test_a_connection_that_is_cut_midway_leaves_nothing_to_see(
     proxy: FaultProxy, store: S3Store, near: S3Store
 ) -> None:

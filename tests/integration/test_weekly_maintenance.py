@@ -179,7 +179,7 @@ def weekly(
 def test_the_command_does_a_task_once_a_week_and_shows_it(
     engine: Engine, weekly: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    open_btc(engine, now=now() - timedelta(days=100), challengers=ARMS)
+    open_btc(engine, now=week_of(now()) - timedelta(days=100), challengers=ARMS)
     code, out, err = weekly("--task", "purge", "--dry-run", "--json")
     told = json.loads(out)
     assert (code, told["failed"], told["dry_run"]) == (0, 0, True)
