@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -31,7 +31,7 @@ from learners.market.candles import Candles
 from learners.sealed_files import ArtifactRefused
 from learners.training_events import TrainingEvent
 from liveops.deciders import artifact_home
-from liveops.learning import Learned
+from liveops.learning import Learned, subject_of
 from liveops.leasing import leased
 from liveops.recipes import Recipe
 from liveops.relearning import known_before, learn_by, recipe_candles, recipe_plan
@@ -96,7 +96,8 @@ def planned(app: App, *, day: date, symbols: Sequence[str]) -> list[ModelPlan]:
     """Say of every model what a day does about it; `symbols` leaves those of others alone.
 
     It learns from bars that had closed when the day began, so that the day makes the same whenever
-    it is asked. Raises `InvalidInput` for a symbol that no model trades.
+    it is asked. Of models that one training would make anew, the first is, and the others are left
+    alone. Raises `InvalidInput` for a symbol that no model trades.
     """
     records = rotating.models(app.engine, day=day)
     known = {record.model.policy: _candles(app, record, day=day) for record in records}
@@ -106,10 +107,15 @@ def planned(app: App, *, day: date, symbols: Sequence[str]) -> list[ModelPlan]:
             rule = f"must be traded by a model: {', '.join(sorted(traded)) or 'there is none'}"
             raise InvalidInput(field="--symbols", rule=rule, found=symbol)
     named = _named(app, records, day=day)
-    found = [
-        _planned(app, record, known[record.model.policy], new=named[record.model.policy], day=day)
-        for record in records
-    ]
+    found = _once_each(
+        app,
+        [
+            _planned(
+                app, record, known[record.model.policy], new=named[record.model.policy], day=day
+            )
+            for record in records
+        ],
+    )
     if not symbols:
         return found
     return [p for p in found if {candles.instrument for candles in p.series} & set(symbols)]
@@ -165,6 +171,29 @@ def _planned(
     )
 
 
+def _once_each(app: App, plans: Sequence[ModelPlan]) -> list[ModelPlan]:
+    """Leave those alone whose training is that of one before them, or was done under a name."""
+    listed = [record.policy for record in policies.listed(app.engine)]
+    known = {str(held.metadata["trial"]): held.name for held in listed if "trial" in held.metadata}
+    found = []
+    for plan in plans:
+        trial = None if plan.why_not is not None else _trial_of(app, plan)
+        same = plan.new if trial is None else known.setdefault(trial, plan.new)
+        why_not = plan.why_not if same == plan.new else f"made anew as {same}, of the same recipe"
+        found.append(replace(plan, why_not=why_not))
+    return found
+
+
+def _trial_of(app: App, plan: ModelPlan) -> str | None:
+    """Return the trial that making a model anew would be; None where it is told why it cannot."""
+    recipe = plan.recipe
+    try:
+        made_by = recipe_plan(recipe, app.settings, plan.series)
+        return subject_of(made_by, plan.series, family=recipe.options["family"]).trial_id()
+    except BanditError:
+        return None
+
+
 def rotated(
     app: App,
     *,
@@ -212,8 +241,14 @@ def rotate(
 ) -> Rotation:
     """Make a model anew, hold it against its gates, and give it its place; all of it once a day.
 
-    `require_lease` raises where another process may be at it. Raises as `learn`, and as that.
+    `require_lease` raises where another process may be at it; it is asked at each step of the
+    training, which writes in a folder that both would share. Raises as `learn`, and as that.
     """
+
+    def heard(event: TrainingEvent) -> None:
+        require_lease()
+        report(event)
+
     require_lease()
     present, settings = plan.record.model.policy, app.settings
     made_by = recipe_plan(plan.recipe, settings, plan.series)
@@ -224,7 +259,7 @@ def rotate(
         plan=made_by,
         series=plan.series,
         parent=present,
-        report=report,
+        report=heard,
         actor=actor,
     )
     require_lease()

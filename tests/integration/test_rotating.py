@@ -12,16 +12,20 @@ from ledger import NOON, join, open_btc
 from made_up_candles import HOUR, part, random_walk
 from sqlalchemy import Engine, text
 
+from bandit.core.errors import LedgerUnavailable
 from bandit.core.model import ArmRole, ArmStatus, PolicyName, Profile, Verdict
 from bandit.core.rotation import Placing
-from bandit.service import experiments, policies, promoting, rotating
+from bandit.service import experiments, policies, promoting, rotating, trials
 from bandit.storage.locks import Lease, LockClass
 from learners.market.candle_store import CandleStore, SeriesName
+from learners.training_events import TrainingEvent
 from liveops import cli
+from liveops.commands.options import ledger_app
+from liveops.rotation import planned, rotate
 
 pytest.importorskip("stable_baselines3", reason="the learners are not installed")
 
-WALK = random_walk(1_800, seed=5)
+WALK = random_walk(2_000, seed=5)
 SERIES = SeriesName(source="own", instrument="BTCUSD", interval=HOUR)
 BARS = ("--instrument", "BTCUSD", "--train-bars", "800", "--test-bars", "250")
 EASY = """
@@ -75,9 +79,9 @@ def test_an_aged_model_is_made_anew_once_a_day_and_judged(
 ) -> None:
     open_btc(engine)
     join(engine, PolicyName("agent"))
-    planned = retrain(capsys, "--weekly", "--dry-run")
-    assert planned["models"][0]["why_not"] is None
-    assert planned["rotations"] == []
+    would = retrain(capsys, "--weekly", "--dry-run")
+    assert would["models"][0]["why_not"] is None
+    assert would["rotations"] == []
     assert len(policies.listed(engine)) == 3, "a dry run makes nothing"
     told = retrain(capsys, "--weekly")
     [made] = told["rotations"]
@@ -129,6 +133,69 @@ def test_one_process_makes_models_anew_at_a_time_and_its_word_stands(
     with engine.connect() as connection:
         told_of = text("SELECT count(*) FROM audit_log WHERE action = 'model_rotated'")
         assert connection.execute(told_of).scalar_one() == 1
+
+
+def test_of_models_of_one_recipe_one_is_made_anew_and_none_fails(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Made by hand of the bars of an earlier day, as `liveops learn again` would then.
+    append(home, 1_800, 1_900)
+    assert cli.exit_code(cli.app, ["learn", "again", "agent", "agent-20261101"]) == 0
+    append(home, 1_900, 2_000)
+    open_btc(engine)
+    for name in ("agent", "agent-20261101"):
+        join(engine, PolicyName(name))
+    new = f"agent-{policies.find(engine, 'agent').policy.sha[:8]}-20261122"
+    why = {"agent": None, "agent-20261101": f"made anew as {new}, of the same recipe"}
+    would = retrain(capsys, "--weekly", "--dry-run")
+    assert {model["policy"]: model["why_not"] for model in would["models"]} == why
+    assert would["would"] == [f"make {new} of agent"]
+    told = retrain(capsys, "--weekly")
+    assert [made["new"] for made in told["rotations"]] == [new]
+    assert told["failed"] == []
+    again = retrain(capsys, "--weekly")
+    why["agent"] = f"made anew on this day already, as {new}"
+    assert {model["policy"]: model["why_not"] for model in again["models"]} == why
+    assert len(policies.listed(engine)) == 5, "no other was made"
+
+
+def test_what_a_person_made_of_the_newest_bars_is_not_made_again(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.exit_code(cli.app, ["learn", "again", "agent", "mine"]) == 0
+    open_btc(engine)
+    join(engine, PolicyName("agent"))
+    told = retrain(capsys, "--weekly")
+    assert told["models"][0]["why_not"] == "made anew as mine, of the same recipe"
+    assert (told["rotations"], told["failed"]) == ([], [])
+
+
+def test_a_process_that_lost_its_lock_trains_no_further(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_btc(engine)
+    join(engine, PolicyName("agent"))
+    heard: list[TrainingEvent] = []
+
+    def require_lease() -> None:
+        if heard:
+            raise LedgerUnavailable("the lock was lost")
+
+    with ledger_app(config=None, demo=False) as app:
+        [plan] = planned(app, day=DAY, symbols=())
+        with pytest.raises(LedgerUnavailable, match="the lock was lost"):
+            rotate(
+                app,
+                plan,
+                day=DAY,
+                require_lease=require_lease,
+                report=heard.append,
+                actor="test",
+            )
+    assert len(heard) == 1, "what came after was not waited for"
+    assert len(policies.listed(engine)) == 3
+    assert [trial.failure for trial in trials.listed(engine, "agent")] == [None], "nor counted"
+    assert [made["new"] for made in retrain(capsys, "--weekly")["rotations"]] == ["agent-20261122"]
 
 
 def test_nothing_is_done_where_rotation_is_off(
