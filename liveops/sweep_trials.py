@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Final, assert_never
+from typing import Any, Final, Self, assert_never
+
+import numpy as np
 
 from bandit.core.backtest import BacktestRule
-from bandit.core.optimization import study_of
+from bandit.core.optimization import OptimizationRun, study_of
 from bandit.core.tunables import TUNABLES
 from bandit.service import optimizing
 from learners.backends import Backend
@@ -69,12 +71,30 @@ class Sweep:
             "fixed": dict(self.fixed),
             "plan": self.plan.digest,
             "candles": data_digest(self.series),
+            "until": {
+                each.instrument: each.opening(len(each) - 1).isoformat() for each in self.series
+            },
             "bounds": {each.name: [each.lower, each.upper] for each in TUNABLES},
         }
+
+    def on_bars_of(self, begun: OptimizationRun | None) -> Self:
+        """Return it without the bars that came after `begun` took its own: those change nothing."""
+        until = {} if begun is None else begun.asked.get("until", {})
+        return replace(
+            self, series=[_up_to(each, until.get(each.instrument)) for each in self.series]
+        )
 
     def planned(self, parameters: Mapping[str, float | int]) -> ChallengerPlan:
         """Return the plan of a trial."""
         return tuned_plan(self.plan, parameters, self.series)
+
+
+def _up_to(candles: Candles, newest: str | None) -> Candles:
+    if newest is None:
+        return candles
+    at = np.datetime64(datetime.fromisoformat(newest).replace(tzinfo=None), "us")
+    bars = int(np.searchsorted(candles.opened_at, at, side="right"))
+    return candles.until(bars) if bars else candles
 
 
 def workshop_of(asked: Sweep, plan: ChallengerPlan) -> Workshop:

@@ -16,6 +16,7 @@ from bandit.core.optimization import OptimizationRun, RunState, policy_of
 from bandit.service import data_runs, learner_jobs, optimizing, policies
 from bandit.storage.locks import LockClass
 from learners.backends import Backend
+from learners.market.candles import Candles
 from learners.study import Study, StudyTrial
 from liveops.deciders import artifact_home
 from liveops.learning import Learned, Made, enrolled, subject_of
@@ -53,28 +54,29 @@ def sweep(
     app: App,
     asked: Sweep,
     *,
-    backend: Callable[[TrialStore], Backend],
+    backend: Callable[[Sequence[Candles], TrialStore], Backend],
     report: Callable[[str], None],
     actor: str,
 ) -> Swept:
     """Run a day's sweep to its end, or go on with it; one that is complete stays as it is.
 
+    It goes on with the bars that it was begun with, which `backend` is given; later ones wait.
     Raises `LockHeldElsewhere` while another process runs one, `Conflict` where that day's was begun
     otherwise, `SweepFailed` where nothing came of it or what its best made is gone, and
     `InvalidInput` for candles too few.
     """
     data_runs.require_whole(app.engine)
     optimizing.require_room(app.engine)
-    workshop_of(asked, asked.planned(asked.fixed)).splits  # noqa: B018 - raises where none fits
     store = TrialStore(tuning_dir(app.settings, demo=app.demo) / asked.study)
     with leased(app.engine, LockClass.TUNING, doing="sweep") as require_lease:
+        asked = _as_begun(asked, optimizing.find(app.engine, asked.study))
         now = app.clock.now()
         run = optimizing.begin(
             app.engine, asked.study, trials=asked.trials, asked=asked.asked, now=now, actor=actor
         )
         with closing(_study(app, asked)) as study:
             if run.state is RunState.RUNNING:
-                with closing(backend(store)) as running:
+                with closing(backend(asked.series, store)) as running:
                     trials = Trials(app, asked, study, running, store, report, actor)
                     trials.run(require_lease)
                 require_lease()
@@ -86,8 +88,7 @@ def outlook(app: App, asked: Sweep) -> dict[str, Any]:
     data_runs.require_whole(app.engine)
     optimizing.require_room(app.engine)
     found = optimizing.find(app.engine, asked.study)
-    if found is not None:
-        optimizing.require_same(found, asked.asked)
+    asked = _as_begun(asked, found)
     ended = 0 if found is None else found.counts.ended
     state = "new" if found is None else found.state.value
     is_over = found is not None and found.state is not RunState.RUNNING
@@ -107,6 +108,15 @@ def outlook(app: App, asked: Sweep) -> dict[str, Any]:
         "folds": len(workshop_of(asked, asked.planned(asked.fixed)).splits),
         "fixed": dict(asked.fixed),
     }
+
+
+def _as_begun(asked: Sweep, begun: OptimizationRun | None) -> Sweep:
+    """Return a sweep on the bars that it was begun with; raises where it cannot be gone on with."""
+    asked = asked.on_bars_of(begun)
+    if begun is not None:
+        optimizing.require_same(begun, asked.asked)
+    workshop_of(asked, asked.planned(asked.fixed)).splits  # noqa: B018 - raises where none fits
+    return asked
 
 
 def _ended(app: App, asked: Sweep, study: Study, store: TrialStore, *, actor: str) -> Swept:

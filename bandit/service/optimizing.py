@@ -45,14 +45,22 @@ def newest(engine: Engine, *, most: int = NEWEST) -> list[OptimizationRun]:
 
 
 def require_same(found: OptimizationRun, asked: Mapping[str, Any]) -> None:
-    """Raise `Conflict` where a sweep was begun with something else than is asked now."""
-    differing = [
-        name for name in sorted({*found.asked, *asked}) if found.asked.get(name) != asked.get(name)
-    ]
+    """Raise `Conflict` where a sweep was begun with something else than is asked now.
+
+    Where its bars ended is not held against it: what they were, the digest of its candles says.
+    """
+    names = sorted({*found.asked, *asked} - {"until"})
+    differing = [name for name in names if found.asked.get(name) != asked.get(name)]
     if differing:
+        bars = [f"{name} up to {newest}" for name, newest in found.asked.get("until", {}).items()]
+        gone = (
+            f" (of its bars, {', '.join(bars)}, some are gone or others: rolled back or corrected, "
+            "or not those that are asked for)"
+        )
         raise Conflict(
-            f"{found.study} was begun with other {', '.join(differing)}; "
-            "go on with the same, or sweep under another date"
+            f"{found.study} was begun with other {', '.join(differing)}"
+            f"{gone if bars and 'candles' in differing else ''}; "
+            "go on with the same, or begin a sweep of another day with --date"
         )
 
 

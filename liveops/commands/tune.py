@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from bandit.core.optimization import OptimizationRun
     from config.settings import Settings
     from learners.backends import Backend
+    from learners.market.candles import Candles
     from liveops.sweep_trials import Sweep
     from liveops.trial_store import TrialStore
     from liveops.tuning import Swept
@@ -247,7 +248,7 @@ def _run(app: App, settings: Settings, asked: Sweep, *, as_json: bool) -> None:
         swept = sweep(
             app,
             asked,
-            backend=lambda store: _backend(settings, asked, store),
+            backend=lambda known, store: _backend(settings, known, store),
             report=_tell,
             actor=actor(),
         )
@@ -261,14 +262,14 @@ def _tell(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def _backend(settings: Settings, asked: Sweep, store: TrialStore) -> Backend:
+def _backend(settings: Settings, known: Sequence[Candles], store: TrialStore) -> Backend:
     from learners.backends import LocalBackend, RayBackend
     from liveops.clock import monotonic
 
     chosen = settings.tuning
     if chosen.backend == "ray":
-        return RayBackend(asked.series, address=chosen.ray_address, clock=monotonic)
-    return LocalBackend(asked.series, folder_of=store.work, clock=monotonic)
+        return RayBackend(known, address=chosen.ray_address, clock=monotonic)
+    return LocalBackend(known, folder_of=store.work, clock=monotonic)
 
 
 def _say_outlook(app: App, asked: Sweep, *, backend: str, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from data_facts import fact, record
 from ledger import NOON
-from made_up_candles import random_walk
+from made_up_candles import HOUR, part, random_walk
 from sqlalchemy import Engine, text
 from sweeps import OPTIONS, STUDY, trials_of, written
 
@@ -22,6 +22,7 @@ from bandit.service import learner_jobs, optimizing, policies, trials
 from config.settings import Settings
 from learners import tuning
 from learners.artifact import read
+from learners.market.stored_series import SeriesName
 from liveops import cli
 from liveops.candle_import import candle_store, import_candle_file
 
@@ -84,6 +85,28 @@ def test_the_weekly_sweep_is_of_the_markets_that_the_settings_name(
     )
     assert ": would run 10 of 10 trials" in run(capsys, *named)
     assert "must not go with candles" in run(capsys, *named, "--instrument", "ADA/USDT", code=2)
+
+
+def test_a_weekly_sweep_goes_on_where_the_bars_of_its_sunday_come_late(
+    engine: Engine, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = home / "liveops.yaml"
+    config.write_text("tuning:\n  instruments: [BTCUSD]\n  interval: 1h\n")
+    store = candle_store(Settings.model_validate({"home": str(home)}))
+    name = SeriesName(source="own", instrument="BTCUSD", interval=HOUR)
+    walk = random_walk(1_800, seed=5)
+    store.append(name, part(walk, 0, 1_500), now=NOON)
+    asked = ("tune", "--weekly", *OPTIONS, "--trials", "1", "--config", str(config))
+    with monkeypatch.context() as patched:
+        # Broken off after it was begun, before any trial.
+        patched.setitem(sys.modules, "ray", None)
+        run(capsys, *asked, "--backend", "ray", code=1)
+    store.append(name, part(walk, 1_500, 1_800), now=NOON)
+    assert ": would run 1 of 1 trials" in run(capsys, *asked, "--dry-run")
+    found = json.loads(run(capsys, *asked, "--json"))
+    assert (found["state"], found["complete"]) == ("complete", 1)
+    made = policies.find(engine, "tuned_20260301").policy
+    assert made.data_cutoff == walk.closing(1_499), "trained on the bars of the beginning too"
 
 
 def test_a_sweep_is_refused_while_a_load_of_candles_is_being_taken_back(

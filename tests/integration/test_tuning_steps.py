@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from api_service import application
-from made_up_candles import random_walk
+from made_up_candles import HOUR, part, random_walk
 from postgres_server import PostgresServer
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError, InternalError
@@ -22,6 +22,7 @@ from bandit.service import learner_jobs, optimizing, policies, trials
 from bandit.storage.engine import connect
 from bandit.storage.locks import Lease, LockClass
 from learners.challenger import ChallengerPlan
+from learners.market.candles import Candles
 from learners.study import Study
 from learners.tuning import FoldDone, Said, TrialBegun, TrialFailed, TrialLost, TrialMade, trial
 from liveops import sweep_trials, tuning
@@ -35,7 +36,8 @@ from liveops.wiring import App
 
 pytest.importorskip("pytorch_tabnet", reason="the learners are not installed")
 
-SERIES = [random_walk(1_560, seed=5)]
+WALK = random_walk(1_620, seed=5)
+SERIES = [part(WALK, 0, 1_560)]
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 Words = Callable[[int, int], Sequence[Said]]
 
@@ -87,7 +89,7 @@ class Scripted:
 
 
 def run(app: App, asked: Sweep, backend: Scripted) -> Swept:
-    return sweep(app, asked, backend=lambda _: backend, report=lambda _: None, actor="test")
+    return sweep(app, asked, backend=lambda *_: backend, report=lambda _: None, actor="test")
 
 
 def end_state(app: App) -> Mapping[str, Any]:
@@ -265,6 +267,42 @@ def test_one_process_sweeps_at_a_time_and_asks_for_one_thing(
             ),
             Scripted(lambda *_: said),
         )
+
+
+def test_bars_that_come_late_change_nothing_and_those_that_go_or_change_are_named(
+    app: App, said: Sequence[Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = SERIES[0]
+    with monkeypatch.context() as patched:
+        kept = broken_off_after(TrialStore.keep, "keep", [])
+        patched.setattr(TrialStore, "keep", kept)
+        with pytest.raises(BrokenOff):
+            run(app, a_sweep(app.settings, [known], trials=2), Scripted(lambda *_: said))
+    corrected = replace(known, volume=known.volume + 1, bar_interval=HOUR)
+    for series in (known.until(1_500), corrected, part(WALK, 1_560, 1_620)):
+        asked = a_sweep(app.settings, [series], trials=2)
+        for attempt in (outlook, lambda app, asked: run(app, asked, Scripted(lambda *_: said))):
+            with pytest.raises(Conflict) as refused:
+                attempt(app, asked)
+            assert str(refused.value) == (
+                f"{STUDY} was begun with other candles (of its bars, BTCUSD up to "
+                "2024-03-05T23:00:00+00:00, some are gone or others: rolled back or corrected, or "
+                "not those that are asked for); go on with the same, or begin a sweep of another "
+                "day with --date"
+            )
+    asked = a_sweep(app.settings, [WALK], trials=2)
+    assert outlook(app, asked)["bars"] == 1_560
+    given: list[int] = []
+
+    def backend(series: Sequence[Candles], _: TrialStore) -> Scripted:
+        given.append(len(series[0]))
+        return Scripted(lambda *_: said)
+
+    found = sweep(app, asked, backend=backend, report=lambda _: None, actor="test")
+    assert (found.run.state, found.run.counts.complete, given) == (RunState.COMPLETE, 2, [1_560])
+    windows = {t.subject.window_last for t in trials.listed(app.engine, STUDY)}
+    assert windows == {known.closing(1_559)}, "all of it was measured on the bars of the beginning"
+    assert run(app, asked, Scripted(lambda *_: said)).run == found.run, "done stays done"
 
 
 def test_nothing_is_begun_that_cannot_be_done(app: App, said: Sequence[Said]) -> None:
