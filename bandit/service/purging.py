@@ -54,7 +54,8 @@ def purge(
     """Retire what the rule takes away, archive what nobody needs; return every policy's fate.
 
     Ages are those at `as_of`. Again afterwards purges nothing. Nobody is assigned anything while
-    it is written, which takes a fraction of a second; where nothing goes, nothing is locked.
+    it is written, which takes a fraction of a second; where nothing goes, nothing is locked. While
+    models are made anew, they stay, and none begins to be before this is written.
     """
     now, as_of = checked_instant(now, field="now"), checked_instant(as_of, field="as_of")
     actor = checked_text(actor, field="actor", length_max=200)
@@ -162,6 +163,9 @@ def _known(
 ) -> list[KnownPolicy]:
     """Return what there is to know of every policy that is not archived."""
     newest, working = policy_archivals.newest(connection), policy_archivals.working(connection)
+    is_calm = locks.keep_free(connection, locks.LockClass.ROTATION)
+    # Which of them it makes anew is in nobody's ledger until it is done.
+    learned = set[int]() if is_calm else policy_archivals.with_recipes(connection)
     back = {last.policy: last.at for last in newest.values() if not last.archived}
     arms: dict[PolicyName, list[KnownArm]] = {}
     for record in records:
@@ -172,17 +176,25 @@ def _known(
         last = newest.get(held.id)
         if last is not None and last.archived:
             continue
-        job = working.get(held.id)
+        own = tuple(arms.get(held.policy.name, ()))
         known.append(
             KnownPolicy(
                 name=held.policy.name,
                 since=held.registered_at if last is None else last.at,
                 parent=held.policy.parent,
-                arms=tuple(arms.get(held.policy.name, ())),
-                needed_for=() if job is None else (f"a learner's job waits or runs: {job}",),
+                arms=own,
+                needed_for=_needed(
+                    working.get(held.id),
+                    in_rotation=held.id in learned and any(arm.stands for arm in own),
+                ),
             )
         )
     return known
+
+
+def _needed(job: str | None, *, in_rotation: bool) -> tuple[str, ...]:
+    found = () if job is None else (f"a learner's job waits or runs: {job}",)
+    return (*found, "models are being made anew") if in_rotation else found
 
 
 def _arms(

@@ -13,7 +13,8 @@
 - `scheduler`: the lease of the one process that begins what is scheduled.
 - `job`: the lease of whoever runs a scheduled job; its key is `key_of` the job's name.
 - `data`: a session lock of the one process that loads candles, or takes loads back.
-- `rotation`: the lease of the one process that makes models anew.
+- `rotation`: the lease of the one process that makes models anew. Where nobody has it, a purge
+  shares it until it committed: no rotation plans with models that are about to go.
 - `tuning`: the lease of the one process that runs a sweep of trials.
 - `backup`: held on a session of its own by who takes a backup or exercises a restore.
 - `newcomer`: held by who adds a bot that is not known yet; beats of known ones never wait for it.
@@ -162,6 +163,12 @@ class Lease:
             return True
         self.leave()
         return False
+
+
+def keep_free(connection: Connection, lock: LockClass) -> bool:
+    """Let nobody take a lease until the transaction ends; False where somebody has it already."""
+    statement = "SELECT pg_try_advisory_xact_lock_shared(:class, 0)"
+    return bool(connection.execute(text(statement), {"class": int(lock)}).scalar_one())
 
 
 def as_batch(connection: Connection) -> None:

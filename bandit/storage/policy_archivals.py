@@ -75,6 +75,12 @@ def working(connection: Connection) -> dict[int, str]:
     return {row["policy_id"]: row["action"] for row in found}
 
 
+def with_recipes(connection: Connection) -> set[int]:
+    """Return the policies that can be made anew: it is written down how each was asked for."""
+    found = rows(connection, "SELECT DISTINCT policy_id FROM policy_recipes")
+    return {row["policy_id"] for row in found}
+
+
 def replaced_since(
     connection: Connection, experiment_id: int, since: datetime
 ) -> dict[PolicyName, datetime]:

@@ -47,7 +47,9 @@ from bandit.core.upkeep import UpkeepAction
 from bandit.service import experiments, killing, learner_jobs, purging, reporting
 from bandit.service import policies as policy_service
 from bandit.storage import policy_archivals
+from bandit.storage.engine import transaction
 from bandit.storage.experiments import insert_arm
+from bandit.storage.locks import Lease, LockClass, keep_free
 from learners.artifact import read
 from liveops import policy_archive
 from liveops.clock import VirtualClock
@@ -67,6 +69,31 @@ def purged(engine: Engine, rule: PurgeRule = ONE, *, days: float = 61) -> dict[s
 def rows(engine: Engine, statement: str) -> list[tuple[object, ...]]:
     with engine.connect() as connection:
         return [tuple(row) for row in connection.execute(text(statement))]
+
+
+def test_models_stay_while_a_rotation_is_under_way_and_none_begins_within_a_purge(
+    engine: Engine,
+) -> None:
+    open_btc(engine, challengers=arms(3))
+    for name in ("arm-00", "arm-02"):
+        learner_jobs.keep_recipe(engine, name, {"learner": "rl"}, now=NOON)
+    change(engine, ArmVerb.RETIRE, "arm-02")
+    rotation = Lease(engine, LockClass.ROTATION, 0)
+    assert rotation.hold()
+    told = {fate.policy: fate for fate in purging.would_purge(engine, ONE, now=LATER)}
+    assert told["arm-00"].reason == "models are being made anew"
+    # One that was not learned cannot be made anew, nor one without an arm.
+    assert set(purged(engine)) == {"arm-01", "arm-02"}
+    rotation.leave()
+    # A session ends in its own time.
+    until(lambda: "arm-00" in purged(engine))
+    with transaction(engine) as connection:
+        assert keep_free(connection, LockClass.ROTATION)
+        with transaction(engine) as other:
+            assert keep_free(other, LockClass.ROTATION), "two purges keep it free together"
+        assert not rotation.hold(), "nobody plans with models that are about to go"
+    assert rotation.hold()
+    rotation.leave()
 
 
 def test_old_policies_are_retired_wherever_they_are_and_archived_once(engine: Engine) -> None:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger import NOON, join, open_btc
+from ledger import CHALLENGER, NOON, join, open_btc
 from made_up_candles import HOUR, part, random_walk
 from sqlalchemy import Engine, text
 
 from bandit.core.errors import LedgerUnavailable
 from bandit.core.model import ArmRole, ArmStatus, PolicyName, Profile, Verdict
+from bandit.core.purging import PurgeRule
 from bandit.core.rotation import Placing
 from bandit.service import experiments, policies, promoting, rotating, trials
 from bandit.storage.locks import Lease, LockClass
 from learners.market.candle_store import CandleStore, SeriesName
 from learners.training_events import TrainingEvent
-from liveops import cli
+from liveops import cli, policy_archive
 from liveops.commands.options import ledger_app
-from liveops.rotation import planned, rotate
+from liveops.policy_archive import Purged
+from liveops.rotation import planned, rotate, rotated
 
 pytest.importorskip("stable_baselines3", reason="the learners are not installed")
 
@@ -196,6 +198,29 @@ def test_a_process_that_lost_its_lock_trains_no_further(
     assert len(policies.listed(engine)) == 3
     assert [trial.failure for trial in trials.listed(engine, "agent")] == [None], "nor counted"
     assert [made["new"] for made in retrain(capsys, "--weekly")["rotations"]] == ["agent-20261122"]
+
+
+def test_a_purge_within_a_rotation_leaves_the_model_and_its_files_where_they_are(
+    engine: Engine, home: Path
+) -> None:
+    open_btc(engine)
+    join(engine, PolicyName("agent"))
+    told: list[Purged] = []
+
+    with ledger_app(config=None, demo=False) as app:
+        as_of = app.clock.now() + timedelta(days=61)
+
+        def purge(_: TrainingEvent) -> None:
+            rule = PurgeRule(active_min=1)
+            told.append(policy_archive.purge(app, rule, dry_run=False, as_of=as_of, actor="test"))
+
+        _, [made], failed = rotated(app, day=DAY, symbols=(), report=purge, actor="test")
+    fates = {fate.policy: fate for fate in told[0].fates}
+    assert fates["agent"].reason == "models are being made anew"
+    assert [name for name, fate in fates.items() if fate.purged] == [CHALLENGER]
+    [contest] = [gate for gate in made.gates if gate["check"] == "return beside the present model"]
+    assert contest["limit"] is not None, contest["note"]
+    assert failed == []
 
 
 def test_nothing_is_done_where_rotation_is_off(
