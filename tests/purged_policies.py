@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -91,7 +92,7 @@ def _random_arm(rng: np.random.Generator, experiment: str, is_champion: bool) ->
     if not is_champion and rng.random() < 0.4:
         return None
     status = STATUSES[int(rng.integers(len(STATUSES)))]
-    return arm(
+    made = arm(
         float(rng.choice([0.5, 1.0, 1.19, 1.2, 1.5, 3.0])),
         n=int(rng.choice([0, 10, 29, 30, 150])),
         role=ArmRole.CHAMPION if is_champion else ArmRole.CHALLENGER,
@@ -101,6 +102,10 @@ def _random_arm(rng: np.random.Generator, experiment: str, is_champion: bool) ->
         replaced_hours_ago=float(rng.choice([1, 23.9, 24, 30])) if rng.random() < 0.1 else None,
         returns=rng.random() < 0.1,
     )
+    # Without an interval, and without a loss, nothing is known.
+    made = replace(made, high=None) if rng.random() < 0.1 else made
+    lucky = factor(0.0, n=made.profit_factor.n, n_losses=0)
+    return replace(made, profit_factor=lucky, high=None) if rng.random() < 0.1 else made
 
 
 def names_of(found: Sequence[KnownPolicy]) -> set[PolicyName]:
