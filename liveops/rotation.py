@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from bandit.core.errors import BanditError, InvalidInput
-from bandit.core.model import PolicyName
+from bandit.core.model import PolicyName, Verdict
 from bandit.core.rotation import (
     Contest,
     Placing,
@@ -250,8 +250,8 @@ def rotate(
         report(event)
 
     require_lease()
-    present, settings = plan.record.model.policy, app.settings
-    made_by = recipe_plan(plan.recipe, settings, plan.series)
+    present = plan.record.model.policy
+    made_by = recipe_plan(plan.recipe, app.settings, plan.series)
     learned = learn_by(
         app,
         plan.recipe,
@@ -266,21 +266,9 @@ def rotate(
     held = gates(
         learned.metrics,
         _contest(app, present, learned, made_by),
-        rule=rotation_rule_of(settings),
+        rule=rotation_rule_of(app.settings),
     )
     verdict = overall(held)
-    placings: dict[str, Placing] = {}
-    for name in plan.record.experiments:
-        placings[name], _ = rotating.place(
-            app.engine,
-            name=name,
-            present=present,
-            new=plan.new,
-            verdict=verdict,
-            replaces=settings.operations.model_rotation.enabled,
-            now=app.clock.now(),
-            actor=actor,
-        )
     return rotating.record(
         app.engine,
         day=day,
@@ -289,10 +277,27 @@ def rotate(
         verdict=verdict,
         triggers=plan.triggers,
         gates=held,
-        placings=placings,
+        placings=_placed(app, plan, verdict, actor=actor),
         now=app.clock.now(),
         actor=actor,
     )
+
+
+def _placed(app: App, plan: ModelPlan, verdict: Verdict, *, actor: str) -> dict[str, Placing]:
+    """Give a new model its place in each experiment of the present one."""
+    found: dict[str, Placing] = {}
+    for name in plan.record.experiments:
+        found[name], _ = rotating.place(
+            app.engine,
+            name=name,
+            present=plan.record.model.policy,
+            new=plan.new,
+            verdict=verdict,
+            replaces=app.settings.operations.model_rotation.enabled,
+            now=app.clock.now(),
+            actor=actor,
+        )
+    return found
 
 
 def _contest(
