@@ -111,9 +111,11 @@ class _Rollback:
 
     def go_on(self, before: Sequence[DataStage]) -> RolledBack:
         """Do what is left."""
-        # Once it is resumed, nights may load again: what they loaded is not of this attempt.
-        is_over = DataStage.RESUME in before
-        undone = [] if is_over else [v for v in versions(self.store.root) if v.day >= self.day]
+        restored = self._restored() if DataStage.RESTORE in before else None
+        undone = self._undone(restored)
+        days = [version.day for version in undone]
+        if restored is not None:
+            days = [date.fromisoformat(told) for told in restored.report["undone"]]
         stages: Mapping[DataStage, Callable[[], Mapping[str, Any]]] = {
             DataStage.PAUSE: dict,
             DataStage.RESTORE: lambda: self._restore(undone),
@@ -133,8 +135,25 @@ class _Rollback:
             self.day,
             done=done,
             before=before,
-            undone=[version.day for version in undone],
+            undone=days,
         )
+
+    def _undone(self, restored: DataFact | None) -> list[Version]:
+        """Return the loads that are to be undone, or were undone and are not forgotten yet."""
+        root = self.store.root
+        if restored is not None and version_digest(root) != restored.version_after:
+            # Loaded since: it was resumed, and the ledger may be one from before that, restored.
+            return []
+        return [version for version in versions(root) if version.day >= self.day]
+
+    def _restored(self) -> DataFact:
+        [restored] = [
+            fact
+            for fact in data_runs.of_date(self.app.engine, self.day)
+            if (fact.stage, fact.attempt, fact.state)
+            == (DataStage.RESTORE, self.attempt, DataState.DONE)
+        ]
+        return restored
 
     def _do(
         self,
@@ -201,14 +220,8 @@ class _Rollback:
     def _verify(self) -> Mapping[str, Any]:
         """Look whether each series begins with what was restored, and may be trained on again."""
         data_runs.require_whole(self.app.engine)
-        [restored] = [
-            fact
-            for fact in data_runs.of_date(self.app.engine, self.day)
-            if (fact.stage, fact.attempt, fact.state)
-            == (DataStage.RESTORE, self.attempt, DataState.DONE)
-        ]
         now = {stored.name.folder.as_posix(): stored for stored in self.store.series()}
-        for folder, told in restored.report["series"].items():
+        for folder, told in self._restored().report["series"].items():
             if told is None:
                 continue
             # Bars that somebody appended since may be there.

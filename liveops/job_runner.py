@@ -62,14 +62,19 @@ class Outcome(StrEnum):
     DONE_BEFORE = "done_before"
     SPENT = "spent"
     LEFT = "left"
+    BUSY = "busy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What became of an attempt, and the run as the ledger has it; None if it never began."""
+    """What became of an attempt, and the run as the ledger has it; None if it never began.
+
+    `why` is what the command said that found another process at its work, empty otherwise.
+    """
 
     outcome: Outcome
     run: JobRun | None
+    why: str = ""
 
 
 @dataclass(slots=True)
@@ -113,8 +118,9 @@ class Runner:
         """Do a slot unless it is done, after what comes before it, and return what came of it.
 
         What `is_scheduled` is begun `TRIES_MAX` times, what a person asks for as often as asked.
-        Where another process does such work, what `is_scheduled` waits for it within its limit.
-        Ended by `stop`, the slot stays begun, and whoever comes next takes it over.
+        Where another process does such work, what `is_scheduled` waits for it within its limit,
+        and what a person asks for is `BUSY`. Then, and where `stop` ended it, the slot stays begun,
+        and whoever comes next takes it over.
 
         Raises `LockHeldElsewhere` while another process is at the job, `FenceLost` where one took
         the slot over, and `LedgerUnavailable`, with which the claim is lost.
@@ -181,11 +187,16 @@ class Runner:
         """Run the command; where another process is at its work, again until the time is over."""
         ends_at = monotonic() + job.limit_seconds
         while True:
-            ended = self._ran(job, claimed, lease, stop, ends_at=ends_at)
+            try:
+                ended = self._ran(job, claimed, lease, stop, ends_at=ends_at)
+            except OSError as error:  # such as a full disk, where nothing can be begun or logged
+                ended = _Ended(None, str(error))
             if ended is None:
                 return Attempt(outcome=Outcome.LEFT, run=claimed)
+            if ended.code == BUSY_CODE and not is_scheduled:
+                return Attempt(outcome=Outcome.BUSY, run=claimed, why=ended.result)
             again_at = monotonic() + BUSY_SECONDS
-            if ended.code != BUSY_CODE or not is_scheduled or again_at >= ends_at:
+            if ended.code != BUSY_CODE or again_at >= ends_at:
                 break
             log.info("%s waits: %s", job.name, ended.result)
             while monotonic() < again_at:
@@ -283,13 +294,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _told(child: _Child) -> tuple[str, str]:
-    """Return what a child said and answered, and put its answer into the log behind the rest."""
-    answer = child.answer.read_bytes()
-    with child.said.open("a+b") as log_file:
-        log_file.seek(child.said_before)
-        said = log_file.read()
-        log_file.write(answer)
-    child.answer.unlink()
+    """Return what a child said and answered, and put its answer into the log behind the rest.
+
+    Where the disk refuses, as much of it as there is: how the child ended counts all the same.
+    """
+    answer, said = b"", b""
+    try:
+        answer = child.answer.read_bytes()
+        child.answer.unlink()
+        with child.said.open("a+b") as log_file:
+            log_file.seek(child.said_before)
+            said = log_file.read()
+            log_file.write(answer)
+    except OSError:
+        log.exception("%s lacks what was answered", child.said)
     return said.decode(errors="replace"), answer.decode(errors="replace")
 
 

@@ -135,16 +135,16 @@ class _Term:
         for job in self._jobs:
             trigger = trigger_of(job.when)
             self._timer.add_job(self._see, trigger, args=[job], id=job.name, replace_existing=True)
-            self._again(job, timedelta(0))
+            # Of its own, so that who found the job resting a moment ago does not take its place.
+            self._at(f"{job.name} now", job, timedelta(0))
 
     def end(self) -> None:
         """Begin nothing more, end what runs, and wait for its end."""
         self._stop.set()
         self._timer.shutdown(wait=True)
 
-    def _again(self, job: Job, after: timedelta) -> None:
+    def _at(self, name: str, job: Job, after: timedelta) -> None:
         at = DateTrigger(wall_now() + after)  # of the clock that the timer reads
-        name = f"{job.name} again"
         self._timer.add_job(self._see, at, args=[job], id=name, replace_existing=True)
 
     def _see(self, job: Job) -> None:
@@ -161,7 +161,7 @@ class _Term:
                 self._missed.discard(job.name)
                 again = timedelta(0)
         if again is not None and not self._stop.is_set():
-            self._again(job, again)
+            self._at(f"{job.name} again", job, again)
 
     def _tried(self, job: Job) -> timedelta | None:
         try:

@@ -44,7 +44,8 @@ def run(
     """Bring in every bar that closed by 00:00 UTC of the night, checked, with its features.
 
     Does nothing where the night is done, or where `data.feeds` names no series; what was killed
-    goes on. Exit 1 where nothing was loaded: what was loaded before stays.
+    goes on. Exit 1 where it failed: nothing was loaded then, and what was loaded before stays;
+    but where `archive` or `health` failed the bars are loaded, and the next run goes on there.
     """
     from liveops.data_pipeline import night_of, planned, run_night, unfed
 

@@ -49,9 +49,10 @@ def run(
 
     It waits for the jobs that come before it. Whatever is said meanwhile is appended to
     logs/NAME.log under `home`. Ended by a signal, the slot is left to whoever begins it again.
-    Exit 1 where it failed, 4 where `--scheduled` has no try left.
+    Exit 1 where it failed, 3 while another process is at it or its work (`--scheduled` waits for
+    the work), 4 where `--scheduled` has no try left.
     """
-    from liveops.job_runner import SPENT_CODE, Outcome, Runner, cli_command
+    from liveops.job_runner import BUSY_CODE, SPENT_CODE, Outcome, Runner, cli_command
     from liveops.ledger_server import state_home
     from liveops.schedule import job_named
     from liveops.stopping import stopped_by_signals
@@ -68,11 +69,14 @@ def run(
         )
         done = runner.run(job, chosen, stop=stop, is_scheduled=scheduled)
     if as_json:
-        print_json({"outcome": done.outcome.value, "run": _shown(done.run)})
+        told = {"outcome": done.outcome.value, "why": done.why, "run": _shown(done.run)}
+        print_json(told)
     else:
         sys.stdout.write(f"{_said(job, chosen, done)}\n")
     if done.outcome in (Outcome.FAILED, Outcome.LEFT):
         raise typer.Exit(1)
+    if done.outcome is Outcome.BUSY:
+        raise typer.Exit(BUSY_CODE)
     if done.outcome is Outcome.SPENT:
         raise typer.Exit(SPENT_CODE)
 
@@ -171,8 +175,10 @@ def _said(job: Job, slot: datetime, done: Attempt) -> str:
         Outcome.DONE_BEFORE: "was done before",
         Outcome.SPENT: f"failed {done.run.attempts} times, and is not tried again",
         Outcome.LEFT: "stopped, and left to whoever begins it again",
+        Outcome.BUSY: "another process is at its work, and it is left to whoever begins it again",
     }[done.outcome]
-    return f"{about}: {said}" + (f": {done.run.result}" if done.run.result else "")
+    result = done.run.result or done.why
+    return f"{about}: {said}" + (f": {result}" if result else "")
 
 
 def _line(run: JobRun) -> str:

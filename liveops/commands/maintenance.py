@@ -87,9 +87,9 @@ def weekly_maintenance(
     """Do the week's maintenance: snapshot, retrain, optuna, purge, database, verify.
 
     Each task is a command of its own with its own time limit, and each is tried whatever becomes of
-    the others; exit 1 if any failed, 3 if another process is at those that are left. What is done
-    this week is not done again: it belongs to the newest Sunday 03:00 UTC. Killed anywhere, the
-    next run goes on. What tasks say is appended to logs/ under `home`.
+    the others; exit 1 if any failed, 3 if another process is at those that are left, or at their
+    work. What is done this week is not done again: it belongs to the newest Sunday 03:00 UTC.
+    Killed anywhere, the next run goes on. What tasks say is appended to logs/ under `home`.
     """
     from liveops.job_runner import cli_command
     from liveops.maintenance.days import moment_of

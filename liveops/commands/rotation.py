@@ -32,6 +32,8 @@ Day = Annotated[
     ),
 ]
 
+_OFF = "rotation is off: operations.model_rotation.enabled, or --weekly"
+
 
 def scheduled_retrain(
     more: Annotated[
@@ -83,7 +85,7 @@ def scheduled_retrain(
     if as_json:
         print_json(
             {
-                ("would" if dry_run else "done"): _facts(plans, made, is_dry=dry_run),
+                ("would" if dry_run else "done"): _facts(plans, made, is_on=is_on, is_dry=dry_run),
                 "day": today.isoformat(),
                 "enabled": is_on,
                 "models": [plan.to_json() for plan in plans],
@@ -97,8 +99,10 @@ def scheduled_retrain(
         raise typer.Exit(1)
 
 
-def _facts(plans: list[ModelPlan], made: list[Rotation], *, is_dry: bool) -> list[str]:
+def _facts(plans: list[ModelPlan], made: list[Rotation], *, is_on: bool, is_dry: bool) -> list[str]:
     """Say in a line each what was made, or would be."""
+    if not is_on:
+        return [f"nothing: {_OFF}"]
     if is_dry:
         return [
             f"make {plan.new} of {plan.record.model.policy}"
@@ -117,7 +121,7 @@ def _print(
 ) -> None:
     out = sys.stdout
     if not is_on:
-        out.write("rotation is off: operations.model_rotation.enabled, or --weekly\n")
+        out.write(f"{_OFF}\n")
         return
     if not plans:
         out.write("no arm belongs to a policy that `liveops learn` made\n")

@@ -20,7 +20,7 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from bandit.core.errors import BanditError, LockHeldElsewhere
-from bandit.core.job_runs import JobRun, RunState
+from bandit.core.job_runs import RunState
 from bandit.service import job_runs
 from liveops.clock import monotonic
 from liveops.job_runner import PING_SECONDS, Attempt, Command, Outcome, Runner
@@ -35,7 +35,7 @@ _BETWEEN: Final = ", \n\r\t"
 class TaskState(StrEnum):
     """What became of a task; `WOULD` and `WOULD_FAIL` in a dry run.
 
-    `BUSY` is one that another process is at.
+    `BUSY` is one that another process is at, or at its work.
     """
 
     DONE = "done"
@@ -72,7 +72,7 @@ class TaskReport:
 
 
 def do(runner: Runner, job: Job, slot: datetime, *, stop: Event) -> TaskReport:
-    """Do a task unless it is done this week, or another process is at it.
+    """Do a task unless it is done this week, or another process is at it or its work.
 
     An error is the task's: what it leaves begun is taken over by whoever comes next.
     """
@@ -142,11 +142,8 @@ def _report(job: Job, attempt: Attempt, *, seconds: float) -> TaskReport:
     run, state = attempt.run, _STATES[attempt.outcome]
     if state is TaskState.DONE_BEFORE and run is not None:
         seconds = (run.changed_at - run.began_at).total_seconds()
-    return TaskReport(task=job.name, state=state, seconds=seconds, made=_made(run))
-
-
-def _made(run: JobRun | None) -> tuple[str, ...]:
-    return () if run is None or run.result is None else made_of(run.result)
+    result = attempt.why if run is None or run.result is None else run.result
+    return TaskReport(task=job.name, state=state, seconds=seconds, made=made_of(result))
 
 
 @contextmanager
@@ -190,4 +187,5 @@ _STATES: Final = {
     Outcome.DONE_BEFORE: TaskState.DONE_BEFORE,
     Outcome.SPENT: TaskState.FAILED,
     Outcome.LEFT: TaskState.STOPPED,
+    Outcome.BUSY: TaskState.BUSY,
 }

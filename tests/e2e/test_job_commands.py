@@ -17,6 +17,7 @@ from waiting import until
 
 from bandit.core.job_runs import JobRun, RunState, key_of
 from bandit.service import job_runs
+from bandit.storage import locks
 from bandit.storage.locks import Lease, LockClass
 from liveops.schedule import JOBS, Job, newest_slot
 
@@ -97,6 +98,20 @@ def test_beside_another_process_at_the_job_it_exits_3(
     other.leave()
     assert done.returncode == 3
     assert "drift: another process is at it now" in done.stderr
+
+
+def test_beside_another_process_at_its_work_it_exits_3_and_can_be_done_afterwards(
+    engine: Engine, database_url: str, tmp_path: Path
+) -> None:
+    asked = ("run", "state_backup", "--slot", "2026-03-01T10:20:00Z", "--json")
+    with locks.backup(engine, doing="drill", is_drill=False):
+        busy = job(database_url, tmp_path, *asked)
+    told = json.loads(busy.stdout)
+    assert (busy.returncode, told["outcome"]) == (3, "busy")
+    assert "another process is at it now" in told["why"]
+    assert runs(engine)["state_backup"].state is RunState.RUNNING
+    assert job(database_url, tmp_path, *asked).returncode == 0
+    assert runs(engine)["state_backup"].state is RunState.DONE
 
 
 def test_a_scheduled_slot_without_a_try_left_exits_4(

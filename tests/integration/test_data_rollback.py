@@ -8,6 +8,7 @@ import pytest
 from data_nights import (
     app_of,
     contents,
+    forget_facts,
     grow,
     night,
     run,
@@ -148,6 +149,7 @@ def test_a_rollback_that_was_killed_is_paused_and_goes_on(
 
     assert went_on.done
     assert went_on.before + went_on.done == ROLLBACK
+    assert went_on.undone == (night(1),)
     assert contents(store) == before
     assert data_runs.paused(app.engine) is None
     assert [version.day for version in versions(store.root)] == [night(0)]
@@ -194,6 +196,36 @@ def test_what_nights_loaded_after_a_rollback_was_cut_off_unverified_is_rolled_ba
     assert contents(store) == before
     assert [version.day for version in versions(store.root)] == [night(0)]
     assert back(app, 1).done == ()
+
+
+@pytest.mark.parametrize("cut", [DataStage.REVALIDATE, DataStage.RESUME])
+def test_a_ledger_that_was_restored_from_before_the_resume_keeps_the_loads_since(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: DataStage
+) -> None:
+    run(app, 0)
+    store = candle_store(app.settings)
+    grow(tmp_path / "files", days=21)
+    run(app, 1)
+    cut_off(app, 1, monkeypatch, before=cut)
+    backup = [fact for n in (0, 1) for fact in data_runs.of_date(app.engine, night(n))]
+    back(app, 1)
+    run(app, 1)
+    first = contents(store)
+    grow(tmp_path / "files", days=22)
+    run(app, 2)
+    loaded = contents(store)
+    forget_facts(app.engine)
+    data_runs.record(app.engine, backup, now=app.clock.now(), actor="test")
+
+    went_on = back(app, 1)
+
+    assert went_on.done == ROLLBACK[ROLLBACK.index(cut) :]
+    assert went_on.undone == (night(1),)
+    assert data_runs.paused(app.engine) is None
+    assert contents(store) == loaded
+    assert [version.day for version in versions(store.root)] == [night(0), night(1), night(2)]
+    assert back(app, 2).undone == (night(2),)
+    assert contents(store) == first
 
 
 def test_bars_of_a_later_night_are_never_said_to_be_rolled_back(

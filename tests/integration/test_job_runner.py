@@ -130,7 +130,9 @@ def test_it_waits_no_longer_than_its_limit_and_not_for_a_person(
 ) -> None:
     script = "import sys; print('another is at it', file=sys.stderr); sys.exit(3)"
     by_hand = ran(script, is_scheduled=False)
-    assert (by_hand.outcome, result(by_hand)) == (Outcome.FAILED, "another is at it")
+    assert (by_hand.outcome, by_hand.why) == (Outcome.BUSY, "another is at it")
+    assert by_hand.run is not None
+    assert (by_hand.run.state, by_hand.run.result) == (RunState.RUNNING, None)
     assert (logs / "data.log").read_text().count("---") == 1
     late = ran(script, job=replace(DATA, limit_seconds=3))
     assert late.outcome is Outcome.FAILED
@@ -138,6 +140,39 @@ def test_it_waits_no_longer_than_its_limit_and_not_for_a_person(
     assert late.run is not None
     assert late.run.attempts == 2
     assert (logs / "data.log").read_text().count("---") > 2
+
+
+def fill_disk(logs: Path) -> None:
+    """Let the log of the data job lie on a disk that is full."""
+    logs.mkdir()
+    (logs / "data.log").symlink_to("/dev/full")
+
+
+def test_a_runner_whose_disk_is_full_says_so_of_the_slot(
+    ran: Callable[..., Attempt], logs: Path
+) -> None:
+    fill_disk(logs)
+    done = ran("pass")
+    assert (done.outcome, result(done)) == (
+        Outcome.FAILED,
+        "[Errno 28] No space left on device",
+    )
+
+
+@pytest.mark.parametrize(
+    ("ends", "outcome", "said"),
+    [
+        ('print(\'{"done": ["a"]}\')', Outcome.DONE, '{"done":["a"]}'),
+        ("raise SystemExit(5)", Outcome.FAILED, "exit code 5, and nothing said"),
+    ],
+)
+def test_how_a_command_ended_counts_also_where_its_log_cannot_be_written(
+    ran: Callable[..., Attempt], logs: Path, ends: str, outcome: Outcome, said: str
+) -> None:
+    log = str(logs / "data.log")
+    done = ran(f"import os; os.unlink({log!r}); os.mkdir({log!r}); {ends}")
+    assert (done.outcome, result(done)) == (outcome, said)
+    assert [path.name for path in logs.iterdir()] == ["data.log"]
 
 
 def test_a_slot_whose_runners_all_vanished_has_failed(
@@ -321,7 +356,12 @@ def test_on_days_on_which_clocks_change_the_night_comes_once(steps: Steps, day: 
     assert steps.done()[1:] == [wanted]
 
 
-def test_what_failed_rests_for_a_quarter_of_an_hour(engine: Engine, logs: Path) -> None:
+@pytest.mark.parametrize("is_full", [False, True])
+def test_what_failed_rests_for_a_quarter_of_an_hour(
+    engine: Engine, logs: Path, is_full: bool
+) -> None:
+    if is_full:
+        fill_disk(logs)
     steps = Steps(engine, logs, script="raise SystemExit(1)")
 
     def attempts() -> int:

@@ -230,6 +230,9 @@ def test_nothing_is_done_where_rotation_is_off(
     join(engine, PolicyName("agent"))
     told = retrain(capsys)
     assert (told["enabled"], told["models"], told["rotations"]) == (False, [], [])
+    assert told["done"] == [
+        "nothing: rotation is off: operations.model_rotation.enabled, or --weekly"
+    ]
 
 
 def test_in_guarded_what_passes_joins_and_its_parent_is_left_alone(

@@ -113,6 +113,45 @@ def test_a_task_that_another_process_is_at_is_told_and_the_next_is_tried(
     assert count(engine, "job_runs") == 1
 
 
+def test_a_task_whose_work_another_process_does_is_left_to_the_next_call(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """As where a rotation of the night still trains when the week's retraining is due."""
+    busy = "import sys; print('lock_held_elsewhere: rotation', file=sys.stderr); sys.exit(3)"
+    looks = 'print(\'{"done": ["looked"]}\')'
+    both = jobs(WeeklyTask.RETRAIN, WeeklyTask.VERIFY)
+    for _ in range(5):  # more often than schedulers try what fails
+        retrain, verify = done(engine, tmp_path, python({"retrain": busy, "verify": looks}), both)
+        assert (retrain.state, retrain.made) == (
+            TaskState.BUSY,
+            ("lock_held_elsewhere: rotation",),
+        )
+        run = job_runs.find(engine, "maintenance.retrain", SLOT)
+        assert run is not None
+        assert (run.state, run.result) == (RunState.RUNNING, None)
+    assert verify.state is TaskState.DONE_BEFORE
+    free = python({"retrain": 'print(\'{"done": ["trained"]}\')'})
+    [retrain] = done(engine, tmp_path, free, both[:1])
+    assert (retrain.state, retrain.made) == (TaskState.DONE, ("trained",))
+
+
+def test_a_task_whose_log_is_on_a_full_disk_fails_and_the_next_is_tried(
+    engine: Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "maintenance.snapshot.log").symlink_to("/dev/full")
+    command = python({"snapshot": "pass", "verify": 'print(\'{"done": ["looked"]}\')'})
+    both = jobs(WeeklyTask.SNAPSHOT, WeeklyTask.VERIFY)
+    snapshot, verify = done(engine, tmp_path, command, both)
+    assert (snapshot.state, snapshot.made) == (
+        TaskState.FAILED,
+        ("[Errno 28] No space left on device",),
+    )
+    assert verify.state is TaskState.DONE
+    run = job_runs.find(engine, "maintenance.snapshot", SLOT)
+    assert run is not None
+    assert run.state is RunState.FAILED
+
+
 def test_a_stop_leaves_the_task_to_whoever_comes_next(engine: Engine, tmp_path: Path) -> None:
     stop = Event()
     stop.set()
@@ -221,6 +260,24 @@ def test_a_task_that_fails_makes_the_command_fail_and_the_lock_another_code(
     lease.leave()
     assert weekly("--task", "everything")[0] == 2
     assert weekly("--date", "2999-01-01")[0] == 2
+
+
+def test_beside_a_rotation_the_week_exits_3_and_retrains_when_that_is_over(
+    engine: Engine, weekly: Callable[..., tuple[int, str, str]]
+) -> None:
+    open_btc(engine)
+    rotation = Lease(engine, LockClass.ROTATION, 0)
+    assert rotation.hold()
+    code, out, err = weekly("--task", "retrain", "--json")
+    told = json.loads(out)
+    assert (code, told["done"]) == (3, ["maintenance.retrain: busy"])
+    assert told["tasks"][0]["made"] == [
+        "lock_held_elsewhere: rotation: another process is at it now"
+    ]
+    assert "maintenance.retrain: another process is at it now" in err
+    rotation.leave()
+    code, out, _ = weekly("--task", "retrain", "--json")
+    assert (code, json.loads(out)["done"]) == (0, ["maintenance.retrain: done"])
 
 
 def test_all_limits_fit_in_six_hours_and_those_of_the_demo_in_a_quarter() -> None:
