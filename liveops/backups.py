@@ -24,7 +24,7 @@ from bandit.service.backups import Moment, State
 from bandit.storage import migrate, roles
 from config.settings import plain
 from liveops import base_backups
-from liveops.ledger_server import backup_dir
+from liveops.ledger_server import backup_dir, state_home, wal_archive_dir
 from liveops.postgres_programs import connection_of, programs_for, run_program
 from liveops.wiring import App
 from snapshots import backup_files
@@ -47,14 +47,18 @@ def take(app: App, kind: BackupKind, *, since: date | None = None, say: Say) -> 
 
     Where one of the kind was taken on the day `since` (UTC) or later, nothing is done: None. `say`
     gets a line before each step. Raises `LockHeldElsewhere` while another process takes one,
-    `NewerServer`, and `BackupFailed`.
+    `NewerServer`, `BackupFailed`, and of a base `RestoreRefused` where it could not be used.
     """
     root = backup_dir(app.settings, demo=app.demo)
+    if kind is BackupKind.BASE:
+        archive = base_backups.archive_of(app.settings, demo=app.demo)
     with service.only_one(app.engine, doing=f"backup of the {kind.value}"), _failing():
         backup_files.clear_parts(root)
         if since is not None and taken_since(root, kind, since):
             _record(app, found(root, LATEST, kinds=(kind,)))
             return None
+        if kind is BackupKind.BASE:
+            _require_archiving(app)
         taken_at = _free_second(app, root, kind)
         name = backup_name(kind, taken_at)
         with backup_files.appearing_backup(root, name) as part:
@@ -72,9 +76,18 @@ def take(app: App, kind: BackupKind, *, since: date | None = None, say: Say) -> 
         say("removing what is too old")
         prune(root, now=taken_at, keep_days=app.settings.backup.keep_days)
         if kind is BackupKind.BASE:
-            kept = [backup_files.opened(root, each) for each in backup_files.names(root, kind)]
-            base_backups.forget_log(app.settings, kept)
+            base_backups.forget_log(archive, root, say=say)
     return made
+
+
+def _require_archiving(app: App) -> None:
+    """Refuse a copy from which no log would lead on; raises `BackupFailed`."""
+    failure = service.known(app.engine).unarchived
+    if failure is not None:
+        raise BackupFailed(
+            f"{failure}: is {wal_archive_dir(app.settings)} mounted, writable and not full? "
+            f"See server.log below {state_home(app.settings) / 'postgres'}"
+        )
 
 
 def _record(app: App, made: Backup) -> None:

@@ -5,31 +5,39 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from bandit.core.backups import BackupDamaged, RestoreRefused
+from bandit.core.backups import BackupDamaged, BackupKind, RestoreRefused, kind_and_second
+from bandit.core.errors import InvalidInput
 from config.settings import Settings
 from liveops.embedded_postgres import EmbeddedPostgres
 from liveops.ledger_server import state_home, wal_archive_dir
-from liveops.postgres_archive import first_needed
+from liveops.postgres_archive import archived_since, first_needed, log_of
 from liveops.postgres_programs import run_program
-from snapshots.backup_files import Backup
+from snapshots import backup_files
 
 CLUSTER: Final = "cluster"
 MANIFEST: Final = "backup_manifest"
 PASSWORD: Final = "pgpass"  # noqa: S105 - the name of a file
 
 
-def archive_of(settings: Settings) -> Path:
-    """Return where the embedded server's log is archived; raises `RestoreRefused` without one."""
+def archive_of(settings: Settings, *, demo: bool) -> Path:
+    """Return where the logs of embedded servers are archived, each in a directory of its own.
+
+    Raises `RestoreRefused` where nothing is archived, and for the demo: it is a database of the
+    server whose files and log belong to the real ledger.
+    """
     folder = wal_archive_dir(settings)
     if settings.database.url is not None:
         raise RestoreRefused(
             "files and log of a server of your own are copied with its own tools: pg_basebackup, "
             "pgBackRest, or what its host offers"
         )
+    if demo:
+        raise RestoreRefused("the server's files are those of the real ledger: leave --demo out")
     if folder is None:
         raise RestoreRefused("no log is archived: set backup.wal_archive_dir, and start anew")
     return folder
@@ -37,7 +45,6 @@ def archive_of(settings: Settings) -> Path:
 
 def copy_server(settings: Settings, part: Path) -> None:
     """Copy the running embedded server's files into `part`, with what opens them."""
-    archive_of(settings)
     server = EmbeddedPostgres(data_dir=state_home(settings) / "postgres")
     run_program(
         "pg_basebackup",
@@ -78,11 +85,31 @@ def check_copy(copied: Path) -> None:
         )
 
 
-def forget_log(settings: Settings, kept: Sequence[Backup]) -> None:
-    """Remove what the oldest of the kept copies does not need of the archived log."""
-    needed = [first_needed(backup.path / CLUSTER) for backup in kept]
-    if needed:
-        run_program("pg_archivecleanup", str(archive_of(settings)), min(needed, key=_place))
+def forget_log(archive: Path, root: Path, *, say: Callable[[str], None]) -> None:
+    """Remove from the archived logs what no copy in `root` needs.
+
+    Of one that is damaged, what was archived since it was begun is kept. A log of a server of which
+    there is no copy stays as it is, as it may be that of another home.
+    """
+    needed: dict[Path, list[str]] = {}
+    damaged: list[datetime] = []
+    for name in backup_files.names(root, BackupKind.BASE):
+        copied = root / name / CLUSTER
+        try:
+            backup_files.opened(root, name)
+            needed.setdefault(log_of(archive, copied), []).append(first_needed(copied))
+        except (BackupDamaged, InvalidInput, OSError) as error:
+            say(f"{name} is damaged, and the log since then is kept: {error}")
+            damaged.append(kind_and_second(name)[1])
+    for log, names in needed.items():
+        names += [name for since in damaged for name in archived_since(log, since)]
+        run_program("pg_archivecleanup", str(log), min(names, key=_place))
+    for log in () if damaged else sorted(set(_logs(archive)) - needed.keys()):
+        say(f"of the server whose log is {log} there is no base backup: is it needed?")
+
+
+def _logs(archive: Path) -> Iterator[Path]:
+    return (path for path in archive.iterdir() if path.is_dir() and path.name.isdecimal())
 
 
 def _place(name: str) -> str:

@@ -25,7 +25,7 @@ from psycopg.conninfo import make_conninfo
 
 from bandit.core.errors import InvalidInput
 from liveops import postgres_home as home
-from liveops.postgres_archive import archiving
+from liveops.postgres_archive import archiving, log_of
 from liveops.postgres_home import PORT, SUPERUSER, Major, ServerFailed, ServerInUse
 from liveops.postgres_launch import (
     ENVIRONMENT,
@@ -66,7 +66,7 @@ class EmbeddedPostgres:
     `durable=False` trades crash safety for speed and is for tests; a durable server refuses a
     configuration with `fsync = off`. `url` and `conninfo` also answer in other processes that may
     read the data directory, while the server runs. `archive_dir` gets a copy of the log of every
-    change, a minute old at most. `recovery` are settings of a server that begins from a copy of
+    change, a minute old at most, in a directory of this server's own. `recovery` are settings of a server that begins from a copy of
     its files and such a log: it is ready when all that they ask for is done.
 
     >>> import tempfile
@@ -294,7 +294,7 @@ class EmbeddedPostgres:
         settings = _SETTINGS | (_DURABLE if self.durable else _NOT_DURABLE)
         settings |= {"unix_socket_directories": f'"{quoted}"', **self._recovery}
         if self._archive_dir is not None:
-            settings |= archiving(self._archive_dir, server_user(run_as))
+            settings |= archiving(log_of(self._archive_dir, self._cluster), server_user(run_as))
         options = (word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
         log = self.data_dir / "server.log"
         if log.exists():

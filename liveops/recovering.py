@@ -23,7 +23,7 @@ from liveops.backups import Say
 from liveops.base_backups import CLUSTER, PASSWORD, archive_of
 from liveops.embedded_postgres import EmbeddedPostgres, ServerFailed
 from liveops.ledger_server import DEMO_DATABASE, PRODUCTION_DATABASE, backup_dir, state_home
-from liveops.postgres_archive import first_needed, holes, recovery_settings
+from liveops.postgres_archive import first_needed, holes, log_of, recovery_settings
 from snapshots import backup_files
 from snapshots.backup_files import LATEST, Backup
 from snapshots.durable_files import sync_directory
@@ -79,20 +79,19 @@ def recover(
     place = state_home(settings) / "postgres"
     if place.exists():
         raise RestoreRefused(f"{place} is there: move it away, nothing is restored over a server")
-    archive, root = archive_of(settings), backup_dir(settings, demo=False)
+    root = backup_dir(settings, demo=False)
+    archived = archive_of(settings, demo=False)
     backup = copy_before(root, at)
     say(f"reading {backup.name}")
     backups.check(backup)
-    missing = holes(
-        (path.name for path in archive.iterdir()), first=first_needed(backup.path / CLUSTER)
-    )
-    if missing:
-        raise RestoreRefused(f"{archive} lacks what comes after {missing[0]}")
+    archive = _whole_log(archived, backup.path / CLUSTER)
     work = place.with_name("postgres.restoring")
     _fresh(work, backup)
     say("going through the log")
     told = None if at is None else at.astimezone(UTC).isoformat()
-    server = EmbeddedPostgres(data_dir=work, recovery=recovery_settings(archive, at=told))
+    # It archives at once which names its log takes: the next restore must take others.
+    recovery = recovery_settings(archive, at=told)
+    server = EmbeddedPostgres(data_dir=work, archive_dir=archived, recovery=recovery)
     try:
         with server:
             found = _stopped(server, backup, root=root, now=now, actor=actor, say=say)
@@ -104,6 +103,17 @@ def recover(
     sync_directory(place.parent)
     known, tightened = found
     return Recovered(backup=backup, at=at, known_from=known, tightened=tightened)
+
+
+def _whole_log(archived: Path, copied: Path) -> Path:
+    """Return where the log of copied files is; raises `RestoreRefused` where it is not whole."""
+    archive = log_of(archived, copied)
+    if not archive.is_dir():
+        raise RestoreRefused(f"{archive} is not there: the log of that server's files")
+    missing = holes((path.name for path in archive.iterdir()), first=first_needed(copied))
+    if missing:
+        raise RestoreRefused(f"{archive} lacks what comes after {missing[0]}")
+    return archive
 
 
 def _fresh(work: Path, backup: Backup) -> None:

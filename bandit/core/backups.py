@@ -61,6 +61,23 @@ class BackupRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unarchived:
+    """A file of the server's log that it cannot archive; everything behind it waits as well.
+
+    `archived_at` is when one was archived last, None where none ever was.
+    """
+
+    file: str
+    failed_at: datetime
+    archived_at: datetime | None
+
+    def __str__(self) -> str:
+        """Say it to a person."""
+        since = "ever" if self.archived_at is None else f"since {self.archived_at.isoformat()}"
+        return f"the server has archived nothing of its log {since}, {self.file} fails"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreDrill:
     """A drill: a backup was restored aside and compared; a `failure` says what did not agree.
 

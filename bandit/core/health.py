@@ -9,7 +9,7 @@ from decimal import Decimal, localcontext
 from typing import Final, assert_never
 
 from bandit.core.account import AccountEquity
-from bandit.core.backups import BackupKind, BackupRule
+from bandit.core.backups import BackupKind, BackupRule, Unarchived
 from bandit.core.closing import WaitingToClose
 from bandit.core.health_table import TABLE, Condition, HealthLevel
 from bandit.core.heartbeat import HEARTBEAT_SECONDS_MAX, BotRecord, BreakerState
@@ -70,7 +70,8 @@ class Vitals:
     set, `guard` how the performance guard stands, `closing` what waits to be closed,
     `last_trade_at` when the ledger's newest trade closed. `pulses` are the newest of each
     experiment's monitor, `breakers` those of the service's own that are not closed, `backups` when
-    the newest of each kind was taken of which there ever was one.
+    the newest of each kind was taken of which there ever was one, `unarchived` what the ledger's
+    server cannot archive of its log.
     """
 
     now: datetime
@@ -84,6 +85,7 @@ class Vitals:
     pulses: tuple[Pulse, ...] = ()
     breakers: tuple[str, ...] = ()
     backups: Mapping[BackupKind, datetime] = field(default_factory=dict)
+    unarchived: Unarchived | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,6 +298,9 @@ def _of_backups(found: Vitals, limits: HealthLimits) -> Iterator[Issue]:
             unit = "min" if kind is BackupKind.STATE else "h"
             what = f"the {kind.value}"
             yield _over(Condition.BACKUP_OLD, what, "no newer backup of", age, limit, unit)
+    if found.unarchived is not None:
+        text = str(found.unarchived)
+        yield Issue(condition=Condition.LOG_UNARCHIVED, subject="ledger", text=text)
 
 
 def _of_bot(bot: BotRecord, limits: HealthLimits, *, now: datetime) -> Iterator[Issue]:

@@ -45,6 +45,7 @@ class Condition(StrEnum):
     BREAKER_OPEN = "breaker_open"
     MODEL_OLD = "model_old"
     BACKUP_OLD = "backup_old"
+    LOG_UNARCHIVED = "log_unarchived"
     CLOCK_APART = "clock_apart"
     MONITOR_STALE = "monitor_stale"
 
@@ -83,6 +84,7 @@ TABLE: Final[Mapping[Condition, Rule]] = {
         (Condition.BREAKER_OPEN, _WARN, "a circuit breaker is open"),
         (Condition.MODEL_OLD, _WARN, "a bot's model is old"),
         (Condition.BACKUP_OLD, _WARN, "the newest backup is old"),
+        (Condition.LOG_UNARCHIVED, _WARN, "the server cannot archive its log"),
         (Condition.CLOCK_APART, _WARN, "a bot's clock differs from ours"),
         (Condition.MONITOR_STALE, _WARN, "a monitor is silent: bots trade smaller"),
     )

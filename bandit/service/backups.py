@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from bandit.core.backups import BackupKind, BackupRecord, RestoreDrill
+from bandit.core.backups import BackupKind, BackupRecord, RestoreDrill, Unarchived
 from bandit.core.errors import InvalidTransition, UnknownName
 from bandit.core.kill_switch import KillCause
 from bandit.core.lifecycle import ArmVerb
@@ -89,17 +89,23 @@ def record_drill(engine: Engine, drill: RestoreDrill) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What the ledger knows of its backups: the newest of each kind, and the last drill passed."""
+    """What the ledger knows of its backups: the newest of each kind, and the last drill passed.
+
+    `unarchived` is what its server cannot archive of its log.
+    """
 
     newest: Mapping[BackupKind, BackupRecord]
     drill: RestoreDrill | None
+    unarchived: Unarchived | None
 
 
 def known(engine: Engine) -> Known:
     """Return what the ledger knows of its backups."""
     with snapshot(engine) as connection:
         return Known(
-            newest=backups.newest(connection), drill=backups.newest_passed_drill(connection)
+            newest=backups.newest(connection),
+            drill=backups.newest_passed_drill(connection),
+            unarchived=backups.unarchived(connection),
         )
 
 

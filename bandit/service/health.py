@@ -129,6 +129,7 @@ def read(engine: Engine, *, now: datetime) -> Reading:
                 last_trade_at=recent[0].closed_at if recent else None,
                 pulses=tuple(pulses.every(connection)),
                 backups={k: b.taken_at for k, b in backups.newest(connection).items()},
+                unarchived=backups.unarchived(connection),
             ),
             accounts=reports,
             experiments=tuple(experiments.names(connection)),

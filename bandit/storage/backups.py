@@ -9,7 +9,7 @@ from datetime import datetime
 from psycopg import sql
 from sqlalchemy import Connection, text
 
-from bandit.core.backups import BackupKind, BackupRecord, RestoreDrill
+from bandit.core.backups import BackupKind, BackupRecord, RestoreDrill, Unarchived
 from bandit.storage.engine import one, rows, run
 from bandit.storage.roles import APPLICATION_ROLE
 
@@ -73,6 +73,18 @@ def newest_passed_drill(connection: Connection) -> RestoreDrill | None:
         "WHERE failure IS NULL ORDER BY began_at DESC LIMIT 1",
     )
     return None if found is None else RestoreDrill(**found)
+
+
+def unarchived(connection: Connection) -> Unarchived | None:
+    """Return what the server tries in vain to archive; None where it does not, or need not."""
+    found = one(
+        connection,
+        "SELECT last_failed_wal AS file, last_failed_time AS failed_at, "
+        "last_archived_time AS archived_at FROM pg_stat_archiver "
+        "WHERE current_setting('archive_mode') <> 'off' "
+        "AND last_failed_time > COALESCE(last_archived_time, '-infinity')",
+    )
+    return None if found is None else Unarchived(**found)
 
 
 def exported(connection: Connection) -> str:

@@ -69,7 +69,7 @@ def take(
     from liveops.backup_uploads import Uploads, upload
     from liveops.ledger_server import backup_dir
 
-    if if_archived and (why_not := _not_archived(config)) is not None:
+    if if_archived and (why_not := _not_archived(config, demo=demo)) is not None:
         _tell(as_json, {"would" if dry_run else "done": [], "why_not": why_not})
         return
     since = None if date is None else date.date()
@@ -90,12 +90,12 @@ def take(
     _tell(as_json, told | (sent.to_json() if app.settings.backup.upload else {}))
 
 
-def _not_archived(config: Path | None) -> str | None:
+def _not_archived(config: Path | None, *, demo: bool) -> str | None:
     from bandit.core.backups import RestoreRefused
     from liveops.base_backups import archive_of
 
     try:
-        archive_of(settings_from(config))
+        archive_of(settings_from(config), demo=demo)
     except RestoreRefused as error:
         return str(error)
     return None

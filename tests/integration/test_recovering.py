@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from backed_up import live, quiet
 from embedded_owner import ROOT
 from ledger import CHALLENGER, assign, change
+from server_log import archived, segments, settings_of
 from sqlalchemy import text
 
 from bandit.core.backups import BackupDamaged, BackupKind, RestoreRefused
@@ -103,11 +103,6 @@ def lost_home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, datetime]
     return folder, at
 
 
-def settings_of(folder: Path) -> Settings:
-    told = {"home": f"{folder}/var", "backup": {"wal_archive_dir": f"{folder}/wal"}}
-    return Settings.model_validate(told)
-
-
 def moment(admin: psycopg.Connection) -> datetime:
     """A moment of the server's clock between what was committed and what will be."""
     row = admin.execute("SELECT clock_timestamp() FROM pg_sleep(0.01)").fetchone()
@@ -115,18 +110,6 @@ def moment(admin: psycopg.Connection) -> datetime:
     admin.execute("SELECT pg_sleep(0.01)")
     found: datetime = row[0]
     return found.astimezone(UTC)
-
-
-def archived(admin: psycopg.Connection) -> None:
-    """Return once all that was committed has left for the archive."""
-    row = admin.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()
-    assert row is not None
-    for _ in range(3000):
-        told = admin.execute("SELECT last_archived_wal FROM pg_stat_archiver").fetchone()
-        if told is not None and (told[0] or "") >= row[0]:
-            return
-        threading.Event().wait(0.02)
-    raise AssertionError("the log is not archived")
 
 
 @pytest.fixture
@@ -153,6 +136,27 @@ def test_without_a_moment_it_comes_back_to_the_end_of_the_log(lost: Lost) -> Non
     assert lost.units() == {"around-before", "around-after"}
 
 
+def test_restores_of_one_copy_leave_each_a_log_of_its_own(lost: Lost) -> None:
+    lost.back(lost.at)
+    lives_on(lost)
+    lost.place.rename(lost.place.with_name("postgres.again"))
+    lost.back(lost.at)
+    lives_on(lost)
+    timelines = {path.name[:8] for path in archive(lost)}
+    assert timelines == {"00000001", "00000002", "00000003"}
+    lost.place.rename(lost.place.with_name("postgres.more"))
+    lost.back(None)
+    assert lost.units() == {"around-before", "around-after"}
+
+
+def lives_on(lost: Lost) -> None:
+    """Serve what came back, and archive what it writes."""
+    with running_app(lost.settings, demo=False, create=False, upgrade=False):
+        server = EmbeddedPostgres(data_dir=lost.place)
+        with psycopg.connect(server.conninfo("postgres"), autocommit=True) as admin:
+            archived(admin)
+
+
 def test_a_moment_that_the_log_does_not_reach_is_refused(lost: Lost) -> None:
     with pytest.raises(RestoreFailed, match="does not lead to that moment"):
         lost.back(lost.at + timedelta(days=1))
@@ -171,9 +175,17 @@ def test_a_log_with_a_hole_never_passes_for_a_whole_one(lost: Lost) -> None:
     assert not lost.place.exists()
 
 
+def test_a_log_that_is_elsewhere_is_refused(lost: Lost) -> None:
+    [log] = Path(str(lost.settings.backup.wal_archive_dir)).iterdir()
+    log.rename(log.with_name("elsewhere"))
+    with pytest.raises(RestoreRefused, match=f"{log.name} is not there"):
+        lost.back(None)
+    assert not lost.place.exists()
+
+
 def archive(lost: Lost) -> list[Path]:
-    folder = Path(str(lost.settings.backup.wal_archive_dir))
-    return sorted(path for path in folder.iterdir() if len(path.name) == 24)
+    [log] = Path(str(lost.settings.backup.wal_archive_dir)).iterdir()
+    return segments(log)
 
 
 def test_what_no_copy_needs_of_the_log_is_removed(lost: Lost) -> None:

@@ -219,7 +219,6 @@ def weekly(
 def test_the_command_does_a_task_once_a_week_and_shows_it(
     engine: Engine, weekly: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    open_btc(engine, now=week_of(now()) - timedelta(days=100), challengers=ARMS)
     moment = moment_of(SLOT.date(), now=now())  # what the tasks of the week count from
     open_btc(engine, now=moment - timedelta(days=100), challengers=ARMS)
     code, out, err = weekly("--task", "purge", "--dry-run", "--json")
