@@ -66,8 +66,9 @@ class EmbeddedPostgres:
     `durable=False` trades crash safety for speed and is for tests; a durable server refuses a
     configuration with `fsync = off`. `url` and `conninfo` also answer in other processes that may
     read the data directory, while the server runs. `archive_dir` gets a copy of the log of every
-    change, a minute old at most, in a directory of this server's own. `recovery` are settings of a server that begins from a copy of
-    its files and such a log: it is ready when all that they ask for is done.
+    change, a minute old at most, in a directory of this server's own. `recovery` are settings of a
+    server that begins from a copy of its files and such a log: it is ready when all that they ask
+    for is done.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

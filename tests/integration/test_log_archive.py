@@ -1,4 +1,4 @@
-"""The log of each embedded server in its own directory: who needs it, and who says that it stops."""
+"""The log of each embedded server in a directory of its own: who needs it, who says it stops."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_damaged_copy_keeps_its_log_and_does_not_fail_the_next(
     assert [line for line in said if line.startswith(f"{lost.name} is damaged")]
     assert files(log(app))[0] == needed
     shutil.rmtree(lost.path)
-    newest = base(app)
+    base(app)
     assert files(log(app))[0] > needed
 
 
