@@ -47,12 +47,14 @@ def take(app: App, kind: BackupKind, *, since: date | None = None, say: Say) -> 
 
     Where one of the kind was taken on the day `since` (UTC) or later, nothing is done: None. `say`
     gets a line before each step. Raises `LockHeldElsewhere` while another process takes one,
-    `NewerServer`, `BackupFailed`, and of a base `RestoreRefused` where it could not be used.
+    `LedgerUnavailable` where another may by now, `NewerServer`, `BackupFailed`, and of a base
+    `RestoreRefused` where it could not be used.
     """
     root = backup_dir(app.settings, demo=app.demo)
     if kind is BackupKind.BASE:
         archive = base_backups.archive_of(app.settings, demo=app.demo)
-    with service.only_one(app.engine, doing=f"backup of the {kind.value}"), _failing():
+    doing = f"backup of the {kind.value}"
+    with service.only_one(app.engine, doing=doing) as require, _failing():
         backup_files.clear_parts(root)
         if since is not None and taken_since(root, kind, since):
             _record(app, found(root, LATEST, kinds=(kind,)))
@@ -65,6 +67,7 @@ def take(app: App, kind: BackupKind, *, since: date | None = None, say: Say) -> 
             say(f"reading the ledger for {name}")
             backup_files.seal(part, _filled(app, kind, part, taken_at=taken_at, say=say))
             say(f"putting {name} into its place")
+            require()
         made = backup_files.opened(root, name)
         say("reading it back")
         try:
@@ -74,6 +77,7 @@ def take(app: App, kind: BackupKind, *, since: date | None = None, say: Say) -> 
             raise
         _record(app, made)
         say("removing what is too old")
+        require()
         prune(root, now=taken_at, keep_days=app.settings.backup.keep_days)
         if kind is BackupKind.BASE:
             base_backups.forget_log(archive, root, say=say)

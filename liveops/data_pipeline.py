@@ -23,6 +23,7 @@ from bandit.core.data_runs import (
 )
 from bandit.core.errors import BanditError, InvalidInput
 from bandit.service import data_runs
+from bandit.storage.locks import Require
 from learners.market.candles import shipped_candles
 from learners.market.feeds import Feed
 from learners.market.store_switch import version_digest
@@ -80,12 +81,13 @@ def night_of(app: App, date: date | None) -> date:
 def run_night(app: App, date: date, *, accepted: str | None, actor: str) -> NightReport:
     """Do what is left of a night; nothing where it is done.
 
-    Raises `LockHeldElsewhere` while another process loads or rolls back, `DataPaused` while a
+    Raises `LockHeldElsewhere` while another process loads or rolls back, `LedgerUnavailable` where
+    one may by now, `DataPaused` while a
     rollback is not finished, `DataRefused` where checks or anomalies stop the load, and whatever
     says that a source, the disk or the ledger failed. What was loaded before stays in each case.
     """
     feeds = feeds_of(app.settings, app.breakers, demo=app.demo)
-    with data_runs.alone(app.engine, doing=f"the data of {date}"):
+    with data_runs.alone(app.engine, doing=f"the data of {date}") as require:
         data_runs.require_whole(app.engine)
         facts = data_runs.of_date(app.engine, date)
         night = _night(app, date, facts, feeds, accepted=accepted)
@@ -94,7 +96,7 @@ def run_night(app: App, date: date, *, accepted: str | None, actor: str) -> Nigh
             return _told(night, done=[], before=facts)
         before = stages_done(facts, NIGHT)
         night.begin()
-        done = [_do(app, night, stage, facts, actor=actor) for stage in NIGHT]
+        done = [_do(app, night, stage, facts, require, actor=actor) for stage in NIGHT]
         night.end()
         return _told(night, done=[fact for fact in done if fact.stage not in before], before=facts)
 
@@ -164,11 +166,21 @@ def _night(
 
 
 def _do(
-    app: App, night: Night, stage: DataStage, facts: Sequence[DataFact], *, actor: str
+    app: App,
+    night: Night,
+    stage: DataStage,
+    facts: Sequence[DataFact],
+    require: Require,
+    *,
+    actor: str,
 ) -> DataFact:
-    """Do a stage, or find it done, and record it: a kill in between records it the next time."""
+    """Do a stage, or find it done, and record it: a kill in between records it the next time.
+
+    So it is where `require` raises behind a stage: it is left as by a kill.
+    """
     fact = night.done(stage)
     if fact is None:
+        require()
         began = app.clock.now()
         try:
             result = _result(app, night, stage, facts)
@@ -179,6 +191,7 @@ def _do(
             fact = night.fact(stage, failed, state=DataState.FAILED, began=began, ended=ended)
             data_runs.record(app.engine, [fact], now=ended, actor=actor)
             raise
+        require()
         ended = app.clock.now()
         fact = night.fact(stage, result, state=DataState.DONE, began=began, ended=ended)
         night.mark(fact)

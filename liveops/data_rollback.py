@@ -15,6 +15,7 @@ from bandit.core.data_runs import ROLLBACK, DataFact, DataStage, DataState, atte
 from bandit.core.errors import BanditError, DataPaused
 from bandit.core.model import checked_text
 from bandit.service import data_runs
+from bandit.storage.locks import Require
 from learners.market.candle_store import CandleStore, candles_of
 from learners.market.candles import Candles
 from learners.market.feature_store import require_same
@@ -63,7 +64,7 @@ def roll_back(app: App, date: date, *, reason: str, actor: str) -> RolledBack:
     """
     reason = checked_text(reason, field="reason", length_max=1000)
     store = candle_store(app.settings, demo=app.demo)
-    with data_runs.alone(app.engine, doing=f"the rollback to before {date}"):
+    with data_runs.alone(app.engine, doing=f"the rollback to before {date}") as require:
         facts = data_runs.of_date(app.engine, date)
         attempt = _begun(app, store, date, facts)
         if attempt is None and _is_back(store, date, facts):
@@ -72,7 +73,13 @@ def roll_back(app: App, date: date, *, reason: str, actor: str) -> RolledBack:
             _require_sound(store, target_of(undone_by(store.root, date)))
             attempt = attempt_of(facts)
         work = _Rollback(
-            app=app, store=store, day=date, attempt=attempt, reason=reason, actor=actor
+            app=app,
+            store=store,
+            day=date,
+            attempt=attempt,
+            reason=reason,
+            actor=actor,
+            require=require,
         )
         return work.go_on(_done_before(facts, attempt))
 
@@ -108,6 +115,7 @@ class _Rollback:
     attempt: int
     reason: str
     actor: str
+    require: Require
 
     def go_on(self, before: Sequence[DataStage]) -> RolledBack:
         """Do what is left."""
@@ -124,6 +132,7 @@ class _Rollback:
             DataStage.VERIFY: self._verify,
         }
         for stage in ROLLBACK:
+            self.require()
             if stage not in before:
                 self._do(stage, stages[stage], undone)
             if stage is DataStage.RESTORE:

@@ -19,6 +19,7 @@ from bandit.core.errors import BanditError, UnknownName
 from bandit.service import backups as service
 from bandit.service import killing, rebuilding
 from bandit.storage.engine import connect
+from bandit.storage.locks import Require
 from liveops import backups, restoring
 from liveops import postgres_home as home
 from liveops.backups import Say
@@ -56,10 +57,13 @@ def exercise(app: App, *, actor: str, say: Say) -> RestoreDrill:
     Takes a backup where there is none. The time to recovery is that from the first byte read until
     `/ready` of a service on the restored ledger answers 200; the comparison comes behind it. How it
     went is a row of the ledger, also where it failed. Raises `LockHeldElsewhere` while another
-    process is at it.
+    process is at it, and `LedgerUnavailable` where another may be by now.
     """
     doing = "drill of a restore"
-    with service.only_one(app.engine, doing=doing, is_drill=True), _scratch(app) as scratch:
+    with (
+        service.only_one(app.engine, doing=doing, is_drill=True) as require,
+        _scratch(app, require) as scratch,
+    ):
         backup = _newest(app, say)
         began_at = app.clock.now()
         rows, seconds, failure = 0, None, None
@@ -132,7 +136,7 @@ def _compare(url: str, restored: Restored, *, now: Callable[[], datetime]) -> No
 
 
 @contextmanager
-def _scratch(app: App) -> Iterator[Path]:
+def _scratch(app: App, require: Require) -> Iterator[Path]:
     """Yield an empty private directory, cleared of what a killed drill left; remove it at the end.
 
     A fixed one: what is left of a drill that was killed is found again.
@@ -144,6 +148,7 @@ def _scratch(app: App) -> Iterator[Path]:
     try:
         yield folder
     finally:
+        require()  # else it may be that of another drill by now
         _clear(folder)
 
 

@@ -21,7 +21,7 @@ from bandit.core.rotation import (
 from bandit.core.verdicts import Reason, overall
 from bandit.service import policies, rotating
 from bandit.service.rotating import ModelRecord
-from bandit.storage.locks import LockClass
+from bandit.storage.locks import LockClass, leased
 from bandit.storage.rotations import Rotation
 from config.settings import Settings
 from learners.artifact import read
@@ -33,6 +33,7 @@ from learners.training_events import TrainingEvent
 from liveops.deciders import artifact_home
 from liveops.learning import Learned, subject_of
 from liveops.leasing import leased
+from liveops.learning import Learned
 from liveops.recipes import Recipe
 from liveops.relearning import known_before, learn_by, recipe_candles, recipe_plan
 from liveops.wiring import App
@@ -209,7 +210,7 @@ def rotated(
     """
     made: list[Rotation] = []
     failed: list[Failed] = []
-    with leased(app.engine, LockClass.ROTATION, doing="rotation") as require_lease:
+    with leased(app.engine, LockClass.ROTATION, 0, doing="rotation") as require_lease:
         plans = planned(app, day=day, symbols=symbols)
         for plan in plans:
             if plan.why_not is not None:

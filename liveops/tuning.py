@@ -14,13 +14,12 @@ from bandit.core.errors import BanditError
 from bandit.core.model import PolicyName
 from bandit.core.optimization import OptimizationRun, RunState, policy_of
 from bandit.service import data_runs, learner_jobs, optimizing, policies
-from bandit.storage.locks import LockClass
+from bandit.storage.locks import LockClass, leased
 from learners.backends import Backend
 from learners.market.candles import Candles
 from learners.study import Study, StudyTrial
 from liveops.deciders import artifact_home
 from liveops.learning import Learned, Made, enrolled, subject_of
-from liveops.leasing import leased
 from liveops.ledger_server import tuning_dir
 from liveops.sweep_trials import RULE, Sweep, Trials, workshop_of
 from liveops.trial_store import KeptTrial, TrialStore
@@ -70,6 +69,7 @@ def sweep(
     store = TrialStore(tuning_dir(app.settings, demo=app.demo) / asked.study)
     with leased(app.engine, LockClass.TUNING, doing="sweep") as require_lease:
         asked = _as_begun(asked, optimizing.find(app.engine, asked.study))
+    with leased(app.engine, LockClass.TUNING, 0, doing="sweep") as require_lease:
         now = app.clock.now()
         run = optimizing.begin(
             app.engine, asked.study, trials=asked.trials, asked=asked.asked, now=now, actor=actor

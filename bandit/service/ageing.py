@@ -124,7 +124,8 @@ def age(
     either stays. First of all what an earlier run has begun is finished.
 
     Raises `UnknownName`, `InvalidInput` for a moment less than `AGE_MIN` ago, `LockHeldElsewhere`
-    while somebody else ages or scales the experiment, and what `files` raises.
+    while somebody else ages or scales the experiment, `LedgerUnavailable` where that was lost, and
+    what `files` raises.
     """
     now, before = checked_instant(now, field="now"), checked_instant(before, field="before")
     if before > now - AGE_MIN:
@@ -132,8 +133,8 @@ def age(
         raise InvalidInput(field="before", rule=rule, found=before.isoformat())
     with snapshot(engine) as connection:
         record = experiments.load(connection, experiment)
-    with locks.use_case(engine, record.id, doing=f"ageing {experiment}"):
-        return _age(engine, files, record, before=before, now=now, actor=actor)
+    with locks.use_case(engine, record.id, doing=f"ageing {experiment}") as require:
+        return _age(engine, files, record, require, before=before, now=now, actor=actor)
 
 
 def would_age(engine: Engine, experiment: str, *, before: datetime) -> int:
@@ -170,6 +171,7 @@ def _age(
     engine: Engine,
     files: ArchiveFiles,
     record: ExperimentRecord,
+    require: locks.Require,
     *,
     before: datetime,
     now: datetime,
@@ -181,10 +183,12 @@ def _age(
     while True:
         archive = unfinished.pop(0) if unfinished else None
         if archive is None:
+            require()
             archive = _archived(engine, files, record, before=before, now=now, actor=actor)
         if archive is None:
             break
         hashes = dict(files.body_hashes(archive))
+        require()
         leaving = _Leaving(engine=engine, archive=archive, hashes=hashes, now=now, actor=actor)
         left = _let_go(leaving, record)
         n_aged += left

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -68,11 +68,14 @@ def moment(engine: Engine) -> Iterator[Moment]:
         yield Moment(connection)
 
 
-@contextmanager
-def only_one(engine: Engine, *, doing: str, is_drill: bool = False) -> Iterator[None]:
-    """Be the only one who takes a backup, or exercises; raises `LockHeldElsewhere` at once."""
-    with locks.backup(engine, doing=doing, is_drill=is_drill):
-        yield
+def only_one(
+    engine: Engine, *, doing: str, is_drill: bool = False
+) -> AbstractContextManager[locks.Require]:
+    """Be the only one who takes a backup, or exercises; raises `LockHeldElsewhere` at once.
+
+    What is yielded raises `LedgerUnavailable` where that was lost.
+    """
+    return locks.backup(engine, doing=doing, is_drill=is_drill)
 
 
 def record(engine: Engine, taken: BackupRecord) -> None:

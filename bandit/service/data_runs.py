@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -28,11 +28,12 @@ class DataStanding:
     paused: DataFact | None
 
 
-@contextmanager
-def alone(engine: Engine, *, doing: str) -> Iterator[None]:
-    """Be the only one who loads candles, or takes loads back; raises `LockHeldElsewhere`."""
-    with locks.data(engine, doing=doing):
-        yield
+def alone(engine: Engine, *, doing: str) -> AbstractContextManager[locks.Require]:
+    """Be the only one who loads candles, or takes loads back; raises `LockHeldElsewhere`.
+
+    What is yielded raises `LedgerUnavailable` where that was lost.
+    """
+    return locks.data(engine, doing=doing)
 
 
 def record(engine: Engine, facts: Sequence[DataFact], *, now: datetime, actor: str) -> None:

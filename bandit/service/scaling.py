@@ -51,15 +51,16 @@ def scale(engine: Engine, name: str, *, now: datetime, actor: str) -> Night:
 
     First the checklist throttles and halts, then the strategy proposes, then the limits make it
     lawful. A second run of the same night changes nothing and returns the night's decision.
-    Raises `LockHeldElsewhere` when another process scales the experiment now, `StaleEpoch` when
-    the experiment changed while the night was computed; nothing is written then.
+    Raises `LockHeldElsewhere` when another process scales the experiment now, `LedgerUnavailable`
+    when another may by now, `StaleEpoch` when the experiment changed while the night was computed;
+    nothing is written then.
     """
     checked_instant(now, field="now")
     actor = checked_text(actor, field="actor", length_max=200)
     day = now.astimezone(UTC).date()
     with snapshot(engine) as connection:
         experiment_id = experiments.load(connection, name).id
-    with locks.use_case(engine, experiment_id, doing=f"scaling {name}"):
+    with locks.use_case(engine, experiment_id, doing=f"scaling {name}") as require:
         with snapshot(engine) as connection:
             done = decisions.of_night(connection, name, day)
             record = experiments.load(connection, name)
@@ -72,6 +73,7 @@ def scale(engine: Engine, name: str, *, now: datetime, actor: str) -> Night:
             return Night(decision=done, actions=(), already_done=True)
         with transaction(engine) as connection:
             locks.gate_exclusive(connection, record.id)
+            require()
             if experiments.epoch_of(connection, record.id) != record.epoch:
                 raise StaleEpoch(f"experiment {name} changed while the night was computed")
             record = experiments.load(connection, name)  # killed since, perhaps

@@ -82,7 +82,7 @@ def make(
     with snapshot(engine) as connection:
         record = experiments.load(connection, name)
     with (
-        locks.use_case(engine, record.id, doing=f"selecting in {name}"),
+        locks.use_case(engine, record.id, doing=f"selecting in {name}") as require,
         transaction(engine) as connection,
     ):
         known = selections.newest(connection, record.id)
@@ -94,6 +94,7 @@ def make(
             audit.append(
                 connection, now=now, actor=actor, action="selection", subject=name, details=told
             )
+            require()
     return _report(record, chosen, is_new=True)
 
 

@@ -1,6 +1,6 @@
 """Lock classes and their order: kill key, use case, gate, positions, audit chain, then rows by id.
 
-- `use_case`: a session lock held by long jobs; busy means another process does the work.
+- `use_case`: a lease held by long jobs; busy means another process does the work.
 - `gate`: held only round the final writes. An assignment batch takes it shared, whatever changes
   who may be routed to takes it exclusively; both as a statement of their own, before the read they
   protect, so that no assignment to a halted arm commits after the halt was acknowledged.
@@ -8,22 +8,27 @@
   positions are limited; so that two replicas never let the same last place be taken twice. What
   frees a place needs no lock.
 - `audit_chain`: held by whoever seals, and by nobody who writes audit rows: those never wait.
-- `Lease`: held on a session of its own by what goes on for hours, and waits for no other lock.
+- `Lease`: held on a session of its own by what goes on for long, and waits for no other lock. Its
+  session ends when its holder is silent, and so do the locks that `leased` keeps by a thread.
 - `notifier`: the lease of the one replica that tells people what happens.
 - `scheduler`: the lease of the one process that begins what is scheduled.
 - `job`: the lease of whoever runs a scheduled job; its key is `key_of` the job's name.
 - `data`: a session lock of the one process that loads candles, or takes loads back.
 - `rotation`: the lease of the one process that makes models anew. Where nobody has it, a purge
   shares it until it committed: no rotation plans with models that are about to go.
+- `data`: the lease of the one process that loads candles, or takes loads back.
+- `rotation`: the lease of the one process that makes models anew.
 - `tuning`: the lease of the one process that runs a sweep of trials.
-- `backup`: held on a session of its own by who takes a backup or exercises a restore.
+- `backup`: the lease of who takes a backup or exercises a restore.
 - `newcomer`: held by who adds a bot that is not known yet; beats of known ones never wait for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import IntEnum
 
 from psycopg.errors import LockNotAvailable
@@ -32,6 +37,8 @@ from sqlalchemy.exc import OperationalError
 
 from bandit.core.errors import LedgerUnavailable, LockHeldElsewhere
 from bandit.storage.engine import run, translated
+
+log = logging.getLogger(__name__)
 
 BLOCKED_MILLISECONDS = 150
 """How long a halt waits for a batch before it ends that batch's session."""
@@ -74,51 +81,72 @@ class LockClass(IntEnum):
     DATA = 15
 
 
-@contextmanager
-def use_case(engine: Engine, experiment_id: int, *, doing: str) -> Iterator[None]:
-    """Hold the experiment's use-case lock on a connection of its own.
+Require = Callable[[], None]
+"""Raises `LedgerUnavailable` where a lock was lost, for ever: another may have it by now."""
 
-    Raises `LockHeldElsewhere` at once when another session holds it.
+
+def use_case(engine: Engine, experiment_id: int, *, doing: str) -> AbstractContextManager[Require]:
+    """Hold the experiment's use-case lock, as `leased` does."""
+    return leased(engine, LockClass.USE_CASE, experiment_id, doing=doing)
+
+
+def data(engine: Engine, *, doing: str) -> AbstractContextManager[Require]:
+    """Be the only one who loads candles, or takes loads back, as `leased` does."""
+    return leased(engine, LockClass.DATA, 0, doing=doing)
+
+
+def backup(engine: Engine, *, doing: str, is_drill: bool) -> AbstractContextManager[Require]:
+    """Be the only one who takes a backup, or exercises restoring one, as `leased` does."""
+    return leased(engine, LockClass.BACKUP, int(is_drill), doing=doing)
+
+
+@contextmanager
+def leased(engine: Engine, lock: LockClass, key: int, *, doing: str) -> Iterator[Require]:
+    """Be the one process that does this; to be asked before anything is made to last.
+
+    Raises `LockHeldElsewhere` at once where another is at it. A process that is stopped, or cut
+    off, loses the lock within `LEASE_SECONDS`.
     """
-    with _session_lock(engine, LockClass.USE_CASE, experiment_id, doing=doing):
-        yield
+    lease = Lease(engine, lock, key, seconds=LEASE_SECONDS)
+    if not lease.hold():
+        raise LockHeldElsewhere(f"{doing}: another process is at it now")
+    over, lost, asking = threading.Event(), threading.Event(), threading.Lock()
 
+    def require() -> None:
+        gone = f"the lock of {doing} was lost: begin the same again"
+        with asking:
+            try:
+                is_ours = not lost.is_set() and lease.hold()
+            except LedgerUnavailable as error:
+                lost.set()
+                raise LedgerUnavailable(gone) from error
+            if not is_ours:
+                lost.set()
+                raise LedgerUnavailable(gone)
 
-@contextmanager
-def data(engine: Engine, *, doing: str) -> Iterator[None]:
-    """Be the only one who loads candles, or takes loads back; raises `LockHeldElsewhere`."""
-    with _session_lock(engine, LockClass.DATA, 0, doing=doing):
-        yield
+    def keep() -> None:
+        while not over.wait(LEASE_SECONDS / 5):
+            try:
+                require()
+            except LedgerUnavailable as error:
+                log.warning("%s", error)
+                return
 
-
-@contextmanager
-def backup(engine: Engine, *, doing: str, is_drill: bool) -> Iterator[None]:
-    """Be the only one who takes a backup of this ledger, or who exercises restoring one.
-
-    Raises `LockHeldElsewhere` at once.
-    """
-    with _session_lock(engine, LockClass.BACKUP, int(is_drill), doing=doing):
-        yield
-
-
-@contextmanager
-def _session_lock(engine: Engine, lock: LockClass, key: int, *, doing: str) -> Iterator[None]:
-    keys = {"class": int(lock), "id": key}
-    with translated(), engine.connect() as raw:
-        connection = raw.execution_options(isolation_level="AUTOCOMMIT")
-        taken = text("SELECT pg_try_advisory_lock(:class, :id)")
-        if not connection.execute(taken, keys).scalar_one():
-            raise LockHeldElsewhere(f"{doing}: another process is at it now")
-        try:
-            yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(:class, :id)"), keys)
+    # In a thread of its own: the work says nothing for longer than a lease is patient.
+    keeper = threading.Thread(target=keep, name=doing)
+    keeper.start()
+    try:
+        yield require
+    finally:
+        over.set()
+        keeper.join()
+        lease.leave()
 
 
 class Lease:
     """A lock that lasts as long as a session that says something at least every few seconds.
 
-    For work that goes on for hours: a process that is stopped, or cut off, loses the lock to
+    For work that goes on for long: a process that is stopped, or cut off, loses the lock to
     others, and notices when it asks again.
     """
 
@@ -144,11 +172,20 @@ class Lease:
                     return True
                 return self._taken()
         except LedgerUnavailable:
-            self.leave()
+            self._drop()
             raise
 
     def leave(self) -> None:
-        """Give the lock up, with its session; nothing where it is not held."""
+        """Give the lock up, with its session; nothing where it is not held.
+
+        Whoever asks from now on gets it: the server is not left to notice that the session ended.
+        """
+        if self._connection is not None:
+            with suppress(LedgerUnavailable), translated():
+                run(self._connection, "SELECT pg_advisory_unlock(:class, :id)", **self._keys)
+        self._drop()
+
+    def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.invalidate()  # its session ends, and nobody gets its settings from the pool
@@ -161,7 +198,7 @@ class Lease:
         taken = text("SELECT pg_try_advisory_lock(:class, :id)")
         if connection.execute(taken, self._keys).scalar_one():
             return True
-        self.leave()
+        self._drop()
         return False
 
 
