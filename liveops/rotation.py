@@ -32,8 +32,6 @@ from learners.sealed_files import ArtifactRefused
 from learners.training_events import TrainingEvent
 from liveops.deciders import artifact_home
 from liveops.learning import Learned, subject_of
-from liveops.leasing import leased
-from liveops.learning import Learned
 from liveops.recipes import Recipe
 from liveops.relearning import known_before, learn_by, recipe_candles, recipe_plan
 from liveops.wiring import App

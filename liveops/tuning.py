@@ -67,9 +67,8 @@ def sweep(
     data_runs.require_whole(app.engine)
     optimizing.require_room(app.engine)
     store = TrialStore(tuning_dir(app.settings, demo=app.demo) / asked.study)
-    with leased(app.engine, LockClass.TUNING, doing="sweep") as require_lease:
-        asked = _as_begun(asked, optimizing.find(app.engine, asked.study))
     with leased(app.engine, LockClass.TUNING, 0, doing="sweep") as require_lease:
+        asked = _as_begun(asked, optimizing.find(app.engine, asked.study))
         now = app.clock.now()
         run = optimizing.begin(
             app.engine, asked.study, trials=asked.trials, asked=asked.asked, now=now, actor=actor

@@ -13,11 +13,9 @@
 - `notifier`: the lease of the one replica that tells people what happens.
 - `scheduler`: the lease of the one process that begins what is scheduled.
 - `job`: the lease of whoever runs a scheduled job; its key is `key_of` the job's name.
-- `data`: a session lock of the one process that loads candles, or takes loads back.
+- `data`: the lease of the one process that loads candles, or takes loads back.
 - `rotation`: the lease of the one process that makes models anew. Where nobody has it, a purge
   shares it until it committed: no rotation plans with models that are about to go.
-- `data`: the lease of the one process that loads candles, or takes loads back.
-- `rotation`: the lease of the one process that makes models anew.
 - `tuning`: the lease of the one process that runs a sweep of trials.
 - `backup`: the lease of who takes a backup or exercises a restore.
 - `newcomer`: held by who adds a bot that is not known yet; beats of known ones never wait for it.
