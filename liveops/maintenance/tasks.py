@@ -42,7 +42,7 @@ class Task:
     name: WeeklyTask
     meaning: str
     command: tuple[str, ...]
-    demo_seconds: int = 60
+    demo_seconds: int = 30
     demo_options: tuple[str, ...] = ()
 
 
@@ -56,15 +56,15 @@ TASKS: Final = (
         name=WeeklyTask.RETRAIN,
         meaning="retrains models that are old or lose",
         command=("scheduled_retrain", "--weekly"),
-        demo_seconds=360,
+        demo_seconds=260,
     ),
     Task(
         name=WeeklyTask.OPTUNA,
         meaning="searches for better parameters",
         command=("liveops", "tune", "--weekly"),
-        demo_seconds=300,
+        demo_seconds=520,
         # A third of what a sweep trains with its own: three folds instead of four, half as long.
-        demo_options=("--train-bars", "4000", "--test-bars", "4000"),
+        demo_options=("--train-bars", "4000", "--test-bars", "4000", "--workers", "2"),
     ),
     Task(
         name=WeeklyTask.PURGE,
@@ -96,7 +96,7 @@ def jobs_of(
     >>> [job.name for job in jobs_of(WeeklyTask.PURGE, limits, demo=False)]
     ['maintenance.purge']
     >>> [job.limit_seconds for job in jobs_of(WeeklyTask.PURGE, limits, demo=True)]
-    [60]
+    [30]
     """
     return [
         Job(

@@ -143,6 +143,8 @@ def _report(job: Job, attempt: Attempt, *, seconds: float) -> TaskReport:
     if state is TaskState.DONE_BEFORE and run is not None:
         seconds = (run.changed_at - run.began_at).total_seconds()
     result = attempt.why if run is None or run.result is None else run.result
+    if state is TaskState.STOPPED and not result:
+        result = "the next run goes on with it"
     return TaskReport(task=job.name, state=state, seconds=seconds, made=made_of(result))
 
 

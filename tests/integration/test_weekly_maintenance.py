@@ -160,6 +160,7 @@ def test_a_stop_leaves_the_task_to_whoever_comes_next(engine: Engine, tmp_path: 
     [job] = jobs(WeeklyTask.PURGE)
     report = do(runner(engine, tmp_path, command), job, SLOT, stop=stop)
     assert (report.state, report.state.is_failure) == (TaskState.STOPPED, True)
+    assert report.made == ("the next run goes on with it",)
     again = python({"purge": 'print(\'{"done": ["swept"]}\')'})
     [report] = done(engine, tmp_path, again, [job])
     assert (report.state, report.made) == (TaskState.DONE, ("swept",))
