@@ -23,6 +23,7 @@ _DATABASE: Final = Recording(
     where={"kind": "database"},
 )
 _DRILL: Final = Recording(of="liveops_restore_drill_age_seconds", take=Take.NEWEST_LOWEST)
+_OTHER: Final = 'liveops_backup_age_seconds{kind="database",job="other"}'
 _ITSELF: Final = "the limit is a time itself"
 
 
@@ -69,6 +70,11 @@ def _backup_drill(state: int, database: int) -> Drill:
                 fires={timedelta(0): True},
                 labels={"kind": "database"},
                 description=f"The newest backup of the database is {_humanized(database + 1)} old.",
+            ),
+            Case(
+                name="a ledger of another job that is not backed up",
+                series={_OTHER: str(database + 1)},
+                fires={timedelta(0): False},
             ),
             Case(
                 name="a ledger is backed up less often than the state",

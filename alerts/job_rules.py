@@ -67,10 +67,10 @@ def _overdue() -> AlertRule:
         choice="the limits of the jobs of data and training are those of 003",
         pair=_PAIR,
         drill=Drill(
-            wrong={series: "60"},
+            wrong={series: "1"},
             right={series: "0"},
             labels={"name": "data"},
-            description="The job data should have been done 1m 0s ago.",
+            description="The job data should have been done 1s ago.",
             holds=False,
         ),
     )

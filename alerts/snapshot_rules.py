@@ -44,9 +44,9 @@ def _stale(limits: AlertLimits) -> AlertRule:
         setting="snapshots.stale_hours",
         pair="LedgerUnavailable; before the first snapshot nobody waits for one",
         drill=Drill(
-            wrong={"liveops_snapshot_age_seconds": number(seconds + 3600)},
+            wrong={"liveops_snapshot_age_seconds": number(seconds + 1)},
             right={"liveops_snapshot_age_seconds": number(seconds)},
-            description="The newest snapshot was stored 1d 13h 0m 0s ago.",
+            description="The newest snapshot was stored 1d 12h 0m 1s ago.",
             holds=False,
         ),
     )
