@@ -82,9 +82,9 @@ def run_night(app: App, date: date, *, accepted: str | None, actor: str) -> Nigh
     """Do what is left of a night; nothing where it is done.
 
     Raises `LockHeldElsewhere` while another process loads or rolls back, `LedgerUnavailable` where
-    one may by now, `DataPaused` while a
-    rollback is not finished, `DataRefused` where checks or anomalies stop the load, and whatever
-    says that a source, the disk or the ledger failed. What was loaded before stays in each case.
+    one may by now, `DataPaused` while a rollback is not finished, `DataRefused` where checks or
+    anomalies stop the load, and whatever says that a source, the disk or the ledger failed. What
+    was loaded before stays in each case.
     """
     feeds = feeds_of(app.settings, app.breakers, demo=app.demo)
     with data_runs.alone(app.engine, doing=f"the data of {date}") as require:

@@ -10,11 +10,11 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from advisory_locks import await_free
 from backed_up import TAKEN, backing_up, live, quiet, restored, taken, trade_on
 from embedded_owner import ROOT
 from ledger import CHALLENGER, assign, change
-from sqlalchemy import Engine, text
-from waiting import until
+from sqlalchemy import Engine
 
 from bandit.core.backups import BackupKind
 from bandit.core.errors import Killed
@@ -23,7 +23,6 @@ from bandit.service import backups as service
 from bandit.service import experiments, killing
 from bandit.storage import migrate
 from bandit.storage.engine import connect
-from bandit.storage.locks import LockClass
 from liveops import backups
 from liveops.wiring import App
 from snapshots import backup_files
@@ -65,18 +64,9 @@ def kill(what: str, step: str, url: str, home: Path, into: str = "") -> None:
     command = [sys.executable, "-B", "-c", KILLED, what, step, url, str(home), into]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    until(lambda: not held(url))  # the server takes a moment to see that its client is gone
-
-
-def held(url: str) -> int:
     engine = connect(url)
-    with engine.connect() as connection:
-        asked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = :class"
-        here = " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        found = connection.execute(text(asked + here), {"class": int(LockClass.BACKUP)})
-        locks = int(found.scalar_one())
+    await_free(engine)
     engine.dispose()
-    return locks
 
 
 @pytest.fixture

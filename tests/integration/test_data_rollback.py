@@ -39,15 +39,21 @@ def back(app: App, n: int) -> data_rollback.RolledBack:
     return roll_back(app, night(n), reason="drill", actor="test")
 
 
+def three_nights(app: App, folder: Path) -> dict[str, bytes]:
+    """Load three nights; return what the store held after the first."""
+    run(app, 0)
+    before = contents(candle_store(app.settings))
+    for n in (1, 2):
+        grow(folder / "files", days=20 + n)
+        run(app, n)
+    return before
+
+
 def test_a_rollback_restores_the_very_bytes_and_the_night_can_be_done_anew(
     app: App, tmp_path: Path
 ) -> None:
-    run(app, 0)
     store = candle_store(app.settings)
-    before = contents(store)
-    for n in (1, 2):
-        grow(tmp_path / "files", days=20 + n)
-        run(app, n)
+    before = three_nights(app, tmp_path)
     loaded = contents(store)
     assert data_rollback.planned(app, night(1))["series"]["file/AAA/1h"] == {
         "bars": 22 * 24,
@@ -276,12 +282,8 @@ def test_a_damaged_series_that_no_load_changed_refuses_before_anything_is_paused
 def test_an_earlier_date_takes_a_standing_pause_over(
     app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: DataStage
 ) -> None:
-    run(app, 0)
     store = candle_store(app.settings)
-    before = contents(store)
-    for n in (1, 2):
-        grow(tmp_path / "files", days=20 + n)
-        run(app, n)
+    before = three_nights(app, tmp_path)
     cut_off(app, 2, monkeypatch, before=cut)
     assert data_runs.paused(app.engine) is not None
 

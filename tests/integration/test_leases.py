@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from advisory_locks import HELD, JOBS, await_free
 from backed_up import backing_up, quiet
 from data_nights import app_of, contents, grow, night, run
 from ledger import open_btc, scale, wait_until_blocked
@@ -78,28 +79,11 @@ def holder(url: str, name: str, *, seconds: int) -> subprocess.Popen[str]:
     return process
 
 
-_HELD = """
-FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = ANY(:classes)
-AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
-_LEASES = {"classes": [locks.LockClass.USE_CASE, locks.LockClass.DATA, locks.LockClass.BACKUP]}
-
-
-def await_free(engine: Engine) -> None:
-    """Return once nobody holds any of these locks."""
-    for _ in range(600):
-        with engine.connect() as connection:
-            if not connection.execute(text(f"SELECT count(*) {_HELD}"), _LEASES).scalar_one():
-                return
-        threading.Event().wait(0.1)
-    raise AssertionError("the lock of a stopped process outlasts it")
-
-
 def cut_off(engine: Engine) -> None:
     """End the session that holds a lock, as the server does when it hears nothing of it."""
     with engine.connect() as connection:
-        ended = f"SELECT pg_terminate_backend(pid, 60000) {_HELD}"  # waits until it is gone
-        assert connection.execute(text(ended), _LEASES).scalars().all() == [True]
+        ended = f"SELECT pg_terminate_backend(pid, 60000) {HELD}"  # waits until it is gone
+        assert connection.execute(text(ended), JOBS).scalars().all() == [True]
 
 
 @pytest.fixture
